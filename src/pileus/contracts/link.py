@@ -1,0 +1,114 @@
+"""The link between control plane and agents: JSON over HTTP, on a Unix socket or mutual TLS.
+
+The agent dials out.  It says hello, watches its assignments (long poll, resuming from a revision, or in full), and
+reports what it observed.  An assignment is one object that a host shall hold: a guest, a network, a port, a security
+group, a router.  Its `spec` is the struct of that kind from `contracts`; `generation` grows with each change of the
+spec.  A tombstone is the only thing that deletes: absence never does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from pileus.contracts.hypervisor import HypervisorFacts
+
+Kind = Literal["security_group", "network", "port", "router", "guest"]
+"""In the order in which an agent ensures them; it removes in the opposite order."""
+
+KINDS: tuple[Kind, ...] = ("security_group", "network", "port", "router", "guest")
+
+
+class Hello(msgspec.Struct, kw_only=True):
+    """First message after each connect."""
+
+    host: str
+    """The agent's host name: unique in the cloud."""
+    facts: HypervisorFacts
+    network: str
+    """How packets are filtered on this host."""
+    store_id: str | None = None
+    """The store that this host last obeyed, None on its first day."""
+    store_epoch: int = 0
+    version: str
+
+
+class Welcome(msgspec.Struct, kw_only=True):
+    """The answer to `Hello`."""
+
+    host_id: str
+    store_id: str
+    store_epoch: int
+
+
+class Assignment(msgspec.Struct, kw_only=True):
+    """One object that the host shall hold."""
+
+    kind: Kind
+    id: str
+    generation: int
+    spec: msgspec.Raw | None
+    """None together with `tombstone`."""
+    tombstone: bool = False
+
+
+class Watch(msgspec.Struct, kw_only=True):
+    """Answer to a watch: what changed since a revision, or everything (`full`)."""
+
+    store_id: str
+    store_epoch: int
+    revision: int
+    full: bool
+    assignments: list[Assignment]
+
+
+class Observation(msgspec.Struct, kw_only=True):
+    """What the agent saw of one assignment."""
+
+    kind: Kind
+    id: str
+    generation: int
+    """The generation of the spec that this observation is of."""
+    state: str
+    """For guests one of `contracts.hypervisor.Observed`; else `ready`, `failed` or `absent`."""
+    detail: str = ""
+    facts: dict[str, Any] = {}
+    """For guests: `reboot_nonce`, `started_at`."""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """A batch of observations."""
+
+    observations: list[Observation]
+
+
+class Unknown(msgspec.Struct, kw_only=True):
+    """Objects on the host for which it has neither assignment nor tombstone: quarantined, and shown by `doctor`."""
+
+    kind: Kind
+    id: str
+
+
+class Heartbeat(msgspec.Struct, kw_only=True):
+    """Sent every few seconds; kept in memory by the control plane."""
+
+    free_disk_gib: int
+    unknown: list[Unknown] = []
+
+
+class ConsoleLog(msgspec.Struct, kw_only=True):
+    """A console log, asked for by the control plane through the agent's watch and answered by it."""
+
+    request_id: str
+    output: str | None
+    error: str = ""
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """A question to the host that is answered at once and changes nothing."""
+
+    request_id: str
+    verb: Literal["console_log"]
+    id: str
+    arguments: dict[str, Any] = {}

@@ -1,0 +1,38 @@
+"""The contract between the agent and a storage driver: guests' own disks, on one host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from pileus.contracts.hypervisor import DiskSpec
+
+
+class StorageFailure(Exception):
+    """A disk could not be made; the message is for people. `permanent`: trying again is useless."""
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class Storage(Protocol):
+    """Disks of guests on one host.  Synchronous, idempotent, safe for different guests at once."""
+
+    def ensure_disk(self, guest_id: str, disk: DiskSpec, image: Path | None) -> Path:
+        """The disk's qcow2 file, made from `image` (a clean qcow2 file in the host's cache) when it is missing.
+
+        Post-condition: the file is whole or not there; an existing disk is never rewritten, shrunk or emptied.
+        """
+
+    def ensure_config_drive(self, guest_id: str, documents: dict[str, bytes]) -> Path:
+        """An ISO 9660 file labelled `config-2` that holds the documents, mode 0600."""
+
+    def remove_guest(self, guest_id: str) -> None:
+        """Delete every disk and config drive of the guest. Absent is fine."""
+
+    def guests(self) -> list[str]:
+        """Ids of the guests for which this host has disks."""
+
+    def free_gib(self) -> int:
+        """Space left for disks, in GiB."""
