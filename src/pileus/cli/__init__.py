@@ -1,0 +1,1 @@
+"""Commands of `pileus`: one module each, found by `pileus.cli.main`."""
