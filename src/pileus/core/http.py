@@ -1,0 +1,390 @@
+"""The edge: HTTP in, operations run, HTTP out.  An ASGI application; the one place where asyncio meets operations.
+
+Each request goes through `Edge._answer` in this order: request id → service → microversion → route → token → body →
+shape → policy → run → render.  A fault at any step is rendered in the service's own envelope.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from sqlalchemy.exc import DataError, IntegrityError
+
+from pileus.core import fields, log
+from pileus.core.api import Operation, Page, Reply, Service, Stream
+from pileus.core.context import Auth, Query, Request
+from pileus.core.errors import (
+    BadRequest,
+    Conflict,
+    Fault,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+    identity_envelope,
+    render,
+)
+from pileus.core.policy import Policy
+from pileus.core.store import Store, Tx
+from pileus.core.versions import Version
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+Authenticator = Callable[[Tx, str, Mapping[bytes, bytes]], Auth]
+"""Makes the caller of a token (and of the request's headers). Raises Unauthorized."""
+
+_REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
+_PROJECT = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|AUTH_[0-9a-f]{32}")
+_NOBODY = Auth(user_id="")
+
+logger = logging.getLogger(__name__)
+
+
+class _Node:
+    """A place in the tree of paths: fixed segments, then a parameter, then the operations that end here."""
+
+    __slots__ = ("fixed", "operations", "parameter")
+
+    def __init__(self) -> None:
+        self.fixed: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.operations: dict[str, list[Operation]] = {}
+
+    def add(self, operation: Operation, path: str) -> None:
+        node = self
+        for segment in path.strip("/").split("/") if path.strip("/") else ():
+            if segment.startswith("{"):
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.fixed.setdefault(segment, _Node())
+        node.operations.setdefault(operation.method, []).append(operation)
+
+    def find(self, segments: list[str], place: int = 0) -> tuple[_Node, list[str]] | None:
+        if place == len(segments):
+            return (self, []) if self.operations else None
+        fixed = self.fixed.get(segments[place])
+        if fixed is not None and (found := fixed.find(segments, place + 1)) is not None:
+            return found
+        if self.parameter is None or not segments[place]:
+            return None
+        found = self.parameter.find(segments, place + 1)
+        return None if found is None else (found[0], [segments[place], *found[1]])
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request and what is known of it so far."""
+
+    scope: Scope
+    receive: Receive
+    headers: dict[bytes, bytes]
+    request_id: str
+    service: Service | None = None
+    mount: str = ""
+    version: Version | None = None
+    status: int = 500
+    body: bytes = b""
+    media: bytes = b"application/json"
+    extra: list[tuple[bytes, bytes]] = field(default_factory=list)
+    stream: Stream | None = None
+
+
+class Edge:
+    """Serves services over ASGI.
+
+    `authenticate` is injected by the composition root, `provided` holds the instances that operations may ask for by
+    type, and `public_url` (None: what the client's Host header says) is the root of the links in responses.
+    """
+
+    def __init__(
+        self,
+        services: Iterable[Service],
+        store: Store,
+        policy: Policy,
+        authenticate: Authenticator,
+        provided: Mapping[type[Any], Any],
+        *,
+        public_url: str | None = None,
+    ) -> None:
+        self.store = store
+        self.policy = policy
+        self.authenticate = authenticate
+        self.provided = provided
+        self.public_url = public_url.rstrip("/") if public_url else None
+        self.routes: list[tuple[str, Service, _Node]] = []
+        for service in services:
+            tree = _Node()
+            for resource in service.resources:
+                for operation in resource.operations:
+                    for root in service.roots:
+                        tree.add(operation, root + operation.path)
+            for resource in service.outer:
+                for operation in resource.operations:
+                    tree.add(operation, operation.path)
+            self.routes += [(mount, service, tree) for mount in service.mounts]
+        self.routes.sort(key=lambda route: -len(route[0]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request (ASGI 3)."""
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-openstack-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req-{self.store.seams.uuid()}"
+        token = log.request_id.set(request_id)
+        exchange = _Exchange(scope, receive, headers, request_id)
+        try:
+            try:
+                await self._answer(exchange)
+            except Fault as fault:
+                self._fail(exchange, fault)
+            except (IntegrityError, DataError, OverflowError) as error:
+                logger.warning("%s %s: %s", scope["method"], scope["path"], type(error).__name__)
+                kind = Conflict if isinstance(error, IntegrityError) else BadRequest
+                self._fail(exchange, kind("The request cannot be stored: it conflicts with what is there."))
+            except Exception:
+                logger.exception("%s %s failed", scope["method"], scope["path"])
+                self._fail(exchange, Fault("The server has either erred or is incapable of performing the request."))
+            await self._send(exchange, send)
+        finally:
+            log.request_id.reset(token)
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        scope = exchange.scope
+        path: str = scope["path"]
+        if "\x00" in path or "\x00" in scope["query_string"].decode("latin-1"):
+            raise BadRequest("A path or query holds a NUL character.")
+        node, values, inner = self._route(exchange, path)
+        service = exchange.service
+        assert service is not None
+        if service.ledger is not None:
+            exchange.version = service.ledger.negotiate(exchange.headers)
+            exchange.extra += service.ledger.response_headers(exchange.version)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        candidates = node.operations.get(method)
+        if candidates is None:
+            allow = ", ".join(sorted(node.operations))
+            raise MethodNotAllowed("The method is not allowed for this resource.", headers={"allow": allow})
+        auth = await self._identify(exchange, candidates)
+        raw = None
+        if candidates[0].action is not None or "body" in candidates[0].takes:
+            raw = await self._body(exchange, candidates[0], service)
+        operation = self._choose(candidates, exchange.version, raw)
+        request = self._request(exchange, service, operation, auth, inner)
+        arguments: dict[str, Any] = dict(zip(operation.parameters, values, strict=True))
+        if operation.policy is not None:
+            target = request.own | arguments
+            request.enforce(operation.policy, target if operation.policy in self.policy.rules else None)
+        if "body" in operation.takes:
+            arguments["body"] = self._shape(request, service, operation, raw)
+        if "stream" in operation.takes:
+            arguments["stream"] = _chunks(exchange.receive)
+        await self._run(exchange, service, operation, request, arguments)
+
+    def _route(self, exchange: _Exchange, path: str) -> tuple[_Node, list[str], str]:
+        for mount, service, tree in self.routes:
+            if mount and path != mount and not path.startswith(mount + "/"):
+                continue
+            exchange.service, exchange.mount = service, mount
+            inner = path[len(mount) :]
+            segments = inner.strip("/").split("/") if inner.strip("/") else []
+            found = tree.find(segments)
+            if found is None and service.project_segment and len(segments) > 1 and _PROJECT.fullmatch(segments[1]):
+                found = tree.find([segments[0], *segments[2:]])
+            if found is not None:
+                return (*found, inner)
+            if mount:
+                break
+        raise NotFound("The resource could not be found.")
+
+    async def _identify(self, exchange: _Exchange, candidates: list[Operation]) -> Auth:
+        token = exchange.headers.get(b"x-auth-token")
+        public = candidates[0].public
+        if token is None:
+            if public:
+                return _NOBODY
+            root = self._root(exchange)
+            raise Unauthorized(headers={"www-authenticate": f'Keystone uri="{root}/identity"'})
+        text, headers = token.decode("latin-1"), exchange.headers
+        try:
+            return await self.store.read(lambda tx: self.authenticate(tx, text, headers))
+        except Unauthorized as fault:
+            if public:
+                return _NOBODY
+            fault.headers = {"www-authenticate": f'Keystone uri="{self._root(exchange)}/identity"'}
+            raise
+
+    async def _body(self, exchange: _Exchange, operation: Operation, service: Service) -> Any:
+        media = exchange.headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
+        data = bytearray()
+        async for chunk in _chunks(exchange.receive):
+            data += chunk
+            if len(data) > service.body_limit:
+                raise TooLarge(f"The body is larger than {service.body_limit} bytes.")
+        if not data:
+            return None
+        if media and media not in operation.media:
+            raise UnsupportedMediaType(f"The content type {media} is not one of {', '.join(operation.media)}.")
+        try:
+            raw = msgspec.json.decode(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise BadRequest("Malformed request body: it is not JSON.") from None
+        if b"\\u0000" in data and _holds_nul(raw):
+            raise BadRequest("Malformed request body: it holds a NUL character.")
+        return raw
+
+    def _choose(self, candidates: list[Operation], version: Version | None, raw: Any) -> Operation:
+        if candidates[0].action is not None:
+            if not isinstance(raw, dict) or len(raw) != 1:
+                raise BadRequest("There must be exactly one action in the request body.")
+            name = next(iter(raw))
+            candidates = [one for one in candidates if one.action == name]
+            if not candidates:
+                raise BadRequest(f"There is no such action: {name}")
+        for operation in candidates:
+            if operation.covers(version):
+                return operation
+        raise NotFound("The resource could not be found.")
+
+    def _root(self, exchange: _Exchange) -> str:
+        if self.public_url:
+            return self.public_url
+        host = exchange.headers.get(b"host", b"").decode("latin-1")
+        return f"{exchange.scope['scheme']}://{host}"
+
+    def _request(self, exchange: _Exchange, service: Service, operation: Operation, auth: Auth, inner: str) -> Request:
+        try:
+            pairs = parse_qsl(exchange.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            raise BadRequest("The query string is not UTF-8.") from None
+        return Request(
+            store=self.store,
+            policy=self.policy,
+            auth=auth,
+            request_id=exchange.request_id,
+            operation=operation.policy or "",
+            version=exchange.version,
+            url=self._root(exchange) + exchange.mount,
+            path=inner,
+            query=Query(pairs),
+            headers=exchange.headers,
+            provided=self.provided,
+        )
+
+    def _shape(self, request: Request, service: Service, operation: Operation, raw: Any) -> Any:
+        key = operation.action or operation.accepts
+        if key is not None:
+            if not isinstance(raw, dict) or key not in raw:
+                raise BadRequest(f"Malformed request body: {key!r} is a required property")
+            if len(raw) > 1 and service.strict is False:
+                others = ", ".join(sorted(repr(name) for name in raw if name != key))
+                raise BadRequest(f"Additional properties are not allowed ({others} were unexpected)")
+            raw = raw[key]
+        kind = operation.body
+        if isinstance(kind, type) and issubclass(kind, fields.OpenBody) and isinstance(raw, dict):
+            request.extra = {name: raw[name] for name in raw.keys() - set(kind.__struct_encode_fields__)}
+        return fields.accept(raw, kind, request.version, strict=service.strict, allowed=request.allows)
+
+    async def _run(
+        self,
+        exchange: _Exchange,
+        service: Service,
+        operation: Operation,
+        request: Request,
+        arguments: dict[str, Any],
+    ) -> None:
+        handler = operation.handler
+        if operation.asynchronous:
+            result = await handler(request, **arguments)
+        elif operation.writes:
+            result = await self.store.write(lambda tx: handler(request.bind(tx), **arguments))
+        else:
+            result = await self.store.read(lambda tx: handler(request.bind(tx), **arguments))
+        exchange.status = operation.status(request.version)
+        if isinstance(result, Reply):
+            exchange.status = result.status or exchange.status
+            exchange.extra += [(k.lower().encode(), v.encode("latin-1")) for k, v in result.headers.items()]
+            result = result.body
+        if isinstance(result, Stream):
+            exchange.stream, exchange.status = result, result.status
+            exchange.extra += [(k.lower().encode(), v.encode("latin-1")) for k, v in result.headers.items()]
+            return
+        if isinstance(result, bytes):
+            exchange.body = result
+            return
+        if result is not None:
+            exchange.body = msgspec.json.encode(self._view(request, service, operation, result))
+
+    def _view(self, request: Request, service: Service, operation: Operation, result: Any) -> Any:
+        page = result if isinstance(result, Page) else None
+        found = fields.present(page.items if page else result, request.version, allowed=request.allows)
+        if service.field_selection and (wanted := request.query.all("fields")):
+            found = _select(msgspec.to_builtins(found), set(wanted))
+        if page is not None:
+            page.items = found
+            return service.paging(request, operation.wraps or operation.resource.plural, page)
+        return {operation.wraps: found} if operation.wraps else found
+
+    def _fail(self, exchange: _Exchange, fault: Fault) -> None:
+        envelope = exchange.service.envelope if exchange.service else identity_envelope
+        exchange.stream = None
+        exchange.status = fault.status
+        exchange.body = render(fault, envelope, exchange.request_id)
+        exchange.extra += [(name.encode(), value.encode("latin-1")) for name, value in fault.headers.items()]
+
+    async def _send(self, exchange: _Exchange, send: Send) -> None:
+        name = exchange.service.request_id_header if exchange.service else "x-openstack-request-id"
+        headers = [(b"x-openstack-request-id", exchange.request_id.encode()), *exchange.extra]
+        if name != "x-openstack-request-id":
+            headers.append((name.encode(), exchange.request_id.encode()))
+        stream, head = exchange.stream, exchange.scope["method"] == "HEAD"
+        if stream is not None:
+            headers.append((b"content-type", stream.media.encode()))
+            if stream.length is not None:
+                headers.append((b"content-length", str(stream.length).encode()))
+        else:
+            if exchange.body and not any(key == b"content-type" for key, _ in headers):
+                headers.append((b"content-type", exchange.media))
+            if exchange.status != 204:
+                headers.append((b"content-length", str(len(exchange.body)).encode()))
+        await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        if stream is not None and not head:
+            async for chunk in stream.chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"" if head or stream else exchange.body})
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    """The parts of a request's body. Raises BadRequest when the client goes away in the middle."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("The client closed the connection before the whole body had come.")
+        if message.get("body"):
+            yield message["body"]
+        if not message.get("more_body"):
+            return
+
+
+def _holds_nul(raw: Any) -> bool:
+    if isinstance(raw, str):
+        return "\x00" in raw
+    if isinstance(raw, dict):
+        return any(_holds_nul(part) for pair in raw.items() for part in pair)
+    return isinstance(raw, list) and any(_holds_nul(part) for part in raw)
+
+
+def _select(found: Any, wanted: set[str]) -> Any:
+    if isinstance(found, list):
+        return [_select(one, wanted) for one in found]
+    return {key: value for key, value in found.items() if key in wanted}

@@ -1,0 +1,350 @@
+"""The one store: what is wanted and what was observed, in SQLite or PostgreSQL, through SQLAlchemy Core.
+
+Everything that changes the store is a function of a transaction (`Tx`), re-runnable from its start: it is run again
+when it lost a race.  Where it runs is decided here:
+
+- SQLite (WAL, synchronous=FULL): reads run where they are called, each thread with a connection of its own; writes run
+  on one writer thread that commits in groups, so one fsync serves many requests.
+- PostgreSQL (READ COMMITTED): reads and writes run on a bounded pool of threads.
+
+No invariant relies on SQLite's single writer: it is a constraint, a generation compared and set, or an
+`UPDATE … WHERE used + n <= limit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from pileus.core.errors import Raced, Unavailable
+from pileus.core.seams import Seams
+
+T = TypeVar("T")
+Work = Callable[["Tx"], T]
+log = logging.getLogger(__name__)
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""All tables of all services."""
+
+ATTEMPTS = 3
+"""How often an operation that loses a race is run."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(sa.types.TypeDecorator[datetime]):
+    """A moment, kept as microseconds since 1970 (UTC): sorts, compares and converts alike on both engines."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
+        """An aware datetime to its number."""
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
+        """A number to an aware datetime in UTC."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class Change(NamedTuple):
+    """One entry of the change log: the thing `key` of `topic` is not what it was."""
+
+    topic: str
+    key: str
+
+
+change = sa.Table(
+    "core_change",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("topic", sa.String(64), nullable=False),
+    sa.Column("key", sa.String(255), nullable=False),
+    sa.Column("xid", sa.BigInteger, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+class Tx:
+    """A transaction, and what it will tell once it is committed.
+
+    `now` is the same instant throughout, so that what one request writes carries one time.
+    """
+
+    __slots__ = ("_changes", "connection", "dialect", "now", "seams", "writable")
+
+    def __init__(self, connection: sa.Connection, seams: Seams, *, writable: bool) -> None:
+        self.connection = connection
+        self.dialect = connection.dialect.name
+        self.seams = seams
+        self.now = seams.clock.now()
+        self.writable = writable
+        self._changes: dict[Change, None] = {}
+
+    def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
+        """Run a statement, for one set of parameters or for a list of them."""
+        return self.connection.execute(statement, parameters)
+
+    def all(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        """All rows of a query."""
+        return self.connection.execute(statement).all()
+
+    def first(self, statement: sa.Executable) -> sa.Row[Any] | None:
+        """The first row of a query, or None."""
+        return self.connection.execute(statement).first()
+
+    def scalar(self, statement: sa.Executable) -> Any:
+        """The first column of the first row, or None."""
+        return self.connection.execute(statement).scalar()
+
+    def upsert(self, table: sa.Table, values: dict[str, Any], *, key: Sequence[str]) -> None:
+        """Insert a row, or give the one with the same `key` columns these values."""
+        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
+        rest = {name: value for name, value in values.items() if name not in key}
+        statement = insert(table).values(values)
+        if rest:
+            self.execute(statement.on_conflict_do_update(index_elements=list(key), set_=rest))
+        else:
+            self.execute(statement.on_conflict_do_nothing(index_elements=list(key)))
+
+    def insert_missing(self, table: sa.Table, values: dict[str, Any], *, key: Sequence[str]) -> bool:
+        """Insert a row unless one with the same `key` columns is there; whether it was inserted."""
+        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
+        return self.execute(insert(table).values(values).on_conflict_do_nothing(index_elements=list(key))).rowcount == 1
+
+    def compare_and_set(self, table: sa.Table, where: dict[str, Any], values: dict[str, Any]) -> None:
+        """Update the one row for which all of `where` holds. Raises Raced when there is none any more."""
+        conditions = [table.c[name] == value for name, value in where.items()]
+        if self.execute(sa.update(table).where(*conditions).values(values)).rowcount != 1:
+            raise Raced(f"The {table.name} was changed by another request at the same time.")
+
+    def changed(self, topic: str, key: str) -> None:
+        """Write into the change log, at commit, that the thing `key` of `topic` is not what it was."""
+        self._changes[Change(topic, key)] = None
+
+    def flush(self) -> list[Change]:
+        """Write the change log entries; what they were. The store calls this before a commit."""
+        changes = list(self._changes)
+        if changes:
+            xid = 0 if self.dialect == "sqlite" else self.scalar(sa.text("SELECT pg_current_xact_id()::text::bigint"))
+            self.execute(
+                sa.insert(change),
+                [{"topic": one.topic, "key": one.key, "xid": xid, "at": self.now} for one in changes],
+            )
+        return changes
+
+
+class _Job(NamedTuple):
+    work: Work[Any]
+    future: Future[Any]
+
+
+def _encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class Store:
+    """A store at a SQLAlchemy URL. `observers` are called after each commit, from any thread, with its changes."""
+
+    def __init__(self, url: str, seams: Seams | None = None, *, pool: int = 8, slow: int = 2) -> None:
+        self.url = sa.make_url(url)
+        self.seams = seams or Seams()
+        self.embedded = self.url.get_backend_name() == "sqlite"
+        self.observers: list[Callable[[Sequence[Change]], None]] = []
+        self._local = threading.local()
+        self._connections: list[sa.Connection] = []
+        self._slow = ThreadPoolExecutor(slow, thread_name_prefix="slow")
+        options: dict[str, Any] = {"json_serializer": _encode, "json_deserializer": msgspec.json.decode}
+        if self.embedded:
+            self.engine = sa.create_engine(
+                self.url, poolclass=sa.NullPool, connect_args={"check_same_thread": False, "timeout": 30}, **options
+            )
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+            self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+            self._writer = threading.Thread(target=self._write_in_groups, name="writer", daemon=True)
+            self._writer.start()
+        else:
+            self.engine = sa.create_engine(self.url, pool_size=pool, max_overflow=2, pool_pre_ping=True, **options)
+            self._pool = ThreadPoolExecutor(pool, thread_name_prefix="store")
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a function that only reads, on a snapshot."""
+        if self.embedded:
+            return self.read_here(work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self.read_here, work)
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a function in a transaction of its own; return when it is durable.
+
+        It is run again when it lost a race, at most three times. Raises what it raises, and Unavailable when the
+        engine does not answer or is full.
+        """
+        if self.embedded:
+            return await asyncio.wrap_future(self._submit(work))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._write_alone, work)
+
+    async def slow(self, work: Callable[[], T]) -> T:
+        """Run work that costs much CPU (password hashes) or blocks (files), a few at a time, outside transactions."""
+        return await asyncio.get_running_loop().run_in_executor(self._slow, work)
+
+    def read_here(self, work: Work[T]) -> T:
+        """`read`, in the calling thread."""
+        with self._reader() as connection, connection.begin() as transaction:
+            try:
+                return work(Tx(connection, self.seams, writable=False))
+            except OperationalError as error:
+                raise _unavailable(error) from error
+            finally:
+                transaction.rollback()
+
+    def write_here(self, work: Work[T]) -> T:
+        """`write`, waiting in the calling thread."""
+        if self.embedded:
+            return self._submit(work).result()
+        return self._write_alone(work)
+
+    def close(self) -> None:
+        """Finish what was accepted, and let go of the engine."""
+        if self.embedded:
+            self._jobs.put(None)
+            self._writer.join()
+        else:
+            self._pool.shutdown()
+        self._slow.shutdown(cancel_futures=True)
+        for connection in self._connections:
+            connection.close()
+        self.engine.dispose()
+
+    def create(self) -> None:
+        """Make all tables, for tests; a real store is made by its migrations."""
+        with self.engine.begin() as connection:
+            metadata.create_all(connection)
+
+    @contextmanager
+    def _reader(self) -> Iterator[sa.Connection]:
+        if not self.embedded:
+            with self.engine.connect() as connection:
+                yield connection
+            return
+        held: sa.Connection | None = getattr(self._local, "connection", None)
+        if held is None:
+            held = self._local.connection = self.engine.connect()
+            self._connections.append(held)
+        yield held
+
+    def _submit(self, work: Work[T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._jobs.put(_Job(work, future))
+        return future
+
+    def _write_in_groups(self) -> None:
+        with self.engine.connect().execution_options(pileus_write=True) as connection:
+            while (job := self._jobs.get()) is not None:
+                group: list[_Job | None] = [job]
+                while not self._jobs.empty() and len(group) < 64:
+                    group.append(self._jobs.get())
+                jobs = [one for one in group if one is not None]
+                self._commit_group(connection, jobs)
+                if None in group:
+                    return
+
+    def _commit_group(self, connection: sa.Connection, jobs: list[_Job]) -> None:
+        changes: list[Change] = []
+        settled: list[tuple[_Job, Any, BaseException | None]] = []
+        try:
+            with connection.begin():
+                for job in jobs:
+                    if not job.future.set_running_or_notify_cancel():
+                        continue
+                    try:
+                        result, told = self._attempt(connection, job.work)
+                        changes += told
+                        settled.append((job, result, None))
+                    except OperationalError:
+                        raise
+                    except Exception as error:  # the operation's own answer, carried to its caller
+                        settled.append((job, None, error))
+        except DBAPIError as error:
+            log.error("a group of %d writes failed: %s", len(jobs), error.orig)
+            for job in jobs:
+                if not job.future.done() and not job.future.cancelled():
+                    job.future.set_exception(_unavailable(error))
+            return
+        self._tell(changes)
+        for job, result, failure in settled:
+            if failure is None:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(failure)
+
+    def _attempt(self, connection: sa.Connection, work: Work[T]) -> tuple[T, list[Change]]:
+        """Run work in a savepoint, so that its failure leaves its neighbours' writes alone."""
+        for attempt in range(ATTEMPTS):
+            try:
+                with connection.begin_nested():
+                    tx = Tx(connection, self.seams, writable=True)
+                    return work(tx), tx.flush()
+            except (Raced, IntegrityError):
+                if attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _write_alone(self, work: Work[T]) -> T:
+        for attempt in range(ATTEMPTS):
+            try:
+                with self.engine.begin() as connection:
+                    tx = Tx(connection, self.seams, writable=True)
+                    result = work(tx)
+                    changes = tx.flush()
+                self._tell(changes)
+                return result
+            except (Raced, IntegrityError):
+                if attempt == ATTEMPTS - 1:
+                    raise
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) not in ("40001", "40P01") or attempt == ATTEMPTS - 1:
+                    raise _unavailable(error) from error
+        raise AssertionError("unreachable")
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        if changes:
+            for observer in self.observers:
+                observer(changes)
+
+
+def _unavailable(error: DBAPIError) -> Unavailable:
+    return Unavailable(f"The store does not answer: {error.orig}")
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by hand, below
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-4000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    immediate = connection.get_execution_options().get("pileus_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
