@@ -28,10 +28,14 @@ class Hello(msgspec.Struct, kw_only=True):
     facts: HypervisorFacts
     network: str
     """How packets are filtered on this host."""
+    version: str
+    """Version of the agent's Pileus."""
     store_id: str | None = None
     """The store that this host last obeyed, None on its first day."""
-    store_epoch: int = 0
-    version: str
+    incarnation: str | None = None
+    """Which run of the control plane it last heard."""
+    revision: int = 0
+    """The newest revision that it heard from that run."""
 
 
 class Welcome(msgspec.Struct, kw_only=True):
@@ -39,7 +43,7 @@ class Welcome(msgspec.Struct, kw_only=True):
 
     host_id: str
     store_id: str
-    store_epoch: int
+    incarnation: str
 
 
 class Assignment(msgspec.Struct, kw_only=True):
@@ -53,14 +57,32 @@ class Assignment(msgspec.Struct, kw_only=True):
     tombstone: bool = False
 
 
-class Watch(msgspec.Struct, kw_only=True):
-    """Answer to a watch: what changed since a revision, or everything (`full`)."""
+class Call(msgspec.Struct, kw_only=True):
+    """A question to the host, answered with an `Answer`; it changes nothing."""
 
-    store_id: str
-    store_epoch: int
+    id: str
+    verb: Literal["console_log"]
+    target: str
+    """For `console_log`, the guest's id."""
+    arguments: dict[str, Any] = {}
+    """For `console_log`, `lines`: how many of the last lines, null for all."""
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """The answer to a `Call`."""
+
+    id: str
+    output: str | None
+    error: str = ""
+
+
+class Watch(msgspec.Struct, kw_only=True):
+    """Answer to a watch: what changed since a revision, or everything (`full`), and questions."""
+
     revision: int
     full: bool
     assignments: list[Assignment]
+    calls: list[Call] = []
 
 
 class Observation(msgspec.Struct, kw_only=True):
@@ -73,8 +95,13 @@ class Observation(msgspec.Struct, kw_only=True):
     state: str
     """For guests one of `contracts.hypervisor.Observed`; else `ready`, `failed` or `absent`."""
     detail: str = ""
-    facts: dict[str, Any] = {}
-    """For guests: `reboot_nonce`, `started_at`."""
+    """For people: why the state is `failed`."""
+    permanent: bool = False
+    """Whether trying again without a new spec is useless."""
+    reboot_nonce: int = 0
+    """For guests: the last reboot that was applied."""
+    started_at: float | None = None
+    """For guests: seconds since the epoch, None when no process runs."""
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -84,7 +111,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 class Unknown(msgspec.Struct, kw_only=True):
-    """Objects on the host for which it has neither assignment nor tombstone: quarantined, and shown by `doctor`."""
+    """An object on the host for which it has neither assignment nor tombstone: quarantined, and shown by `doctor`."""
 
     kind: Kind
     id: str
@@ -95,20 +122,3 @@ class Heartbeat(msgspec.Struct, kw_only=True):
 
     free_disk_gib: int
     unknown: list[Unknown] = []
-
-
-class ConsoleLog(msgspec.Struct, kw_only=True):
-    """A console log, asked for by the control plane through the agent's watch and answered by it."""
-
-    request_id: str
-    output: str | None
-    error: str = ""
-
-
-class Call(msgspec.Struct, kw_only=True):
-    """A question to the host that is answered at once and changes nothing."""
-
-    request_id: str
-    verb: Literal["console_log"]
-    id: str
-    arguments: dict[str, Any] = {}

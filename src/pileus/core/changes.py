@@ -44,8 +44,9 @@ def since(tx: Tx, cursor: int, *, topic: str | None = None, limit: int = 1000) -
     query = sa.select(change.c.seq, change.c.topic, change.c.key).where(change.c.seq > cursor, _horizon(tx))
     if topic is not None:
         query = query.where(change.c.topic == topic)
-    rows = tx.all(query.order_by(change.c.seq).limit(limit))
-    reached = rows[-1].seq if rows else cursor
+    safe = head(tx)
+    rows = tx.all(query.where(change.c.seq <= safe).order_by(change.c.seq).limit(limit))
+    reached = rows[-1].seq if len(rows) == limit else max(cursor, safe)
     return Slice([Change(row.topic, row.key) for row in rows], reached, lost)
 
 

@@ -157,8 +157,8 @@ class Queue:
 class Loops:
     """Runs controllers on one store, in one event loop.
 
-    `poll` is how often the change log is read, in seconds: for changes that another process made, and as the net
-    below the signals of this one.
+    `poll` is how often, in seconds, the change log is read for what other processes changed.  An embedded store has
+    no other processes; there the controllers' timers are the net below the signals.
     """
 
     def __init__(self, store: Store, controllers: Iterable[Controller], *, poll: float = 1.0) -> None:
@@ -179,7 +179,8 @@ class Loops:
         for controller in self.controllers:
             self._tasks.append(asyncio.create_task(self._resync(controller)))
             self._tasks += [asyncio.create_task(self._run(controller)) for _ in range(controller.parallel)]
-        self._tasks.append(asyncio.create_task(self._follow()))
+        if not self.store.embedded:
+            self._tasks.append(asyncio.create_task(self._follow()))
 
     async def stop(self) -> None:
         """End all loops; what is running is finished by whoever starts next."""
@@ -230,7 +231,7 @@ class Loops:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(self.poll if not self.store.embedded else max(self.poll, 5.0))
+            await asyncio.sleep(self.poll)
             try:
                 found = await self.store.read(lambda tx: changes.since(tx, self._cursor))
             except (OSError, sa.exc.SQLAlchemyError):

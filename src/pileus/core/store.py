@@ -83,6 +83,7 @@ change = sa.Table(
     sa.Column("key", sa.String(255), nullable=False),
     sa.Column("xid", sa.BigInteger, nullable=False),
     sa.Column("at", Instant, nullable=False),
+    sa.Index("ix_core_change_topic_seq", "topic", "seq"),
     sqlite_autoincrement=True,
 )
 

@@ -1,0 +1,1 @@
+"""The cloud's services, one folder each, all on the same floor plan."""

@@ -1,0 +1,216 @@
+"""What upper services may ask of the fleet, inside their own transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from pileus.contracts.hypervisor import HypervisorFacts
+from pileus.contracts.link import Kind
+from pileus.core import changes
+from pileus.core.context import Request
+from pileus.core.errors import Unavailable
+from pileus.core.store import Tx
+from pileus.services.fleet.resources.assignment import assignment, call
+from pileus.services.fleet.resources.host import host, store
+from pileus.services.fleet.resources.link import Fleet
+
+__all__ = [
+    "Fleet",
+    "Host",
+    "Observed",
+    "Spec",
+    "ask",
+    "assign",
+    "assigned",
+    "begin",
+    "hosts",
+    "observed",
+    "tombstone",
+    "update_host",
+]
+
+
+_CALL_LIFE = timedelta(minutes=1)
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """A host as upper services see it."""
+
+    id: str
+    name: str
+    facts: HypervisorFacts
+    network_filter: str
+    up: bool
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    created_at: datetime
+    seen_at: datetime
+
+
+class Spec(NamedTuple):
+    """An object to be held by a host: its kind, id and spec (the struct of that kind in `contracts`)."""
+
+    host_id: str
+    kind: Kind
+    id: str
+    spec: msgspec.Struct
+
+
+class Observed(NamedTuple):
+    """What is known of an assignment. `state` is empty until something was observed."""
+
+    host_id: str
+    generation: int
+    observed_generation: int
+    state: str
+    detail: str
+    permanent: bool
+    reboot_nonce: int
+    started_at: float | None
+    tombstone: bool
+
+    @property
+    def current(self) -> bool:
+        """Whether what was observed is of the newest spec."""
+        return self.observed_generation == self.generation
+
+
+def begin(tx: Tx) -> str:
+    """Note a new run of the control plane on this store; the store's id."""
+    known = tx.scalar(sa.select(store.c.store_id).limit(1))
+    store_id = known or tx.seams.uuid()
+    tx.execute(
+        sa.insert(store).values(store_id=store_id, incarnation=tx.seams.uuid(), start=changes.head(tx), at=tx.now)
+    )
+    return str(store_id)
+
+
+def hosts(tx: Tx, fleet: Fleet, ids: Collection[str] | None = None) -> list[Host]:
+    """All hosts, or those with the ids, by name."""
+    query = sa.select(host).order_by(host.c.name)
+    rows = tx.all(query if ids is None else query.where(host.c.id.in_(ids)))
+    return [
+        Host(
+            id=row.id,
+            name=row.name,
+            facts=msgspec.convert(row.facts, HypervisorFacts),
+            network_filter=row.network_filter,
+            up=fleet.up(row),
+            disabled=row.disabled,
+            disabled_reason=row.disabled_reason,
+            forced_down=row.forced_down,
+            created_at=row.created_at,
+            seen_at=row.seen_at,
+        )
+        for row in rows
+    ]
+
+
+def update_host(tx: Tx, host_id: str, **values: Any) -> None:
+    """Set `disabled`, `disabled_reason` or `forced_down` of a host."""
+    tx.execute(sa.update(host).where(host.c.id == host_id).values(updated_at=tx.now, **values))
+    tx.changed("fleet.host", host_id)
+
+
+def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
+    """Let hosts hold these objects, as these specs say; their generations by (host, kind, id).
+
+    A spec that is the same as before changes nothing.  An object that was on its way out is wanted again.
+    """
+    wanted = {(one.host_id, one.kind, one.id): msgspec.json.encode(one.spec) for one in specs}
+    ids = {key[2] for key in wanted}
+    rows = tx.all(sa.select(assignment).where(assignment.c.id.in_(ids))) if ids else ()
+    known = {(row.host_id, row.kind, row.id): row for row in rows}
+    generations: dict[tuple[str, str, str], int] = {}
+    fresh = []
+    for key, spec in wanted.items():
+        row = known.get(key)
+        host_id, kind, object_id = key
+        if row is not None and not row.tombstone and row.spec == spec:
+            generations[key] = row.generation
+            continue
+        if row is None:
+            generations[key] = 1
+            fresh.append(
+                {"host_id": host_id, "kind": kind, "id": object_id, "generation": 1, "spec": spec, "updated_at": tx.now}
+            )
+        else:
+            generations[key] = row.generation + 1
+            where = {"host_id": host_id, "kind": kind, "id": object_id, "generation": row.generation}
+            values = {"generation": row.generation + 1, "spec": spec, "tombstone": False, "updated_at": tx.now}
+            tx.compare_and_set(assignment, where, values)
+        tx.changed(f"host.{host_id}", f"{kind}/{object_id}")
+    if fresh:
+        tx.execute(sa.insert(assignment), fresh)
+    return generations
+
+
+def tombstone(tx: Tx, kind: Kind, ids: Collection[str], host_id: str | None = None) -> None:
+    """Let the objects go, from one host or from all that hold them. The row stays until the host says it is gone."""
+    query = sa.select(assignment).where(
+        assignment.c.kind == kind, assignment.c.id.in_(ids), assignment.c.tombstone.is_(False)
+    )
+    for row in tx.all(query if host_id is None else query.where(assignment.c.host_id == host_id)):
+        where = {"host_id": row.host_id, "kind": kind, "id": row.id, "generation": row.generation}
+        values = {"generation": row.generation + 1, "spec": None, "tombstone": True, "updated_at": tx.now}
+        tx.compare_and_set(assignment, where, values)
+        tx.changed(f"host.{row.host_id}", f"{kind}/{row.id}")
+
+
+def observed(tx: Tx, kind: Kind, ids: Collection[str]) -> dict[str, list[Observed]]:
+    """What is known of objects: for each id, one entry for each host that holds it, those on their way out included."""
+    found: dict[str, list[Observed]] = {}
+    if not ids:
+        return found
+    for row in tx.all(sa.select(assignment).where(assignment.c.kind == kind, assignment.c.id.in_(ids))):
+        entry = Observed(*(row._mapping[name] for name in Observed._fields))
+        found.setdefault(row.id, []).append(entry)
+    return found
+
+
+def assigned(tx: Tx, kind: Kind, host_id: str | None = None) -> list[tuple[str, str]]:
+    """(id, host id) of all objects of a kind that are assigned and not on their way out."""
+    query = sa.select(assignment.c.id, assignment.c.host_id).where(
+        assignment.c.kind == kind, assignment.c.tombstone.is_(False)
+    )
+    rows = tx.all(query if host_id is None else query.where(assignment.c.host_id == host_id))
+    return [(row.id, row.host_id) for row in rows]
+
+
+async def ask(
+    request: Request, host_id: str, verb: str, target: str, arguments: Mapping[str, Any], *, seconds: float = 10.0
+) -> str:
+    """Ask a host, and wait for its answer. Raises Unavailable when none comes in time, or when it is an error."""
+    fleet, store_, clock = request.of(Fleet), request.store, request.seams.clock
+    call_id = request.seams.uuid()
+
+    def put(tx: Tx) -> None:
+        tx.execute(sa.delete(call).where(call.c.created_at < tx.now - _CALL_LIFE))
+        tx.execute(
+            sa.insert(call).values(
+                id=call_id, host_id=host_id, verb=verb, target=target, arguments=dict(arguments), created_at=tx.now
+            )
+        )
+        tx.changed(f"host.{host_id}", f"call/{call_id}")
+
+    fleet.expect(f"call.{call_id}")
+    await store_.write(put)
+    deadline = clock.monotonic() + seconds
+    try:
+        while (left := deadline - clock.monotonic()) > 0:
+            rows: Sequence[Any] = await store_.read(lambda tx: tx.all(sa.select(call).where(call.c.id == call_id)))
+            if rows and rows[0].answered:
+                if rows[0].output is None:
+                    raise Unavailable(rows[0].error)
+                return str(rows[0].output)
+            await fleet.changed(f"call.{call_id}", min(left, 1.0 if store_.embedded else 0.2))
+    finally:
+        fleet.forget(f"call.{call_id}")
+        await store_.write(lambda tx: tx.execute(sa.delete(call).where(call.c.id == call_id)).rowcount)
+    raise Unavailable("The host did not answer in time.")

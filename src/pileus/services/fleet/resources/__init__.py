@@ -1,0 +1,1 @@
+"""Hosts, assignments and the link."""

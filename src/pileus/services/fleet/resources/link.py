@@ -1,0 +1,257 @@
+"""The link: what agents ask of the control plane. Served on its own socket, never on the public port.
+
+The contract is `pileus.contracts.link`.  Upstream has a message broker here; the nearest public description is that of
+Compute's services (https://docs.openstack.org/api-ref/compute/#compute-services-os-services).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+import sqlalchemy as sa
+
+from pileus.contracts.link import (
+    Answer,
+    Assignment,
+    Call,
+    Heartbeat,
+    Hello,
+    Observation,
+    Report,
+    Unknown,
+    Watch,
+    Welcome,
+)
+from pileus.core import changes
+from pileus.core.api import Resource
+from pileus.core.context import Context, Request
+from pileus.core.errors import BadRequest, Conflict
+from pileus.core.seams import Clock
+from pileus.core.store import Change, Store, Tx
+from pileus.services.fleet.resources.assignment import assignment, call
+from pileus.services.fleet.resources.host import host, store
+from pileus.services.fleet.rules.lineage import Incarnation, refusal
+
+SILENCE = 15.0
+"""Seconds after which a host that is not heard counts as down, for the process that its agent talks to."""
+
+SEEN = timedelta(seconds=60)
+"""How often `seen_at` is written; for other processes a host is up for twice as long after it."""
+
+WAIT = 20.0
+"""Seconds after which an empty watch is answered."""
+
+
+class Pulse(msgspec.Struct):
+    """What the last heartbeat of a host said, and when."""
+
+    at: float
+    free_disk_gib: int
+    unknown: list[Unknown]
+
+
+class Fleet:
+    """What one process keeps in memory of the hosts: heartbeats, and who waits for changes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.pulses: dict[str, Pulse] = {}
+        self._waiters: dict[str, asyncio.Event] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def beat(self, host_id: str, heartbeat: Heartbeat) -> None:
+        """Take in a heartbeat."""
+        self.pulses[host_id] = Pulse(self._clock.monotonic(), heartbeat.free_disk_gib, heartbeat.unknown)
+
+    def up(self, row: sa.Row[tuple[object, ...]]) -> bool:
+        """Whether the host of a `host` row can be given work."""
+        if row.forced_down:
+            return False
+        pulse = self.pulses.get(row.id)
+        if pulse is not None and self._clock.monotonic() - pulse.at < SILENCE:
+            return True
+        return pulse is None and bool(self._clock.now() - row.seen_at < 2 * SEEN)
+
+    def attach(self, store: Store) -> None:
+        """Be told of this process's commits, from the event loop that serves the link."""
+        self._loop = asyncio.get_running_loop()
+        store.observers.append(self._observe)
+
+    def expect(self, topic: str) -> None:
+        """Begin to listen: what is committed from now on ends the next `changed` at once."""
+        self._waiters.setdefault(topic, asyncio.Event()).clear()
+
+    async def changed(self, topic: str, seconds: float) -> None:
+        """Wait until a topic is named by a commit, or for some seconds."""
+        event = self._waiters.setdefault(topic, asyncio.Event())
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return
+        finally:
+            event.clear()
+
+    def forget(self, topic: str) -> None:
+        """Nobody waits for this topic any more."""
+        self._waiters.pop(topic, None)
+
+    def _observe(self, found: Sequence[Change]) -> None:
+        topics = {one.topic for one in found} & self._waiters.keys()
+        if topics and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, topics)
+
+    def _wake(self, topics: set[str]) -> None:
+        for topic in topics:
+            self._waiters[topic].set()
+
+
+resource = Resource("link", "links")
+
+
+@resource.post("/hello", public=True)
+def hello(ctx: Context, body: Hello) -> Welcome:
+    """Let a host in. Raises Conflict when the host has obeyed another store, or a newer state of this one."""
+    tx = ctx.tx
+    runs = tx.all(sa.select(store).order_by(store.c.number))
+    lineage = [Incarnation(run.incarnation, run.start) for run in runs]
+    reason = refusal(
+        runs[-1].store_id,
+        lineage,
+        changes.head(tx),
+        known=body.store_id,
+        heard=body.incarnation,
+        revision=body.revision,
+    )
+    if reason is not None:
+        raise Conflict(f"The host {body.host} must not obey this store: {reason}.")
+    values = {
+        "facts": msgspec.to_builtins(body.facts),
+        "network_filter": body.network,
+        "version": body.version,
+        "seen_at": tx.now,
+    }
+    found = tx.first(sa.select(host).where(host.c.name == body.host))
+    if found is None:
+        host_id = tx.seams.uuid()
+        tx.execute(sa.insert(host).values(id=host_id, name=body.host, created_at=tx.now, **values))
+    else:
+        host_id = found.id
+        tx.execute(sa.update(host).where(host.c.id == host_id).values(updated_at=tx.now, **values))
+    tx.changed("fleet.host", host_id)
+    return Welcome(host_id=host_id, store_id=runs[-1].store_id, incarnation=runs[-1].incarnation)
+
+
+@resource.post("/heartbeat", status=204)
+async def heartbeat(ctx: Request, body: Heartbeat) -> None:
+    """Note that a host is there."""
+    host_id = ctx.auth.user_id
+    fleet = ctx.of(Fleet)
+    fresh = host_id not in fleet.pulses
+    fleet.beat(host_id, body)
+
+    def note(bound: Context) -> None:
+        late = host.c.seen_at < bound.now - SEEN
+        written = bound.tx.execute(sa.update(host).where(host.c.id == host_id, late).values(seen_at=bound.now))
+        if written.rowcount or fresh:
+            bound.tx.changed("fleet.host", host_id)
+
+    row = await ctx.read(lambda bound: bound.tx.first(sa.select(host.c.seen_at).where(host.c.id == host_id)))
+    if fresh or (row is not None and ctx.seams.clock.now() - row.seen_at > SEEN):
+        await ctx.write(note)
+
+
+@resource.get("/watch")
+async def watch(ctx: Request) -> Watch:
+    """What the host is to hold: everything without `since`, else what changed after that revision (long poll)."""
+    host_id, since = ctx.auth.user_id, ctx.query.get("since")
+    if since is None or not since.isdecimal():
+        return await ctx.read(lambda bound: _everything(bound.tx, host_id))
+    cursor, topic = int(since), f"host.{host_id}"
+    fleet, clock = ctx.of(Fleet), ctx.seams.clock
+    deadline = clock.monotonic() + WAIT
+    fleet.expect(topic)
+    while True:
+        found = await ctx.read(lambda bound: _news(bound.tx, host_id, topic, cursor))
+        left = deadline - clock.monotonic()
+        if found.assignments or found.calls or found.full or left <= 0:
+            return found
+        cursor = found.revision
+        await fleet.changed(topic, left if ctx.store.embedded else min(left, 0.5))
+
+
+def _everything(tx: Tx, host_id: str) -> Watch:
+    revision = changes.head(tx)
+    rows = tx.all(sa.select(assignment).where(assignment.c.host_id == host_id))
+    return Watch(revision=revision, full=True, assignments=[_wire(row) for row in rows], calls=_calls(tx, host_id))
+
+
+def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
+    found = changes.since(tx, cursor, topic=topic)
+    if found.lost:
+        return _everything(tx, host_id)
+    if not found.changes:
+        return Watch(revision=found.cursor, full=False, assignments=[])
+    ids = {one.key.partition("/")[2] for one in found.changes}
+    query = sa.select(assignment).where(assignment.c.host_id == host_id, assignment.c.id.in_(ids))
+    named = {one.key for one in found.changes}
+    rows = [row for row in tx.all(query) if f"{row.kind}/{row.id}" in named]
+    calls = _calls(tx, host_id) if any(key.startswith("call/") for key in named) else []
+    return Watch(revision=found.cursor, full=False, assignments=[_wire(row) for row in rows], calls=calls)
+
+
+def _wire(row: sa.Row[tuple[object, ...]]) -> Assignment:
+    spec = None if row.spec is None or row.tombstone else msgspec.Raw(row.spec)
+    return Assignment(kind=row.kind, id=row.id, generation=row.generation, spec=spec, tombstone=row.tombstone)
+
+
+def _calls(tx: Tx, host_id: str) -> list[Call]:
+    rows = tx.all(sa.select(call).where(call.c.host_id == host_id, call.c.answered.is_(False)))
+    return [Call(id=row.id, verb=row.verb, target=row.target, arguments=row.arguments) for row in rows]
+
+
+@resource.post("/report", status=204)
+def report(ctx: Context, body: Report) -> None:
+    """Take in what the host observed. What is of an older generation than is known already is passed over."""
+    if len(body.observations) > 10_000:
+        raise BadRequest("A report holds at most 10,000 observations.")
+    tx, host_id = ctx.tx, ctx.auth.user_id
+    ids = {one.id for one in body.observations}
+    query = sa.select(assignment).where(assignment.c.host_id == host_id, assignment.c.id.in_(ids))
+    rows = {(row.kind, row.id): row for row in tx.all(query)}
+    for one in body.observations:
+        row = rows.get((one.kind, one.id))
+        if row is None or one.generation < row.observed_generation or one.generation > row.generation:
+            continue
+        _fold(tx, row, one)
+
+
+def _fold(tx: Tx, row: sa.Row[tuple[object, ...]], seen: Observation) -> None:
+    same = (assignment.c.kind == row.kind, assignment.c.id == row.id, assignment.c.host_id == row.host_id)
+    if row.tombstone and seen.state == "absent" and seen.generation == row.generation:
+        gone = tx.execute(sa.delete(assignment).where(*same, assignment.c.generation == row.generation))
+        if gone.rowcount:
+            tx.changed(f"fleet.{row.kind}", row.id)
+        return
+    values = {
+        "observed_generation": seen.generation,
+        "state": seen.state,
+        "detail": seen.detail,
+        "permanent": seen.permanent,
+        "reboot_nonce": seen.reboot_nonce,
+        "started_at": seen.started_at,
+    }
+    if all(row._mapping[name] == value for name, value in values.items()):
+        return
+    tx.execute(sa.update(assignment).where(*same).values(observed_at=tx.now, **values))
+    tx.changed(f"fleet.{row.kind}", row.id)
+
+
+@resource.post("/answer", status=204)
+def answer(ctx: Context, body: Answer) -> None:
+    """Take in the answer to a call."""
+    same = (call.c.id == body.id, call.c.host_id == ctx.auth.user_id)
+    ctx.tx.execute(sa.update(call).where(*same).values(answered=True, output=body.output, error=body.error))
+    ctx.tx.changed(f"call.{body.id}", body.id)

@@ -1,0 +1,1 @@
+"""Fleet's thinking, without tables and I/O."""

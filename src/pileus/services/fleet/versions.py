@@ -1,0 +1,1 @@
+"""Fleet has no public API, and so no versions."""
