@@ -13,7 +13,7 @@ from pathlib import Path
 from .child import BuildFailure, run
 
 LEDGER = "packages.json"
-FOLLOWED = ("lib", "linux-image-", "linux-modules-")
+FOLLOWED = ("lib", "zlib", "linux-image-", "linux-modules-")
 """Name prefixes of dependencies that are followed: shared libraries, and what a kernel's meta-package stands for."""
 
 
