@@ -1,0 +1,92 @@
+"""The command line: finds the commands, reads the arguments, runs one.
+
+A command is a module of this package with a function `register(subparsers)`.  It adds its own parser, and sets the
+default `run` to a function that takes the parsed arguments and the `Roles`, and gives the exit status.  What is slow
+to import is imported by that function, so that `pileus --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pileus
+import pileus.cli
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Role = Callable[[argparse.Namespace], int]
+"""Runs a process of the cloud to its end with the parsed arguments of its command; exit status."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """What the commands may start but not import: supplied by the composition root, `pileus.app`."""
+
+    control: Role | None = None
+    """The control plane: API and loops, in this process."""
+    agent: Role | None = None
+    """The agent of this host, in this process."""
+
+
+class CommandFailure(Exception):
+    """A command could not do what was asked: the message is for people, and says what to do.
+
+    `status` is what the process exits with.
+    """
+
+    def __init__(self, message: str, *, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def commands(only: str | None = None) -> Iterator[ModuleType]:
+    """The modules that hold commands, by name; with `only`, that command's module alone when there is one."""
+    names = sorted(module.name for module in pkgutil.iter_modules(pileus.cli.__path__))
+    wanted = [name for name in names if only is not None and name == only.replace("-", "_")]
+    found = [module for module in map(_load, wanted or names) if hasattr(module, "register")]
+    yield from found or [module for module in map(_load, names) if hasattr(module, "register")]
+
+
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f"{pileus.cli.__name__}.{name}")
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the whole command line, or of one command, which is quicker."""
+    parser = argparse.ArgumentParser(
+        prog="pileus",
+        description="A whole OpenStack cloud in one Python package.",
+        epilog="Try `pileus up`: it makes a cloud of this machine. `pileus COMMAND --help` says more of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"pileus {pileus.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for module in commands(only):
+        module.register(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str], roles: Roles) -> int:
+    """Run one command; exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    named = argv[0] if argv and not argv[0].startswith("-") else None
+    arguments = build_parser(named).parse_args(argv)
+    run: Callable[[argparse.Namespace, Roles], int] = arguments.run
+    try:
+        return run(arguments, roles)
+    except CommandFailure as failure:
+        print(f"pileus: {failure}", file=sys.stderr)
+        return failure.status
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `| head` does; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,243 @@
+"""`pileus test`: the whole suite from a checkout, installing what it needs.
+
+The steps run in order, each with its time, and all of them run even when one fails:
+
+- `ruff`, `mypy`, `imports`: the linters, the strict type checker, the import contracts
+- `sqlite`: every test that needs neither root nor a guest
+- `postgresql`: those of them that may touch a database once more, on a real server that the run starts and stops
+- `drivers`: the tests of drivers on this host's kernel, as root
+- `real`: whole clouds with real guests, as root
+
+A step that cannot run is said to be so, and is a failure when the environment has CI=true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from xml.etree import ElementTree
+
+import pileus
+from pileus.cli import package
+from pileus.cli.main import CommandFailure
+from pileus.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from pileus.cli.main import Roles, Subparsers
+
+DATABASE_VARIABLE = "PILEUS_TEST_DATABASE"
+"""URL of a PostgreSQL server's maintenance database; without it tests make SQLite files."""
+
+NO_TESTS = 5
+"""pytest's exit status when it found or selected nothing."""
+
+Outcome = Literal["passed", "failed", "nothing ran", "not run"]
+
+
+@dataclass(kw_only=True)
+class Result:
+    """How a step ended."""
+
+    step: str
+    outcome: Outcome
+    seconds: float
+    tests: int = 0
+    """Tests that ran: neither deselected nor skipped."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One run of the suite: where, and which tests."""
+
+    root: Path
+    expression: str | None
+    progress: Progress
+
+    def command(self, step: str, command: Sequence[str], environment: dict[str, str] | None = None) -> Result:
+        """Run one program of a step; its output is the user's."""
+        self.progress.line(f"\n── {step}: {' '.join(command)}")
+        started = time.monotonic()
+        variables = {name: value for name, value in os.environ.items() if name != DATABASE_VARIABLE}
+        done = subprocess.run(command, check=False, cwd=self.root, env={**variables, **(environment or {})})
+        outcome: Outcome = "passed" if done.returncode == 0 else "failed"
+        if done.returncode == NO_TESTS:
+            outcome = "nothing ran"
+        return Result(step=step, outcome=outcome, seconds=time.monotonic() - started)
+
+    def tool(self, step: str, *commands: Sequence[str]) -> Result:
+        """Run the checkers of a step; it passes when all of them do."""
+        results = [self.command(step, [str(_program(name)), *arguments]) for name, *arguments in commands]
+        outcome: Outcome = "passed" if all(result.outcome == "passed" for result in results) else "failed"
+        return Result(step=step, outcome=outcome, seconds=sum(result.seconds for result in results))
+
+    def tests(self, step: str, marks: str, *arguments: str, database: str | None = None) -> Result:
+        """Run pytest, and count what really ran."""
+        with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
+            report = Path(directory) / "report.xml"
+            command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", marks, *arguments]
+            if self.expression:
+                command += ["-k", self.expression]
+            result = self.command(step, command, {DATABASE_VARIABLE: database} if database else None)
+            result.tests = _count(report)
+        if result.outcome == "passed" and not result.tests:
+            result.outcome = "nothing ran"
+        return result
+
+    def ruff(self) -> Result:
+        """Lint, and the formatter's opinion."""
+        return self.tool("ruff", ["ruff", "check", "."], ["ruff", "format", "--check", "."])
+
+    def mypy(self) -> Result:
+        """Strict types of package and tests."""
+        return self.tool("mypy", ["mypy"])
+
+    def imports(self) -> Result:
+        """Who may import whom."""
+        return self.tool("imports", ["lint-imports"])
+
+    def sqlite(self) -> Result:
+        """Everything that needs neither root nor a guest."""
+        return self.tests("sqlite", "not real")
+
+    def postgresql(self) -> Result:
+        """The same on PostgreSQL, without the tests that know no database."""
+        from pileus.cli.postgresql import server
+
+        if missing := package.missing(package.SUITE):
+            return Result(step="postgresql", outcome="not run", seconds=0, reason=f"needs {' '.join(missing)}")
+        started = time.monotonic()
+        try:
+            with server() as url:
+                ignored = ["--ignore=tests/tidy", "--ignore=tests/drivers"]
+                result = self.tests("postgresql", "not real", *ignored, database=url)
+        except CommandFailure as failure:
+            self.progress.line(f"postgresql: {failure}")
+            result = Result(step="postgresql", outcome="failed", seconds=0, reason="the server did not start")
+        result.seconds = time.monotonic() - started
+        return result
+
+    def drivers(self) -> Result:
+        """What drivers do to this host's kernel."""
+        return self._privileged("drivers", "tests/drivers")
+
+    def real(self) -> Result:
+        """Real clouds with real guests."""
+        return self._privileged("real", "tests", "--ignore=tests/drivers")
+
+    def _privileged(self, step: str, *arguments: str) -> Result:
+        if os.geteuid() != 0:
+            return Result(step=step, outcome="not run", seconds=0, reason="needs root")
+        if missing := package.missing(package.RUNTIME):
+            return Result(step=step, outcome="not run", seconds=0, reason=f"needs {' '.join(missing)}")
+        return self.tests(step, "real", *arguments)
+
+
+STEPS: dict[str, Callable[[Suite], Result]] = {
+    "ruff": Suite.ruff,
+    "mypy": Suite.mypy,
+    "imports": Suite.imports,
+    "sqlite": Suite.sqlite,
+    "postgresql": Suite.postgresql,
+    "drivers": Suite.drivers,
+    "real": Suite.real,
+}
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "test",
+        help="run the whole suite of a checkout, installing what it needs",
+        description="Runs the whole suite: linters, types, import contracts, tests on SQLite and on PostgreSQL, "
+        "drivers and real clouds. As root on Debian and Ubuntu it installs what is missing.",
+    )
+    parser.add_argument("--only", action="append", choices=STEPS, metavar="STEP", help=f"one of {', '.join(STEPS)}")
+    parser.add_argument("-k", dest="expression", metavar="EXPR", help="only tests that match, in pytest's syntax")
+    parser.add_argument("--fast", action="store_true", help="leave out the step real")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, roles: Roles) -> int:
+    """Run the command; exit status."""
+    root = Path(pileus.__file__).resolve().parents[2]
+    if not (root / "tests").is_dir() or not (root / "pyproject.toml").is_file():
+        raise CommandFailure("the suite is part of a checkout, and this is an installed package", status=69)
+    steps = [name for name in arguments.only or STEPS if not (arguments.fast and name == "real")]
+    progress = Progress()
+    _install(steps, progress)
+    suite = Suite(root=root, expression=arguments.expression, progress=progress)
+    results = [STEPS[name](suite) for name in steps]
+    failures = verdict(results, partly=bool(arguments.expression), strict=os.environ.get("CI") == "true")
+    summarize(results, failures, progress)
+    return 1 if failures else 0
+
+
+def verdict(results: Sequence[Result], *, partly: bool, strict: bool) -> list[str]:
+    """Why the run as a whole failed; empty when it did not.
+
+    `partly` says that tests were selected by an expression, so that a step may be left without any; `strict`, that
+    nothing may be left out.
+    """
+    failures = [f"{result.step} failed" for result in results if result.outcome == "failed"]
+    if strict:
+        failures += [f"{result.step} did not run: {result.reason}" for result in results if result.outcome == "not run"]
+    empty = [result.step for result in results if result.outcome == "nothing ran"]
+    if not partly:
+        failures += [f"{step} ran no test" for step in empty]
+    elif empty and not any(result.tests for result in results):
+        failures.append("no test ran")
+    return failures
+
+
+def summarize(results: Sequence[Result], failures: Sequence[str], progress: Progress) -> None:
+    """Print one line for each step, and the verdict."""
+    progress.line("\n── summary")
+    for result in results:
+        tests = f"{result.tests} tests" if result.tests else ""
+        progress.line(f"{result.step:<11} {result.outcome:<12} {result.seconds:7.1f} s  {tests}{result.reason}")
+    seconds = sum(result.seconds for result in results)
+    total = sum(result.tests for result in results)
+    ending = f"FAILED: {'; '.join(failures)}" if failures else "passed"
+    progress.line(f"suite {ending} ({total} tests, {seconds:.1f} s)")
+
+
+def _install(steps: Sequence[str], progress: Progress) -> None:
+    """Install the packages that the steps need; what cannot be installed is left for the steps to report."""
+    wanted: list[str] = []
+    if {"drivers", "real"} & set(steps):
+        wanted += package.missing(package.RUNTIME)
+    if "real" in steps:
+        from pileus.cli.image import missing_packages
+
+        wanted += missing_packages()
+    if "postgresql" in steps:
+        wanted += package.missing(package.SUITE)
+    if wanted and package.can_install():
+        with progress.step("system packages") as step:
+            package.install(sorted(set(wanted)), step.say)
+            step.result(" ".join(sorted(set(wanted))))
+
+
+def _program(name: str) -> Path:
+    """A program of the virtual environment that runs this."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        raise CommandFailure(f"{name} is not in {path.parent}; `./pileus test` installs it")
+    return path
+
+
+def _count(report: Path) -> int:
+    """Tests that ran according to pytest's JUnit report; none when pytest did not come to write it."""
+    if not report.is_file():
+        return 0
+    suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314  # written by our own child
+    return sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in suites)
