@@ -33,6 +33,10 @@ class DiskSpec(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     image_id: str | None = None
     """Image whose content the disk starts with; None for an empty disk."""
+    image_format: str = "qcow2"
+    """Format of the image's data: `qcow2` or `raw`."""
+    image_sha512: str | None = None
+    """What the image's data must hash to, in hexadecimal; a host refuses anything else."""
     size_gib: int
     """Virtual size in GiB; 0 means the virtual size of the image."""
     bus: Literal["virtio", "sata"] = "virtio"
