@@ -1,0 +1,98 @@
+"""Image data as plain files in one directory.
+
+::
+
+    root/incoming/KEY   what is being written
+    root/data/KEY       what was committed, never written again
+
+A location is the key itself, so that the directory may be moved.  Data is on the disk, and so is its name, when
+`commit` returns (rename(2), fsync(2)).  A crash leaves at most a file in `incoming`, which `abort` removes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pileus.contracts.images import StoreFailure
+
+_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+
+
+class FileImageStore:
+    """An `ImageStore` below the directory `root`, which is made when it is missing.
+
+    Files are readable by their owner only.  Several processes may use one directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.incoming = root / "incoming"
+        self.data = root / "data"
+        for directory in (self.incoming, self.data):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def open_new(self, image_id: str) -> BinaryIO:
+        """A file to write into. What an earlier call for the same id wrote is forgotten.
+
+        Raises StoreFailure for an id that is not a plain name or that is committed already, and OSError.
+        """
+        path = self.incoming / _checked(image_id)
+        if (self.data / image_id).exists():
+            raise StoreFailure(f"There is data of the name {image_id} already.")
+        path.unlink(missing_ok=True)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+    def commit(self, image_id: str) -> str:
+        """Make durable what was written, and give its location; again for the same id gives it again.
+
+        Raises StoreFailure when nothing was written.
+        """
+        source, target = self.incoming / _checked(image_id), self.data / image_id
+        try:
+            _settle(source)
+            source.rename(target)
+        except FileNotFoundError:
+            if not target.exists():
+                raise StoreFailure(f"Nothing was written under the name {image_id}.") from None
+        _settle(self.data)
+        return image_id
+
+    def abort(self, image_id: str) -> None:
+        """Forget what was written and not committed. Absent is fine."""
+        (self.incoming / _checked(image_id)).unlink(missing_ok=True)
+
+    def open(self, location: str) -> BinaryIO:
+        """Read committed data from its start. Raises StoreFailure when it is gone."""
+        try:
+            return (self.data / _checked(location)).open("rb")
+        except FileNotFoundError:
+            raise StoreFailure(f"The data {location} is gone.") from None
+
+    def remove(self, location: str) -> None:
+        """Delete committed data. Absent is fine."""
+        (self.data / _checked(location)).unlink(missing_ok=True)
+
+    def locations(self) -> Iterator[str]:
+        """Every committed location."""
+        with os.scandir(self.data) as entries:
+            for entry in entries:
+                yield entry.name
+
+
+def _checked(name: str) -> str:
+    """The name, if it stays within a directory. Raises StoreFailure."""
+    if not _KEY.fullmatch(name):
+        raise StoreFailure(f"{name!r} cannot be the name of image data.")
+    return name
+
+
+def _settle(path: Path) -> None:
+    """Bring a file's data, or a directory's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
