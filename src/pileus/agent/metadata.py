@@ -1,0 +1,134 @@
+"""Metadata at 169.254.169.254: the agent's side.
+
+Listening sockets are made inside each network and handed to one child without privilege (`metadata_server`), which
+knows each guest by the network that a request comes in on and by its address.  Documents are secret: they travel over
+a socket pair, never through files or arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+
+from pileus.contracts.hypervisor import GuestSpec
+from pileus.contracts.network import Network, NetworkState
+
+log = logging.getLogger(__name__)
+
+ADDRESS = "169.254.169.254"
+PORT = 80
+
+_Places = dict[str, str]
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """What the agent tells the child: one JSON object a line; `listen` comes with the socket beside it."""
+
+    verb: str
+    """`listen`, `close`, `places`, `guest` or `forget`."""
+    id: str
+    """Of the network, or of the guest."""
+    places: _Places = {}
+    """For `places`: guest id by address."""
+    documents: dict[str, bytes] = {}
+    """For `guest`."""
+
+
+class Metadata:
+    """The child, and what it was told; told again when it had to be started anew.
+
+    `start` runs the child with the given socket as its only channel, and gives a function that says whether it lives.
+    """
+
+    def __init__(self, start: Callable[[socket.socket], Callable[[], bool]]) -> None:
+        self._start = start
+        self._lock = threading.Lock()
+        self._channel: socket.socket | None = None
+        self._alive: Callable[[], bool] = lambda: False
+        self._sockets: dict[str, socket.socket] = {}
+        self._places: dict[str, _Places] = {}
+        self._documents: dict[str, dict[str, bytes]] = {}
+
+    def open_network(self, state: NetworkState, network: Network) -> None:
+        """Answer on a network, for the guests that have addresses there."""
+        network_id = state.network.id
+        places = {
+            fixed.ip_address: port.guest_id
+            for port in state.ports
+            if port.guest_id is not None
+            for fixed in port.fixed_ips
+        }
+        with self._lock:
+            self._revive()
+            if network_id not in self._sockets and any(subnet.ip_version == 4 for subnet in state.network.subnets):
+                listener = network.listen(network_id, ADDRESS, PORT)
+                self._sockets[network_id] = listener
+                self._send(Message(verb="listen", id=network_id), listener)
+            if self._places.get(network_id) != places:
+                self._places[network_id] = places
+                self._send(Message(verb="places", id=network_id, places=places))
+
+    def close_network(self, network_id: str) -> None:
+        """Answer on a network no more."""
+        with self._lock:
+            self._places.pop(network_id, None)
+            listener = self._sockets.pop(network_id, None)
+            if listener is not None:
+                listener.close()
+            self._send(Message(verb="close", id=network_id))
+
+    def set_guest(self, spec: GuestSpec) -> None:
+        """What a guest may read."""
+        documents = dict(spec.documents)
+        with self._lock:
+            self._revive()
+            if self._documents.get(spec.id) != documents:
+                self._documents[spec.id] = documents
+                self._send(Message(verb="guest", id=spec.id, documents=documents))
+
+    def forget_guest(self, guest_id: str) -> None:
+        """A guest is gone."""
+        with self._lock:
+            if self._documents.pop(guest_id, None) is not None:
+                self._send(Message(verb="forget", id=guest_id))
+
+    def close(self) -> None:
+        """Let the child end."""
+        with self._lock:
+            for listener in self._sockets.values():
+                listener.close()
+            self._sockets.clear()
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+
+    def _revive(self) -> None:
+        if self._channel is not None and self._alive():
+            return
+        if self._channel is not None:
+            log.warning("the metadata server ended; it is started again")
+            self._channel.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            self._alive = self._start(theirs)
+        self._channel = ours
+        for network_id, listener in self._sockets.items():
+            self._send(Message(verb="listen", id=network_id), listener)
+            self._send(Message(verb="places", id=network_id, places=self._places.get(network_id, {})))
+        for guest_id, documents in self._documents.items():
+            self._send(Message(verb="guest", id=guest_id, documents=documents))
+
+    def _send(self, message: Message, listener: socket.socket | None = None) -> None:
+        if self._channel is None:
+            return
+        line = msgspec.json.encode(message) + b"\n"
+        with suppress(OSError):  # a child that is gone is started at the next look, and told everything
+            if listener is not None:
+                socket.send_fds(self._channel, [line[:1]], [listener.fileno()])
+                line = line[1:]
+            self._channel.sendall(line)

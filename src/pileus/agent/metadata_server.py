@@ -1,0 +1,149 @@
+"""The metadata server of one host: a child without privilege that answers guests.
+
+It speaks the OpenStack tree (Compute user guide, "Metadata"; `/openstack/<version>/meta_data.json` …) and the EC2 tree
+(`/<version>/meta-data/…`).  A guest is known by the network that its connection came in on and by its source address,
+which anti-spoofing makes its own.  Everything that a guest sends is bounded: request size, time, connections.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import socket
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from pileus.agent.metadata import Message
+
+LIMIT = 8192
+"""The longest request, in bytes."""
+
+TIMEOUT = 10.0
+"""Seconds that a guest has for one request."""
+
+CONNECTIONS = 64
+"""How many connections of one network are served at once."""
+
+
+class Answer(NamedTuple):
+    """Status line and body."""
+
+    status: str
+    body: bytes
+
+
+def answer(method: str, path: str, documents: Mapping[str, bytes] | None) -> Answer:
+    """What a guest gets: a document, the list of what lies below a path, or a fault."""
+    if method not in ("GET", "HEAD"):
+        return Answer("405 Method Not Allowed", b"")
+    if documents is None:
+        return Answer("404 Not Found", b"")
+    place = path.split("?", 1)[0].strip("/")
+    if place in documents:
+        return Answer("200 OK", documents[place])
+    prefix = f"{place}/" if place else ""
+    below: dict[str, None] = {}
+    for name in documents:
+        if name.startswith(prefix):
+            head, slash, _ = name[len(prefix) :].partition("/")
+            below[head + ("/" if slash and prefix.count("/") > 1 else "")] = None
+    if not below:
+        return Answer("404 Not Found", b"")
+    return Answer("200 OK", "\n".join(below).encode())
+
+
+class Server:
+    """All networks of a host."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, asyncio.Server] = {}
+        self._places: dict[str, dict[str, str]] = {}
+        self._documents: dict[str, dict[str, bytes]] = {}
+        self._open: dict[str, int] = {}
+
+    async def take(self, message: Message, listener: socket.socket | None) -> None:
+        """Do what the agent says."""
+        if message.verb == "listen" and listener is not None:
+            await self._close(message.id)
+            listener.setblocking(False)
+            self._listeners[message.id] = await asyncio.start_server(
+                lambda reader, writer: self._serve(message.id, reader, writer), sock=listener, limit=LIMIT
+            )
+        elif message.verb == "close":
+            await self._close(message.id)
+            self._places.pop(message.id, None)
+        elif message.verb == "places":
+            self._places[message.id] = message.places
+        elif message.verb == "guest":
+            self._documents[message.id] = message.documents
+        elif message.verb == "forget":
+            self._documents.pop(message.id, None)
+
+    async def _close(self, network_id: str) -> None:
+        server = self._listeners.pop(network_id, None)
+        if server is not None:
+            server.close()
+
+    async def _serve(self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        count = self._open.get(network_id, 0)
+        if count >= CONNECTIONS:
+            writer.close()
+            return
+        self._open[network_id] = count + 1
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await self._respond(network_id, reader, writer)
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whatever a guest sends or leaves out is its own concern
+        finally:
+            self._open[network_id] -= 1
+            writer.close()
+
+    async def _respond(self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        method, path, *_ = head.split("\r\n", 1)[0].split(" ")
+        peer = writer.get_extra_info("peername")[0]
+        guest = self._places.get(network_id, {}).get(peer)
+        found = answer(method, path, None if guest is None else self._documents.get(guest))
+        kind = "application/json" if path.endswith(".json") else "text/plain; charset=utf-8"
+        lines = f"HTTP/1.1 {found.status}\r\ncontent-type: {kind}\r\ncontent-length: {len(found.body)}\r\n"
+        writer.write(lines.encode() + b"connection: close\r\n\r\n" + (found.body if method == "GET" else b""))
+        await writer.drain()
+
+
+async def serve(channel: socket.socket) -> None:
+    """Serve until the agent closes its end."""
+    server = Server()
+    loop = asyncio.get_running_loop()
+    channel.setblocking(False)
+    rest, listeners = b"", []
+    ready = asyncio.Event()
+    loop.add_reader(channel, ready.set)
+    while True:
+        await ready.wait()
+        ready.clear()
+        try:
+            data, control, _, _ = channel.recvmsg(1 << 20, socket.CMSG_SPACE(16 * array.array("i").itemsize))
+        except BlockingIOError:
+            continue
+        if not data:
+            loop.remove_reader(channel)
+            return
+        for level, kind, content in control:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors = array.array("i")
+                descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+                listeners += [socket.socket(fileno=one) for one in descriptors]
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            message = msgspec.json.decode(line, type=Message)
+            listener = listeners.pop(0) if message.verb == "listen" and listeners else None
+            await server.take(message, listener)
+
+
+def main(descriptor: int) -> None:
+    """Run as a child whose channel to the agent is a file descriptor."""
+    with socket.socket(fileno=descriptor) as channel:
+        asyncio.run(serve(channel))

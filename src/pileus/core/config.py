@@ -1,0 +1,142 @@
+"""Settings: from `pileus.toml` in the state directory, then from the command line."""
+
+from __future__ import annotations
+
+import socket
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+STATE = Path("/var/lib/pileus")
+"""The state directory of a cloud that root runs."""
+
+
+class ConfigError(ValueError):
+    """The settings cannot be read. The message names the file and the setting."""
+
+
+class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """All settings of one cloud; docs/configuration.md explains each."""
+
+    state: Path
+    """The directory that holds everything the cloud keeps."""
+    listen: str = "127.0.0.1:5000"
+    """ADDRESS:PORT of the public API."""
+    public_url: str | None = None
+    """The root that the catalog and links name, e.g. `https://cloud.example.org`; None: `http://` and `listen`."""
+    database: str | None = None
+    """SQLAlchemy URL of the store; None: SQLite in the state directory."""
+    region: str = "RegionOne"
+    """Name of the region in the catalog."""
+    host: str = ""
+    """Name of this host; empty: the machine's host name."""
+    hypervisor: str = "qemu"
+    """Hypervisor driver, by entry point."""
+    network: str = "bridge"
+    """Network driver, by entry point."""
+    storage: str = "file"
+    """Storage driver, by entry point."""
+    fake: int = 0
+    """Number of simulated hosts; 0: this machine is the host."""
+    fake_delay: float = 0.0
+    """Seconds that each act takes on a simulated host."""
+    fake_failures: float = 0.0
+    """Share of acts, from 0 to 1, that fail on a simulated host."""
+    fake_seed: int = 0
+    """Seed of the simulated hosts' failures."""
+    unprivileged_uid: int = 64730
+    """User and group id under which the control plane runs when it is started as root."""
+    log_level: str = "INFO"
+    """Least severe level that is logged."""
+    token_hours: float = 12.0
+    """How long a token is good, in hours."""
+    cpu_allocation_ratio: float = 4.0
+    """How many virtual CPUs a host offers for each of its own."""
+    ram_allocation_ratio: float = 1.0
+    """How much memory a host offers for each byte of its own."""
+    disk_allocation_ratio: float = 1.0
+    """How much disk a host offers for each byte of its own."""
+    reserved_memory_mib: int = 512
+    """Memory in MiB that a host keeps for itself."""
+
+    @property
+    def control(self) -> Path:
+        """What the control plane owns: store, keys, images."""
+        return self.state / "control"
+
+    @property
+    def agent(self) -> Path:
+        """What the agent owns: guests, disks, image cache."""
+        return self.state / "agent"
+
+    @property
+    def link(self) -> Path:
+        """The Unix socket between control plane and agent."""
+        return self.state / "run" / "link.sock"
+
+    @property
+    def policy(self) -> Path:
+        """The operator's policy overrides."""
+        return self.state / "policy.yaml"
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the store."""
+        return self.database or f"sqlite:///{self.control / 'pileus.db'}"
+
+    @property
+    def root_url(self) -> str:
+        """The root that the catalog names, without a trailing slash."""
+        return (self.public_url or f"http://{self.listen}").rstrip("/")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Address and port of `listen`. Raises ConfigError."""
+        host, colon, port = self.listen.rpartition(":")
+        if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ConfigError(f"listen is {self.listen!r}, not of the form ADDRESS:PORT, e.g. 127.0.0.1:5000")
+        return host.strip("[]"), int(port)
+
+    @property
+    def host_name(self) -> str:
+        """Name of this host in the cloud."""
+        return self.host or socket.gethostname()
+
+
+def load(state: Path, overrides: dict[str, Any] | None = None) -> Config:
+    """The settings of the cloud in a state directory; `overrides` that are None count as not given.
+
+    Raises ConfigError.
+    """
+    file = state / "pileus.toml"
+    try:
+        values: dict[str, Any] = tomllib.loads(file.read_text()) if file.exists() else {}
+        values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+        config = msgspec.convert({**values, "state": str(state)}, Config, dec_hook=_decode)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, OSError) as error:
+        raise ConfigError(f"{file}: {error}") from None
+    config.address  # noqa: B018 - the check of its form
+    return config
+
+
+def save(config: Config) -> None:
+    """Write the settings that differ from their defaults, for the processes of the cloud. Mode 0600: may hold a DSN."""
+    plain = Config(state=config.state)
+    lines = ["# Written by `pileus up`; edit it while the cloud is down.\n"]
+    for name in Config.__struct_fields__:
+        value = getattr(config, name)
+        if name != "state" and value != getattr(plain, name):
+            lines.append(f"{name} = {msgspec.json.encode(value).decode()}\n")
+    file = config.state / "pileus.toml"
+    partial = file.with_suffix(".new")
+    partial.touch(0o600)
+    partial.write_text("".join(lines))
+    partial.replace(file)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(kind)
