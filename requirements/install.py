@@ -94,7 +94,11 @@ def run(command: Sequence[str | Path], title: str, total: int = 0) -> None:
     with subprocess.Popen(
         command, env=kept, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as child:
-        watch(child.stdout or (), total)
+        try:
+            watch(child.stdout or (), total)
+        except BaseException:
+            child.kill()
+            raise
     if child.returncode:
         tail = "\n".join(LOG.read_text(encoding="utf-8").splitlines()[-15:])
         raise InstallFailure(f"{title} failed; the end of {LOG}:\n{tail}")
