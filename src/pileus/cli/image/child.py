@@ -56,7 +56,9 @@ def run(
         BuildFailure: the program is missing, or ended with another status than 0.
     """
     words = [str(argument) for argument in arguments]
-    kept = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name == "APT_CONFIG"}
+    kept = {
+        name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name == "APT_CONFIG"
+    }
     variables = {**kept, "PATH": SEARCH_PATH, "LC_ALL": "C", "TZ": "UTC", **(environment or {})}
     try:
         done = subprocess.run(words, cwd=cwd, input=stdin, env=variables, capture_output=True, check=False)

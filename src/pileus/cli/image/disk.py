@@ -85,7 +85,19 @@ def make_root(file: Path, size: int, tree: Tree, epoch: int) -> None:
     extended = f"resize={ROOT_LIMIT},hash_seed={identity('hash')},root_owner=0:0,lazy_itable_init=1"
     run(
         *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "1", "-J", "size=4"),
-        *("-O", "^metadata_csum,^64bit", "-L", "tiny-root", "-U", identity("root"), "-E", extended, "-d", staging, file),
+        *(
+            "-O",
+            "^metadata_csum,^64bit",
+            "-L",
+            "tiny-root",
+            "-U",
+            identity("root"),
+            "-E",
+            extended,
+            "-d",
+            staging,
+            file,
+        ),
         environment={"E2FSPROGS_FAKE_TIME": str(epoch)},
     )
     commands = "set_inode_field / mode 040755\n" + tree.ownership(epoch)
