@@ -16,8 +16,7 @@ from pileus.core.context import Request
 from pileus.core.errors import Unavailable
 from pileus.core.store import Tx
 from pileus.services.fleet.resources.assignment import assignment, call
-from pileus.services.fleet.resources.host import host, store
-from pileus.services.fleet.resources.link import Fleet
+from pileus.services.fleet.resources.host import Fleet, host, store
 
 __all__ = [
     "Fleet",

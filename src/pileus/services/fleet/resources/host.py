@@ -1,14 +1,26 @@
 """Hosts: machines on which an agent runs.
 
-They have no API of their own; Compute shows them as services and hypervisors
-(https://docs.openstack.org/api-ref/compute/#compute-services-os-services).
+Upstream shows them as Compute's services and hypervisors
+(https://docs.openstack.org/api-ref/compute/#compute-services-os-services); what only operators of Pileus need is here.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
 import sqlalchemy as sa
 
-from pileus.core.store import Instant, metadata
+from pileus.contracts.link import Heartbeat, Unknown
+from pileus.core.api import Page, Resource
+from pileus.core.context import Context
+from pileus.core.fields import View
+from pileus.core.policy import Rule
+from pileus.core.seams import Clock
+from pileus.core.store import Change, Instant, Store, metadata
 
 host = sa.Table(
     "fleet_host",
@@ -37,3 +49,113 @@ store = sa.Table(
     sa.Column("at", Instant, nullable=False),
 )
 """The store's identity, and one row for each run of the control plane on it."""
+
+SILENCE = 15.0
+"""Seconds after which a host that is not heard counts as down, for the process that its agent talks to."""
+
+SEEN = timedelta(seconds=60)
+"""How often `seen_at` is written; for other processes a host is up for twice as long after it."""
+
+
+class Pulse(msgspec.Struct):
+    """What the last heartbeat of a host said, and when."""
+
+    at: float
+    free_disk_gib: int
+    unknown: list[Unknown]
+
+
+class Fleet:
+    """What one process keeps in memory of the hosts: heartbeats, and who waits for changes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.pulses: dict[str, Pulse] = {}
+        self._waiters: dict[str, asyncio.Event] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def beat(self, host_id: str, heartbeat: Heartbeat) -> None:
+        """Take in a heartbeat."""
+        self.pulses[host_id] = Pulse(self._clock.monotonic(), heartbeat.free_disk_gib, heartbeat.unknown)
+
+    def up(self, row: sa.Row[tuple[object, ...]]) -> bool:
+        """Whether the host of a `host` row can be given work."""
+        if row.forced_down:
+            return False
+        pulse = self.pulses.get(row.id)
+        if pulse is not None and self._clock.monotonic() - pulse.at < SILENCE:
+            return True
+        return pulse is None and bool(self._clock.now() - row.seen_at < 2 * SEEN)
+
+    def attach(self, store: Store) -> None:
+        """Be told of this process's commits, from the event loop that serves the link."""
+        self._loop = asyncio.get_running_loop()
+        store.observers.append(self._observe)
+
+    def expect(self, topic: str) -> None:
+        """Begin to listen: what is committed from now on ends the next `changed` at once."""
+        self._waiters.setdefault(topic, asyncio.Event()).clear()
+
+    async def changed(self, topic: str, seconds: float) -> None:
+        """Wait until a topic is named by a commit, or for some seconds."""
+        event = self._waiters.setdefault(topic, asyncio.Event())
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return
+        finally:
+            event.clear()
+
+    def forget(self, topic: str) -> None:
+        """Nobody waits for this topic any more."""
+        self._waiters.pop(topic, None)
+
+    def _observe(self, found: Sequence[Change]) -> None:
+        topics = {one.topic for one in found} & self._waiters.keys()
+        if topics and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, topics)
+
+    def _wake(self, topics: set[str]) -> None:
+        for topic in topics:
+            self._waiters[topic].set()
+
+
+class HostView(View):
+    """A host as operators see it."""
+
+    id: str
+    name: str
+    up: bool
+    disabled: bool
+    version: str
+    network_filter: str
+    facts: dict[str, Any]
+    free_disk_gib: int | None
+    unknown: list[Unknown]
+    """Objects that the host holds and nobody assigned: left alone until an operator decides."""
+
+
+resource = Resource("host", "hosts", rules=[Rule("fleet:hosts", "role:admin", "List hosts and what they found")])
+
+
+@resource.get("/hosts", policy="fleet:hosts")
+def index(ctx: Context) -> Page:
+    """All hosts, by name."""
+    fleet = ctx.of(Fleet)
+    views = []
+    for row in ctx.tx.all(sa.select(host).order_by(host.c.name)):
+        pulse = fleet.pulses.get(row.id)
+        views.append(
+            HostView(
+                id=row.id,
+                name=row.name,
+                up=fleet.up(row),
+                disabled=row.disabled,
+                version=row.version,
+                network_filter=row.network_filter,
+                facts=row.facts,
+                free_disk_gib=None if pulse is None else pulse.free_disk_gib,
+                unknown=[] if pulse is None else pulse.unknown,
+            )
+        )
+    return Page(views)

@@ -6,10 +6,6 @@ Compute's services (https://docs.openstack.org/api-ref/compute/#compute-services
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from datetime import timedelta
-
 import msgspec
 import sqlalchemy as sa
 
@@ -21,7 +17,6 @@ from pileus.contracts.link import (
     Hello,
     Observation,
     Report,
-    Unknown,
     Watch,
     Welcome,
 )
@@ -29,83 +24,13 @@ from pileus.core import changes
 from pileus.core.api import Resource
 from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Conflict
-from pileus.core.seams import Clock
-from pileus.core.store import Change, Store, Tx
+from pileus.core.store import Tx
 from pileus.services.fleet.resources.assignment import assignment, call
-from pileus.services.fleet.resources.host import host, store
+from pileus.services.fleet.resources.host import SEEN, Fleet, host, store
 from pileus.services.fleet.rules.lineage import Incarnation, refusal
-
-SILENCE = 15.0
-"""Seconds after which a host that is not heard counts as down, for the process that its agent talks to."""
-
-SEEN = timedelta(seconds=60)
-"""How often `seen_at` is written; for other processes a host is up for twice as long after it."""
 
 WAIT = 20.0
 """Seconds after which an empty watch is answered."""
-
-
-class Pulse(msgspec.Struct):
-    """What the last heartbeat of a host said, and when."""
-
-    at: float
-    free_disk_gib: int
-    unknown: list[Unknown]
-
-
-class Fleet:
-    """What one process keeps in memory of the hosts: heartbeats, and who waits for changes."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.pulses: dict[str, Pulse] = {}
-        self._waiters: dict[str, asyncio.Event] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def beat(self, host_id: str, heartbeat: Heartbeat) -> None:
-        """Take in a heartbeat."""
-        self.pulses[host_id] = Pulse(self._clock.monotonic(), heartbeat.free_disk_gib, heartbeat.unknown)
-
-    def up(self, row: sa.Row[tuple[object, ...]]) -> bool:
-        """Whether the host of a `host` row can be given work."""
-        if row.forced_down:
-            return False
-        pulse = self.pulses.get(row.id)
-        if pulse is not None and self._clock.monotonic() - pulse.at < SILENCE:
-            return True
-        return pulse is None and bool(self._clock.now() - row.seen_at < 2 * SEEN)
-
-    def attach(self, store: Store) -> None:
-        """Be told of this process's commits, from the event loop that serves the link."""
-        self._loop = asyncio.get_running_loop()
-        store.observers.append(self._observe)
-
-    def expect(self, topic: str) -> None:
-        """Begin to listen: what is committed from now on ends the next `changed` at once."""
-        self._waiters.setdefault(topic, asyncio.Event()).clear()
-
-    async def changed(self, topic: str, seconds: float) -> None:
-        """Wait until a topic is named by a commit, or for some seconds."""
-        event = self._waiters.setdefault(topic, asyncio.Event())
-        try:
-            await asyncio.wait_for(event.wait(), seconds)
-        except TimeoutError:
-            return
-        finally:
-            event.clear()
-
-    def forget(self, topic: str) -> None:
-        """Nobody waits for this topic any more."""
-        self._waiters.pop(topic, None)
-
-    def _observe(self, found: Sequence[Change]) -> None:
-        topics = {one.topic for one in found} & self._waiters.keys()
-        if topics and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake, topics)
-
-    def _wake(self, topics: set[str]) -> None:
-        for topic in topics:
-            self._waiters[topic].set()
 
 
 resource = Resource("link", "links")
