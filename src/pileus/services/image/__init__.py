@@ -1,0 +1,1 @@
+"""Image: what guests' disks start from."""

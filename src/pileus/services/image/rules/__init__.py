@@ -1,0 +1,1 @@
+"""Image's thinking, without tables or I/O."""
