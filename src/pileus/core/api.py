@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -62,6 +62,30 @@ class Stream:
     status: int = 200
 
 
+class Parameters:
+    """The query parameters that an operation knows: names, and by `later` those that a microversion brought.
+
+    What is not known is passed over, and from the version `closed` on refused.
+    """
+
+    __slots__ = ("closed", "known")
+
+    def __init__(self, *names: str, later: Mapping[str, str] | None = None, closed: str | None = None) -> None:
+        self.known: dict[str, Version | None] = dict.fromkeys(names)
+        self.known |= {name: parse(version) for name, version in (later or {}).items()}
+        self.closed = parse(closed) if closed else None
+
+    def unknown(self, names: Iterable[str], version: Version | None, closed: Version | None) -> list[str]:
+        """Those of the names that are to be refused at a version; `closed` holds where no version of its own does."""
+        limit = self.closed or closed
+        if limit is None or version is None or version < limit:
+            return []
+        return sorted(name for name in names if name not in self.known or version < (self.known[name] or version))
+
+
+NO_PARAMETERS = Parameters()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One verb on one path: permission, version window, shapes and handler, in one place."""
@@ -86,6 +110,7 @@ class Operation:
     """Which of `body` and `stream` the handler takes."""
     asynchronous: bool
     writes: bool
+    query: Parameters
 
     @property
     def name(self) -> str:
@@ -155,13 +180,15 @@ class Resource:
         action: str | None = None,
         media: tuple[str, ...] = JSON,
         writes: bool | None = None,
+        query: Parameters = NO_PARAMETERS,
     ) -> Callable[[H], H]:
         """Declare an operation.
 
         `policy`: the rule that the caller must pass (None: any authenticated caller).  `public`: no token is needed.
         `since`, `until`: the microversions in which it exists.  `status`: of a success; a mapping gives it by the
         version from which it holds (`""` for the first).  `accepts`, `wraps`: the key around request and response.
-        `writes`: whether it needs a writing transaction (default: everything but GET does).
+        `writes`: whether it needs a writing transaction (default: everything but GET does).  `query`: the query
+        parameters that it knows.
         """
 
         def declare(handler: H) -> H:
@@ -193,6 +220,7 @@ class Resource:
                     takes=takes,
                     asynchronous=inspect.iscoroutinefunction(handler),
                     writes=(method != "GET") if writes is None else writes,
+                    query=query,
                 )
             )
             return handler
@@ -262,6 +290,8 @@ class Service:
     """Whether `/v2.1/{project_id}/servers` means `/v2.1/servers`."""
     field_selection: bool = False
     """Whether `?fields=` narrows a response to the named keys."""
+    query_closed: Version | None = None
+    """The microversion from which operations refuse query parameters that they do not know; None: never."""
     request_id_header: str = "x-openstack-request-id"
     body_limit: int = 1 << 20
     """The largest body, in bytes, of an operation that does not stream."""

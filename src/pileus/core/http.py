@@ -181,6 +181,9 @@ class Edge:
             raw = await self._body(exchange, candidates[0], service)
         operation = self._choose(candidates, exchange.version, raw)
         request = self._request(exchange, service, operation, auth, inner)
+        unknown = operation.query.unknown(request.query.names(), exchange.version, service.query_closed)
+        if unknown:
+            raise BadRequest(f"Additional properties are not allowed ({', '.join(map(repr, unknown))} were unexpected)")
         arguments: dict[str, Any] = dict(zip(operation.parameters, values, strict=True))
         if operation.policy is not None:
             target = request.own | arguments

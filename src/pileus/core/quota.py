@@ -88,28 +88,29 @@ class Quota:
         query = sa.select(limit.c.project_id).where(limit.c.service == self.service, limit.c.project_id != DEFAULT)
         return sorted({row.project_id for row in tx.all(query)})
 
-    def take(self, tx: Tx, project_id: str, amounts: Mapping[str, int]) -> None:
+    def take(self, tx: Tx, project_id: str, amounts: Mapping[str, int], *, holder: str | None = None) -> None:
         """Count what a project is about to have. Raises QuotaExceeded, and then nothing is counted.
 
-        Rows are locked in the order of their names, so that two requests cannot wait for each other.
+        With `holder`, the project's limits hold for what that user has.  Rows are locked in the order of their names,
+        so that two requests cannot wait for each other.
         """
         limits = self.limits(tx, project_id)
         for resource, amount in sorted(amounts.items()):
             if amount == 0:
                 continue
-            key = {"project_id": project_id, "service": self.service, "resource": resource}
+            key = {"project_id": holder or project_id, "service": self.service, "resource": resource}
             tx.insert_missing(usage, {**key, "used": 0}, key=tuple(key))
             allowed = limits.get(resource, UNLIMITED)
             update = sa.update(usage).where(*(usage.c[name] == value for name, value in key.items()))
             if allowed != UNLIMITED and amount > 0:
                 update = update.where(usage.c.used + amount <= allowed)
             if tx.execute(update.values(used=usage.c.used + amount)).rowcount != 1:
-                used = self.used(tx, project_id).get(resource, 0)
+                used = self.used(tx, holder or project_id).get(resource, 0)
                 raise QuotaExceeded(resource, limit=allowed, used=used, requested=amount)
 
-    def give_back(self, tx: Tx, project_id: str, amounts: Mapping[str, int]) -> None:
-        """Count what a project has no longer."""
-        self.take(tx, project_id, {resource: -amount for resource, amount in amounts.items()})
+    def give_back(self, tx: Tx, project_id: str, amounts: Mapping[str, int], *, holder: str | None = None) -> None:
+        """Count what a project, or a user of it, has no longer."""
+        self.take(tx, project_id, {resource: -amount for resource, amount in amounts.items()}, holder=holder)
 
     def _set(self, tx: Tx, project_id: str) -> dict[str, int]:
         query = sa.select(limit.c.resource, limit.c.limit)
