@@ -5,6 +5,445 @@ It is imported at each start of `pileus`, so it imports late what a command may 
 
 from __future__ import annotations
 
-from pileus.cli.main import Roles
+import argparse
+import asyncio
+import functools
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-roles = Roles()
+from pileus.cli.main import Found, Roles
+from pileus.core.config import Config, load
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pileus.agent.agent import Agent
+    from pileus.core.api import Service
+    from pileus.core.http import Edge
+    from pileus.core.reconcile import Controller
+    from pileus.core.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+def driver(group: str, name: str) -> Any:
+    """The class of a driver, found by its entry point, so that others may bring their own. Raises LookupError."""
+    for found in entry_points(group=f"pileus.{group}", name=name):
+        return found.load()
+    names = ", ".join(sorted(point.name for point in entry_points(group=f"pileus.{group}")))
+    raise LookupError(f"there is no {group} driver {name!r}; there are: {names}")
+
+
+def declare_tables() -> None:
+    """Import every service, so that `core.store.metadata` holds all tables."""
+    for name in ("fleet", "identity", "image", "placement", "network", "compute"):
+        import_module(f"pileus.services.{name}.service")
+
+
+# -- the control plane ---------------------------------------------------------------------------------------------
+
+
+class Control:
+    """The control plane of one process: services, their loops, and the edges that serve them."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        from pileus.core.policy import Policy
+        from pileus.services.compute import service as compute
+        from pileus.services.fleet import service as fleet
+        from pileus.services.fleet.interface import Fleet
+        from pileus.services.identity import interface as identity_interface
+        from pileus.services.identity import service as identity
+        from pileus.services.image import interface as image_interface
+        from pileus.services.image import service as image
+        from pileus.services.network import service as network
+        from pileus.services.placement import service as placement
+
+        self.config = config
+        self.store = store
+        self.fleet = Fleet(store.seams.clock)
+        self.tokens = identity_interface.Tokens(config.control / "keys", hours=config.token_hours)
+        images = driver("images", "file")(root=config.control / "images")
+        self.stores = image_interface.ImageStores({"file": images}, default="file")
+        self.public: list[Service] = [
+            identity.service(),
+            image.service(),
+            placement.service(),
+            network.service(),
+            compute.service(),
+            fleet.service(),
+        ]
+        self.link: Service = fleet.link_service([image_interface.host_resource])
+        self.policy = Policy(overrides=config.policy)
+        for service in [*self.public, self.link]:
+            self.policy.add(service.rules)
+            for resource in [*service.resources, *service.outer]:
+                self.policy.add(resource.rules)
+        self.provided: Mapping[type[Any], Any] = {
+            Config: config,
+            Fleet: self.fleet,
+            identity_interface.Tokens: self.tokens,
+            image_interface.ImageStores: self.stores,
+        }
+        self.controllers: list[Controller] = [
+            *image.controllers(self.stores),
+            *network.controllers(self.fleet),
+            *compute.controllers(self.fleet, config),
+        ]
+
+    def edge(self) -> Edge:
+        """The public edge."""
+        from pileus.core.http import Edge
+
+        return Edge(
+            self.public,
+            self.store,
+            self.policy,
+            self.tokens.authenticate,
+            self.provided,
+            public_url=self.config.public_url,
+        )
+
+    def link_edge(self) -> Edge:
+        """The edge that agents dial: who may connect at all is decided by the socket's peer."""
+        from pileus.core.context import Auth
+        from pileus.core.http import Edge
+        from pileus.core.store import Tx
+
+        def host(tx: Tx, token: str, headers: Mapping[bytes, bytes]) -> Auth:
+            return Auth(user_id=token, roles=frozenset({"host"}))
+
+        return Edge([self.link], self.store, self.policy, host, self.provided)
+
+    def bootstrap(self) -> None:
+        """Make what a cloud cannot be without; changes nothing that is there."""
+        from pileus.services.fleet import interface as fleet
+        from pileus.services.identity import interface as identity
+        from pileus.services.placement import interface as placement
+
+        root = self.config.root_url
+        endpoints = {
+            service.type: (service.name, root + _catalog_path(service))
+            for service in self.public
+            if service.type != "fleet"
+        }
+        first = self.config.control / "bootstrap-password"
+        password_hash = identity.hash_password(first.read_text().strip()) if first.exists() else None
+        self.store.write_here(
+            lambda tx: identity.bootstrap(
+                tx, admin_password_hash=password_hash, region=self.config.region, endpoints=endpoints
+            )
+        )
+        self.store.write_here(placement.bootstrap)
+        self.store.write_here(fleet.begin)
+        first.unlink(missing_ok=True)
+
+    async def serve(self, public: socket.socket, link: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        from pileus.core.reconcile import Loops
+
+        self.fleet.attach(self.store)
+        loops = Loops(self.store, self.controllers)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with AsyncExitStack() as stack:
+            await loops.start()
+            stack.push_async_callback(loops.stop)
+            servers = [_server(self.edge()), _server(self.link_edge(), _peer_checked())]
+            tasks = [
+                asyncio.create_task(server.serve(sockets=[listener]))
+                for server, listener in zip(servers, (public, link), strict=True)
+            ]
+            logger.info("serving %s", self.config.root_url)
+            await asyncio.wait([asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for server in servers:
+                server.should_exit = True
+                server.force_exit = True
+            await asyncio.gather(*tasks)
+
+
+def _catalog_path(service: Service) -> str:
+    versioned = {"identity": "/v3", "compute": "/v2.1"}
+    return service.mounts[0] + versioned.get(service.type, "")
+
+
+def _server(edge: Edge, protocol: type[asyncio.Protocol] | None = None) -> Any:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Any:
+            yield  # this process handles its signals itself
+
+    return Server(
+        uvicorn.Config(
+            edge,  # type: ignore[arg-type] # an ASGI application with wider types
+            http=protocol or "httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=3,
+        )
+    )
+
+
+def _peer_checked() -> type[asyncio.Protocol]:
+    """uvicorn's protocol, for connections from root and from this process's own user alone."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from pileus.drivers.host.peer import peer_uid
+
+    class PeerChecked(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's own type
+            uid = peer_uid(transport.get_extra_info("socket"))
+            if uid not in (0, os.getuid()):
+                logger.warning("user %d may not use the link", uid)
+                transport.abort()
+                return
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if hasattr(self, "transport") and self.transport is not None:
+                super().connection_lost(exc)
+
+    return PeerChecked
+
+
+def control(arguments: argparse.Namespace) -> int:
+    """Run the control plane: open what needs privilege, drop it, serve."""
+    from pileus import migration
+    from pileus.core import log
+    from pileus.core.store import Store
+
+    config = load(arguments.state)
+    log.start("control", config.log_level)
+    public = _listen_public(config)
+    link = _listen_link(config)
+    if os.getuid() == 0:
+        _give_away(config)
+        os.setgroups([])
+        os.setgid(config.unprivileged_uid)
+        os.setuid(config.unprivileged_uid)
+    os.umask(0o077)
+    store = Store(config.database_url)
+    migration.upgrade(store.engine)
+    cloud = Control(config, store)
+    cloud.bootstrap()
+    try:
+        asyncio.run(cloud.serve(public, link))
+    finally:
+        store.close()
+    return 0
+
+
+def _listen_public(config: Config) -> socket.socket:
+    host, port = config.address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise SystemExit(f"cannot listen on {config.listen}: {error.strerror}; choose another with --listen") from None
+    listener.listen(1024)
+    return listener
+
+
+def _listen_link(config: Config) -> socket.socket:
+    config.link.parent.mkdir(mode=0o755, exist_ok=True)
+    config.link.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        listener.bind(str(config.link))
+    finally:
+        os.umask(old)
+    listener.listen(1024)
+    if os.getuid() == 0:
+        os.chown(config.link, config.unprivileged_uid, config.unprivileged_uid)
+    return listener
+
+
+def _give_away(config: Config) -> None:
+    """Let the control plane's user own what the control plane keeps, whoever wrote there last."""
+    config.control.mkdir(mode=0o700, exist_ok=True)
+    for root, directories, files in os.walk(config.control):
+        for name in [".", *directories, *files]:
+            path = Path(root) / name
+            if path.lstat().st_uid != config.unprivileged_uid:
+                os.chown(path, config.unprivileged_uid, config.unprivileged_uid, follow_symlinks=False)
+
+
+# -- the agent -----------------------------------------------------------------------------------------------------
+
+
+def agent(arguments: argparse.Namespace) -> int:
+    """Run the agent of this host, or of the simulated hosts."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pileus.core import log
+
+    config = load(arguments.state)
+    log.start("agent", config.log_level)
+    config.agent.mkdir(mode=0o711, exist_ok=True)
+    pool = ThreadPoolExecutor(8 if config.fake else 32, thread_name_prefix="driver")
+    agents = _fake_agents(config, pool) if config.fake else [_host_agent(config, pool)]
+    try:
+        asyncio.run(_run_agents(agents))
+    finally:
+        for one in agents:
+            if one.host.metadata is not None:
+                one.host.metadata.close()
+            one.host.network.close()
+            one.host.hypervisor.close()
+        pool.shutdown(wait=False, cancel_futures=True)
+    return 0
+
+
+async def _run_agents(agents: list[Agent]) -> None:
+    tasks = [asyncio.create_task(one.run()) for one in agents]
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in [stopping, *tasks]:
+        task.cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    for failure in found:
+        if isinstance(failure, BaseException) and not isinstance(failure, asyncio.CancelledError):
+            raise failure
+
+
+def _link(config: Config) -> Any:
+    from pileus.agent.link import Link
+    from pileus.drivers.host.peer import peer_uid
+
+    trusted = config.unprivileged_uid if os.getuid() == 0 else os.getuid()
+    return Link(config.link, peer_uid=peer_uid, trusted=trusted)
+
+
+def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
+    from pileus.agent.agent import Agent, Host
+    from pileus.agent.image_cache import FileImageCache
+    from pileus.agent.metadata import Metadata
+
+    storage = driver("storage", config.storage)(root=config.agent / "disks")
+    host = Host(
+        name=config.host_name,
+        state=config.agent,
+        hypervisor=driver("hypervisor", config.hypervisor)(state=config.agent / "guests"),
+        network=driver("network", config.network)(state=config.agent / "network"),
+        storage=storage,
+        images=FileImageCache(config.agent / "cache", storage.convert),
+        metadata=Metadata(functools.partial(_start_metadata, config)),
+    )
+    return Agent(host, _link(config), pool)
+
+
+def _start_metadata(config: Config, channel: socket.socket) -> Callable[[], bool]:
+    from pileus.drivers.host.process import spawn
+
+    uid = str(config.unprivileged_uid + 1)  # not the control plane's: each sees none of the other's secrets
+    argv = [sys.executable, "-m", "pileus", "metadata-server", "--uid", uid, str(channel.fileno())]
+    child = spawn(argv, pass_fds=[channel.fileno()], stderr=2)
+    return child.alive
+
+
+def metadata_server(arguments: argparse.Namespace) -> int:
+    """Run the metadata server as a child of the agent: read the code, drop all privilege, answer guests."""
+    from pileus.agent.metadata_server import main
+
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(arguments.uid)
+        os.setuid(arguments.uid)
+    main(arguments.channel)
+    return 0
+
+
+def teardown(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
+    """End all guests of this host's cloud and take its networks off the host; says what it did."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    config = load(arguments.state)
+    if config.fake or not config.agent.exists():
+        return "none here"
+    hypervisor = driver("hypervisor", config.hypervisor)(state=config.agent / "guests")
+    network = driver("network", config.network)(state=config.agent / "network")
+    guests = hypervisor.guests()
+    say(f"{len(guests)} servers")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hypervisor.remove, guests))
+    networks = len(network.networks())
+    say(f"{networks} networks")
+    network.teardown()
+    network.close()
+    hypervisor.close()
+    return f"{len(guests)} servers and {networks} networks are off the host"
+
+
+def examine_host(config: Config) -> Iterator[Found]:
+    """What the drivers find on this host, by trying."""
+    from pileus.drivers.hypervisor.qemu import probe_accelerator
+
+    if os.getuid() != 0:
+        return
+    name, reason = probe_accelerator(2.0)
+    if name == "kvm":
+        yield "acceleration", "good", "kvm: a probe guest ran", ""
+    else:
+        fix = "servers run by emulation, about ten times slower; check that /dev/kvm works and virtualization is on"
+        yield "acceleration", "note", f"{name}: {reason}", fix
+    network = driver("network", config.network)(state=config.agent / "network")
+    try:
+        facts = network.facts()
+    except (OSError, RuntimeError) as error:
+        yield "packet filter", "bad", str(error), "load the kernel's nf_tables and bridge netfilter modules"
+    else:
+        yield "namespaces and packet filter", "good", f"{facts.driver}, filtered by {facts.filter}", ""
+    finally:
+        network.close()
+
+
+def _fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
+    from pileus.agent.agent import Agent, Host
+    from pileus.agent.image_cache import NoImages
+
+    agents = []
+    for number in range(config.fake):
+        hypervisor = driver("hypervisor", "fake")(
+            delay=config.fake_delay, failures=config.fake_failures, seed=config.fake_seed + number
+        )
+        host = Host(
+            name=f"fake-{number + 1}",
+            state=None,
+            hypervisor=hypervisor,
+            network=driver("network", "fake")(),
+            storage=driver("storage", "fake")(),
+            images=NoImages(),
+            metadata=None,
+        )
+        agents.append(Agent(host, _link(config), pool, parallel=4))
+    return agents
+
+
+roles = Roles(
+    control=control,
+    agent=agent,
+    metadata_server=metadata_server,
+    teardown=teardown,
+    examine_host=examine_host,
+)

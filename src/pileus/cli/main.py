@@ -12,29 +12,41 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pileus
 import pileus.cli
 
 if TYPE_CHECKING:
+    from pileus.core.config import Config
+
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 Role = Callable[[argparse.Namespace], int]
 """Runs a process of the cloud to its end with the parsed arguments of its command; exit status."""
 
 
+Found = tuple[str, Literal["good", "note", "bad"], str, str]
+"""A fact of the host: its name, how it is judged, what was found, and what to do about it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Roles:
     """What the commands may start but not import: supplied by the composition root, `pileus.app`."""
 
-    control: Role | None = None
+    control: Role
     """The control plane: API and loops, in this process."""
-    agent: Role | None = None
+    agent: Role
     """The agent of this host, in this process."""
+    metadata_server: Role
+    """The agent's child that answers guests, in this process."""
+    teardown: Callable[[argparse.Namespace, Callable[[str], None]], str]
+    """Ends all guests and takes all networks off this host; shows what it does, and says what it did."""
+    examine_host: Callable[[Config], Iterable[Found]]
+    """What the drivers find on this host, by trying."""
 
 
 class CommandFailure(Exception):
@@ -76,11 +88,11 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str], roles: Roles) -> int:
     """Run one command; exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
-    named = argv[0] if argv and not argv[0].startswith("-") else None
-    arguments = build_parser(named).parse_args(argv)
-    run: Callable[[argparse.Namespace, Roles], int] = arguments.run
     try:
-        return run(arguments, roles)
+        try:
+            return _run(argv, roles)
+        finally:
+            sys.stdout.flush()
     except CommandFailure as failure:
         print(f"pileus: {failure}", file=sys.stderr)
         return failure.status
@@ -90,3 +102,10 @@ def main(argv: Sequence[str], roles: Roles) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _run(argv: Sequence[str], roles: Roles) -> int:
+    named = argv[0] if argv and not argv[0].startswith("-") else None
+    arguments = build_parser(named).parse_args(argv)
+    run: Callable[[argparse.Namespace, Roles], int] = arguments.run
+    return run(arguments, roles)

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 
 from pileus.cli import package
 from pileus.cli.main import CommandFailure
+from pileus.cli.place import add_state
 from pileus.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
-
-STATE = Path("/var/lib/pileus")
-"""Where a cloud of root's keeps everything."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -29,9 +27,7 @@ def register(subparsers: Subparsers) -> None:
         description="Installs the system packages that are missing (as root on Debian and Ubuntu; elsewhere it names "
         "them) and builds the image tiny. Quick when all is there.",
     )
-    parser.add_argument(
-        "--state", type=Path, default=STATE, metavar="DIR", help="state directory (default: %(default)s)"
-    )
+    add_state(parser)
     parser.set_defaults(run=run)
 
 

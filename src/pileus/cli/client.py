@@ -1,0 +1,90 @@
+"""A small client of the public API, for commands that ask the cloud about itself."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from pileus.cli.main import CommandFailure
+
+CLOUD = "pileus"
+"""Name of the entry in `clouds.yaml`."""
+
+
+class ApiFailure(CommandFailure):
+    """The cloud does not answer, or says no: `code` is the HTTP status, 0 when there was none."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def credentials(state: Path) -> dict[str, Any]:
+    """The entry of `clouds.yaml`. Raises CommandFailure when there is none."""
+    file = state / "clouds.yaml"
+    try:
+        entry: dict[str, Any] = yaml.safe_load(file.read_text())["clouds"][CLOUD]
+    except FileNotFoundError:
+        raise CommandFailure(
+            f"there is no cloud in {state}: start one with `pileus up`, or name it by --state"
+        ) from None
+    except PermissionError:
+        raise CommandFailure(f"{file} belongs to another user: run this as the one who runs the cloud") from None
+    return entry
+
+
+class Api:
+    """An administrator's session with the cloud of a state directory."""
+
+    def __init__(self, state: Path) -> None:
+        self._auth = credentials(state)["auth"]
+        self._root = self._auth["auth_url"].removesuffix("/v3").removesuffix("/identity")
+        self._token = ""
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> Any:
+        """GET a path below the cloud's root, e.g. `/compute/v2.1/servers`. Raises ApiFailure."""
+        if not self._token:
+            self._login()
+        return self._call("GET", path, None, headers)[0]
+
+    def _login(self) -> None:
+        auth = self._auth
+        user = {"name": auth["username"], "password": auth["password"], "domain": {"name": auth["user_domain_name"]}}
+        project = {"name": auth["project_name"], "domain": {"name": auth["project_domain_name"]}}
+        identity = {"methods": ["password"], "password": {"user": user}}
+        body = {"auth": {"identity": identity, "scope": {"project": project}}}
+        _, headers = self._call("POST", "/identity/v3/auth/tokens", body)
+        self._token = headers["X-Subject-Token"] or ""
+
+    def _call(
+        self, method: str, path: str, body: Any, more: dict[str, str] | None = None
+    ) -> tuple[Any, http.client.HTTPMessage]:
+        url = urlsplit(self._root)
+        form = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        connection = form(url.netloc, timeout=30)
+        headers = {"content-type": "application/json", "x-auth-token": self._token, **(more or {})}
+        if not self._token:
+            del headers["x-auth-token"]
+        try:
+            connection.request(method, url.path + path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except OSError as error:
+            raise ApiFailure(f"the cloud does not answer at {self._root}: {error}") from None
+        finally:
+            connection.close()
+        found = json.loads(content) if content else None
+        if answer.status >= 400:
+            raise ApiFailure(f"{method} {path}: {answer.status}: {_message(found)}", answer.status)
+        return found, answer.headers
+
+
+def _message(found: Any) -> str:
+    while isinstance(found, dict) and found:
+        found = found.get("message") or next(iter(found.values()))
+    return str(found)

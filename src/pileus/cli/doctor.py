@@ -1,0 +1,154 @@
+"""`pileus doctor`: each host fact that matters, and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pileus.cli import package
+from pileus.cli.client import Api, ApiFailure
+from pileus.cli.main import CommandFailure
+from pileus.cli.place import add_state
+from pileus.cli.supervise import supervisor
+
+if TYPE_CHECKING:
+    from pileus.cli.main import Roles, Subparsers
+    from pileus.core.config import Config
+
+MARKS = {"good": "✓", "note": "·", "bad": "✗"}
+
+
+class Fact(NamedTuple):
+    """What was found, and what to do when it is not good."""
+
+    verdict: Literal["good", "note", "bad"]
+    name: str
+    found: str
+    fix: str = ""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="examine this host and say what to mend",
+        description="Looks at each host fact that matters by trying it. Exit status 1 when something is bad.",
+    )
+    add_state(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, roles: Roles) -> int:
+    """Run the command; exit status."""
+    from pileus.core.config import load
+
+    config = load(arguments.state)
+    bad = 0
+    for fact in examine(config, roles):
+        bad += fact.verdict == "bad"
+        print(f"{MARKS[fact.verdict]} {fact.name}: {fact.found}")
+        if fact.fix:
+            print(f"    → {fact.fix}")
+    print(f"{bad} to mend" if bad else "nothing to mend")
+    return 1 if bad else 0
+
+
+def examine(config: Config, roles: Roles) -> Iterator[Fact]:
+    """All facts, one by one as they are found."""
+    if not config.fake:
+        yield _privilege()
+        yield _packages()
+        for name, verdict, found, fix in roles.examine_host(config):
+            yield Fact(verdict, name, found, fix)
+    yield _memory()
+    yield _disk(config)
+    yield _port(config)
+    yield _clock()
+    yield from _cloud(config)
+
+
+def _privilege() -> Fact:
+    if os.getuid() == 0:
+        return Fact("good", "privilege", "root")
+    return Fact("bad", "privilege", "not root", "real servers need root: sudo ./pileus …, or use --fake N")
+
+
+def _packages() -> Fact:
+    missing = package.missing(package.RUNTIME)
+    if missing:
+        return Fact("bad", "system packages", f"missing: {' '.join(missing)}", "./pileus prepare")
+    return Fact("good", "system packages", "all there")
+
+
+def _memory() -> Fact:
+    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    free = pages * size / 2**30
+    if free < 1:
+        return Fact(
+            "bad", "memory", f"{free:.1f} GiB free", "stop something, or add memory: a small server needs 0.3 GiB"
+        )
+    return Fact("good", "memory", f"{free:.1f} GiB free")
+
+
+def _disk(config: Config) -> Fact:
+    place = config.state
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    if free < 2:
+        return Fact("bad", "disk", f"{free:.1f} GiB free at {place}", "make room, or choose another place by --state")
+    return Fact("good", "disk", f"{free:.1f} GiB free at {place}")
+
+
+def _port(config: Config) -> Fact:
+    running = supervisor(config.state) is not None
+    with socket.socket(socket.AF_INET6 if ":" in config.address[0] else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(config.address)
+        except OSError as error:
+            if running:
+                return Fact("good", "port", f"{config.listen} is served by this cloud")
+            return Fact(
+                "bad", "port", f"{config.listen}: {error.strerror}", "end who uses it, or choose another by --listen"
+            )
+    if running:
+        return Fact("bad", "port", f"nobody serves {config.listen}", f"see {config.state / 'log' / 'control.log'}")
+    return Fact("good", "port", f"{config.listen} is free")
+
+
+def _clock() -> Fact:
+    now = time.time()
+    if now < 1_767_225_600:  # 2026-01-01: older than this software
+        return Fact(
+            "bad", "clock", time.strftime("%Y-%m-%d %H:%M", time.gmtime(now)), "set the clock: tokens expire by it"
+        )
+    return Fact("good", "clock", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)))
+
+
+def _cloud(config: Config) -> Iterator[Fact]:
+    if supervisor(config.state) is None:
+        found = "down" if config.control.exists() else "none yet"
+        yield Fact("note", "cloud", found, "./pileus up")
+        return
+    try:
+        hosts = Api(config.state).get("/fleet/v1/hosts")["hosts"]
+    except (ApiFailure, CommandFailure) as failure:
+        yield Fact("bad", "cloud", str(failure), f"see {config.state / 'log' / 'control.log'}")
+        return
+    yield Fact("good", "cloud", f"serves {config.root_url}")
+    for host in hosts:
+        if not host["up"]:
+            yield Fact("bad", f"host {host['name']}", "is not heard", f"see {config.state / 'log' / 'agent.log'} there")
+        for one in host["unknown"]:
+            yield Fact(
+                "bad",
+                f"host {host['name']}",
+                f"holds {one['kind']} {one['id']}, which this cloud does not know",
+                "it is left alone; if the store was restored from a backup, it may be younger than that",
+            )

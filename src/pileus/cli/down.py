@@ -1,0 +1,78 @@
+"""`pileus down`: stop the cloud and its servers, and leave nothing of it running on the host."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pileus.cli.main import CommandFailure
+from pileus.cli.place import add_state
+from pileus.cli.progress import Progress
+from pileus.cli.supervise import supervisor
+
+if TYPE_CHECKING:
+    from pileus.cli.main import Roles, Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "down",
+        help="stop the cloud and its servers",
+        description="Stops control plane, agent and servers, and takes networks, addresses and rules off the host. "
+        "What was made is kept, and `up` brings it back.",
+    )
+    add_state(parser)
+    parser.add_argument("--purge", action="store_true", help="also delete everything that the cloud kept")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, roles: Roles) -> int:
+    """Run the command; exit status."""
+    state: Path = arguments.state
+    progress = Progress()
+    if not state.exists():
+        progress.line(f"  ✓ there is no cloud in {state}")
+        return 0
+    with progress.step("control plane and agent"):
+        _stop(state)
+    with progress.step("servers and networks") as step:
+        step.result(roles.teardown(arguments, step.say))
+    if arguments.purge:
+        with progress.step("state") as step:
+            _purge(state)
+            step.result(f"{state} is gone")
+    return 0
+
+
+def _stop(state: Path) -> None:
+    pid = supervisor(state)
+    if not pid:
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while supervisor(state) is not None:
+        if time.monotonic() > deadline:
+            raise CommandFailure(f"the supervisor (process {pid}) does not end")
+        time.sleep(0.05)
+
+
+def _purge(state: Path) -> None:
+    if not (state / "pileus.toml").exists():
+        raise CommandFailure(f"{state} does not look like a cloud's state (no pileus.toml in it): nothing was deleted")
+    kept = {"images", "cache"}
+    for entry in state.iterdir():
+        # What `prepare` fetched and built is not the cloud's, and cannot be had again offline.
+        if entry.name in kept:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    if not any(state.iterdir()):
+        state.rmdir()

@@ -1,0 +1,65 @@
+"""`pileus status`: what runs, on one screen."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pileus.cli.client import Api, ApiFailure
+from pileus.cli.place import add_state
+from pileus.cli.supervise import supervisor
+
+if TYPE_CHECKING:
+    from pileus.cli.main import Roles, Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("status", help="show what runs", description="Exit status 0 when the cloud serves.")
+    add_state(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, roles: Roles) -> int:
+    """Run the command; exit status."""
+    state: Path = arguments.state
+    pid = supervisor(state)
+    if pid is None:
+        print(f"the cloud in {state} is down; start it with `pileus up`")
+        return 3
+    try:
+        api = Api(state)
+        hosts = api.get("/fleet/v1/hosts")["hosts"]
+        servers = _servers(api)
+    except ApiFailure as failure:
+        print(f"the cloud in {state} runs (supervisor {pid}) but does not answer: {failure}")
+        return 1
+    print(f"the cloud in {state} is up (supervisor {pid})")
+    for host in hosts:
+        print(_host(host))
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(servers.items())) or "none"
+    print(f"  servers: {counts}")
+    return 0
+
+
+def _servers(api: Api) -> Counter[str]:
+    found: Counter[str] = Counter()
+    marker = ""
+    while True:
+        page = api.get(f"/compute/v2.1/servers/detail?all_tenants=1&limit=500{marker}")["servers"]
+        found.update(server["status"] for server in page)
+        if len(page) < 500:
+            return found
+        marker = f"&marker={page[-1]['id']}"
+
+
+def _host(host: dict[str, Any]) -> str:
+    facts = host["facts"]
+    state = "up" if host["up"] else "DOWN"
+    more = f", {len(host['unknown'])} unknown objects (see `pileus doctor`)" if host["unknown"] else ""
+    return (
+        f"  host {host['name']}: {state}, {facts['accelerator']}, {facts['vcpus']} CPUs, "
+        f"{facts['memory_mib']} MiB, filter {host['network_filter']}{more}"
+    )

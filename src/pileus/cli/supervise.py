@@ -1,0 +1,142 @@
+"""`pileus supervise`: keeps the two processes of a cloud running.
+
+It imports little, for it is there as long as the cloud is.  A process that ends is started again, after a pause that
+grows while it keeps ending.  Guests are no children of its and outlive all three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pileus.cli.place import add_state
+
+if TYPE_CHECKING:
+    from pileus.cli.main import Roles, Subparsers
+
+PROCESSES = ("control", "agent")
+LOG_LIMIT = 16 << 20
+"""Bytes after which a log is put aside when its process is started."""
+
+STEADY = 30.0
+"""Seconds after which a process counts as well."""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("supervise", help="keep control plane and agent running (`up` starts it)")
+    add_state(parser)
+    parser.set_defaults(run=run)
+
+
+def lock_file(state: Path) -> Path:
+    """The file that the supervisor of a cloud holds a lock on, and that names its pid."""
+    return state / "run" / "supervisor.pid"
+
+
+def log_file(state: Path, process: str) -> Path:
+    """Where a process of the cloud logs."""
+    return state / "log" / f"{process}.log"
+
+
+def supervisor(state: Path) -> int | None:
+    """The pid of the supervisor that runs on a state directory, or None."""
+    try:
+        descriptor = os.open(lock_file(state), os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        os.lockf(descriptor, os.F_TEST, 0)
+    except OSError:
+        return int(os.read(descriptor, 20) or b"0")
+    finally:
+        os.close(descriptor)
+    return None
+
+
+class _Child:
+    """One process, and when it may be started again."""
+
+    def __init__(self, name: str, state: Path) -> None:
+        self.name = name
+        self.state = state
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started = 0.0
+        self.pause = 0.1
+        self.due = 0.0
+
+    def look(self) -> None:
+        """Start the process when it is due and does not run."""
+        now = time.monotonic()
+        if self.process is not None and (status := self.process.poll()) is not None:
+            self.process = None
+            self.pause = 0.1 if now - self.started > STEADY else min(10.0, self.pause * 2)
+            self.due = now + self.pause
+            print(f"{self.name} ended with status {status}; it is started again", file=sys.stderr, flush=True)
+        if self.process is None and now >= self.due:
+            self.start()
+
+    def start(self) -> None:
+        """Start the process with its log appended to."""
+        file = log_file(self.state, self.name)
+        if file.exists() and file.stat().st_size > LOG_LIMIT:
+            file.replace(file.with_suffix(".log.1"))
+        argv = [sys.executable, "-m", "pileus", self.name, "--state", str(self.state)]
+        with file.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.started = time.monotonic()
+
+    def stop(self, grace: float) -> None:
+        """End the process, by force when it takes longer than `grace` seconds."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def run(arguments: argparse.Namespace, roles: Roles) -> int:
+    """Supervise until SIGTERM; exit status."""
+    state: Path = arguments.state
+    for directory in ("run", "log"):
+        (state / directory).mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = os.open(lock_file(state), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.lockf(lock, os.F_TLOCK, 0)
+    except OSError:
+        print(f"another supervisor runs on {state}", file=sys.stderr)
+        return 1
+    os.truncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    stopping: list[int] = []
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+    os.set_blocking(writer, False)
+    os.set_blocking(reader, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, frame: stopping.append(received))
+    signal.signal(signal.SIGCHLD, lambda received, frame: None)
+    children = [_Child(name, state) for name in PROCESSES]
+    while not stopping:
+        for child in children:
+            child.look()
+        due = [child.due for child in children if child.process is None]
+        select.select([reader], [], [], max(0.05, min(due) - time.monotonic()) if due else None)
+        if select.select([reader], [], [], 0)[0]:
+            os.read(reader, 4096)
+    for child in children:
+        if child.process is not None:
+            child.process.terminate()
+    for child in children:
+        child.stop(10.0)
+    os.truncate(lock, 0)
+    return 0

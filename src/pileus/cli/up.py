@@ -1,0 +1,251 @@
+"""`pileus up`: make a cloud of this machine, or bring it back."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pileus.cli import prepare
+from pileus.cli.client import CLOUD, Api, ApiFailure
+from pileus.cli.main import CommandFailure
+from pileus.cli.place import add_state
+from pileus.cli.progress import Progress, Step
+from pileus.cli.supervise import log_file, supervisor
+
+if TYPE_CHECKING:
+    from pileus.cli.main import Roles, Subparsers
+    from pileus.core.config import Config
+
+READY_TIMEOUT = 60.0
+"""Seconds that the processes may take to serve."""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "up",
+        help="make a cloud of this machine, or bring it back",
+        description="Starts the cloud, makes demo content on the first day, and says what to try next. Settings that "
+        "are given are kept in pileus.toml. Running it again is quick and changes nothing that you changed.",
+    )
+    add_state(parser)
+    parser.add_argument("--detach", action="store_true", help="return when the cloud serves, instead of staying")
+    parser.add_argument("--listen", metavar="ADDR:PORT", help="where the API listens (default: 127.0.0.1:5000)")
+    parser.add_argument(
+        "--public-url", metavar="URL", help="the root that the catalog names (default: http://ADDR:PORT)"
+    )
+    parser.add_argument("--no-demo", action="store_true", help="make no demo content")
+    parser.add_argument("--fake", type=int, metavar="N", help="simulate N hosts: no root, no QEMU, no packets")
+    parser.add_argument(
+        "--fake-delay", type=float, metavar="SECONDS", help="how long each act of a simulated host takes"
+    )
+    parser.add_argument("--fake-failures", type=float, metavar="SHARE", help="share of acts that fail, from 0 to 1")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, roles: Roles) -> int:
+    """Run the command; exit status."""
+    progress, began = Progress(), time.monotonic()
+    config = _configure(arguments)
+    if not config.fake:
+        if os.getuid() != 0:
+            raise CommandFailure(
+                "a cloud with real servers needs root: try `sudo ./pileus up`, or `./pileus up --fake 1`"
+            )
+        prepare.prepare(config.state, progress)
+    pid = _start(config, progress)
+    if not arguments.no_demo:
+        _demo(config)
+    progress.line(f"  the cloud is up after {time.monotonic() - began:.1f} s")
+    for line in _closing(config):
+        print(line)
+    if arguments.detach:
+        return 0
+    print("\nCtrl-C stops the control plane and the agent; servers keep running until `pileus down`.", flush=True)
+    return _stay(config, pid)
+
+
+def _configure(arguments: argparse.Namespace) -> Config:
+    from pileus.core.config import ConfigError, load, save
+
+    state: Path = arguments.state
+    state.mkdir(mode=0o755, parents=True, exist_ok=True)
+    names = ("listen", "public_url", "fake", "fake_delay", "fake_failures")
+    try:
+        config = load(state, {name: getattr(arguments, name) for name in names})
+    except ConfigError as error:
+        raise CommandFailure(f"the settings cannot be read: {error}") from None
+    if supervisor(state) is None:
+        save(config)
+    elif load(state) != config:
+        raise CommandFailure("the cloud runs with other settings: `pileus down` first, then `up` with the new ones")
+    return config
+
+
+def _start(config: Config, progress: Progress) -> int:
+    pid = supervisor(config.state)
+    if pid is not None:
+        progress.line("  ✓ the cloud runs already")
+        _wait(config, None)
+        return pid
+    with progress.step("control plane and agent") as step:
+        _keep_credentials(config)
+        # A session of its own: a terminal that closes must not take the cloud with it.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pileus", "supervise", "--state", str(config.state)],
+            stdin=subprocess.DEVNULL,
+            stdout=_supervisor_log(config),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd="/",
+        )
+        _wait(config, step)
+        step.result(config.root_url)
+    return process.pid
+
+
+def _supervisor_log(config: Config) -> int:
+    file = log_file(config.state, "supervisor")
+    file.parent.mkdir(mode=0o755, exist_ok=True)
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def _keep_credentials(config: Config) -> None:
+    """Make the administrator's password on the first day, and write the files that clients read."""
+    import yaml
+
+    secret = config.state / "admin-password"
+    if not secret.exists():
+        _write_secret(secret, secrets.token_urlsafe(18) + "\n")
+        config.control.mkdir(mode=0o700, exist_ok=True)
+        _write_secret(config.control / "bootstrap-password", secret.read_text())
+    password = secret.read_text().strip()
+    auth = {
+        "auth_url": f"{config.root_url}/identity/v3",
+        "username": "admin",
+        "password": password,
+        "project_name": "admin",
+        "user_domain_name": "Default",
+        "project_domain_name": "Default",
+    }
+    entry = {"auth": auth, "region_name": config.region, "identity_api_version": 3, "interface": "public"}
+    _write_secret(config.state / "clouds.yaml", yaml.safe_dump({"clouds": {CLOUD: entry}}))
+    names = {f"OS_{name.upper()}": value for name, value in auth.items()}
+    names |= {"OS_REGION_NAME": config.region, "OS_IDENTITY_API_VERSION": "3", "OS_INTERFACE": "public"}
+    lines = [f"export {name}='{value}'\n" for name, value in names.items()]
+    _write_secret(config.state / "openrc", "".join(lines))
+
+
+def _write_secret(file: Path, text: str) -> None:
+    partial = file.with_name(file.name + ".new")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+    partial.replace(file)
+
+
+def _wait(config: Config, step: Step | None) -> None:
+    """Wait until the API answers and every host of this machine is up. Raises CommandFailure."""
+    deadline = time.monotonic() + READY_TIMEOUT
+    said = "waiting for the API"
+    while time.monotonic() < deadline:
+        if step is not None:
+            step.say(said)
+        if _answers(config):
+            said = "waiting for the hosts"
+            try:
+                hosts = Api(config.state).get("/fleet/v1/hosts")["hosts"]
+            except ApiFailure as failure:
+                if failure.code == 401:
+                    raise CommandFailure("the password in admin-password is not the administrator's any more") from None
+                hosts = []
+            if sum(host["up"] for host in hosts) >= max(1, config.fake):
+                return
+        time.sleep(0.05)
+    raise CommandFailure(f"the cloud is not ready after {READY_TIMEOUT:.0f} s ({said}):\n{_tail(config)}")
+
+
+def _answers(config: Config) -> bool:
+    host, port = config.address
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=5)
+    try:
+        connection.request("GET", "/identity/v3")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what was bound, not a binding
+
+
+def _tail(config: Config, lines: int = 8) -> str:
+    """The last lines of the logs: what an operator would look at first."""
+    found = []
+    for process in ("supervisor", "control", "agent"):
+        file = log_file(config.state, process)
+        if file.exists():
+            found += [f"  {file}:", *(f"    {line}" for line in file.read_text(errors="replace").splitlines()[-lines:])]
+    return "\n".join(found)
+
+
+def _demo(config: Config) -> None:
+    # The SDK is large; in a process of its own it is gone when its work is done.
+    argv = [sys.executable, "-m", "pileus", "demo", "--state", str(config.state)]
+    if subprocess.run(argv, check=False).returncode != 0:
+        raise CommandFailure("the demo content could not be made; the cloud itself is up (`--no-demo` leaves it out)")
+
+
+def _closing(config: Config) -> list[str]:
+    state = "" if str(config.state) == "/var/lib/pileus" else f" --state {config.state}"
+    lines = ["", "Try next:"]
+    address = _hello_address(config)
+    key = config.state / "hello.key"
+    if address and key.exists():
+        known = f"-o StrictHostKeyChecking=accept-new -o UserKnownHostsFile={config.state / 'known_hosts'}"
+        lines.append(f"  ssh -i {key} {known} cirros@{address}")
+    lines += [
+        f"  ./pileus openstack{state} server list",
+        f"  ./pileus openstack{state} console log show hello",
+        f"  ./pileus status{state}      ./pileus doctor{state}      ./pileus down{state}",
+        f"  export OS_CLIENT_CONFIG_FILE={config.state / 'clouds.yaml'} OS_CLOUD={CLOUD}    # for any OpenStack client",
+    ]
+    return lines
+
+
+def _hello_address(config: Config) -> str | None:
+    try:
+        servers = Api(config.state).get("/compute/v2.1/servers/detail?name=hello")["servers"]
+    except ApiFailure:
+        return None
+    for server in servers:
+        for addresses in server["addresses"].values():
+            for one in addresses:
+                if one.get("OS-EXT-IPS:type") == "floating":
+                    return str(one["addr"])
+    return None
+
+
+def _stay(config: Config, pid: int) -> int:
+    """Stay until the supervisor ends or Ctrl-C ends it."""
+    try:
+        while supervisor(config.state) == pid:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        os.kill(pid, signal.SIGTERM)
+        while supervisor(config.state) == pid:
+            time.sleep(0.1)
+        print("\nThe control plane and the agent are stopped. `pileus up` goes on where you left.")
+        return 0
+    raise CommandFailure(f"the supervisor ended:\n{_tail(config)}")
