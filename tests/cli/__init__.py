@@ -1,0 +1,1 @@
+"""The command line, the launcher and the suite's own runner."""

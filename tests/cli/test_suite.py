@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from pileus.cli import suite
+from pileus.cli.main import CommandFailure, build_parser, main
+from pileus.cli.progress import Progress
+from pileus.cli.suite import Outcome, Result, Suite, summarize, verdict
+from tests.cli.role import NO_ROLES
+
+
+def result(step: str, outcome: Outcome, tests: int = 0) -> Result:
+    return Result(
+        step=step, outcome=outcome, seconds=1.0, tests=tests, reason="needs root" if outcome == "not run" else ""
+    )
+
+
+PASSED, FAILED = result("sqlite", "passed", 9), result("real", "failed", 2)
+EMPTY, SKIPPED = result("drivers", "nothing ran"), result("real", "not run")
+
+
+@pytest.mark.parametrize(
+    ("results", "partly", "strict", "failures"),
+    [
+        ([PASSED], False, True, []),
+        ([PASSED, FAILED], False, False, ["real failed"]),
+        ([PASSED, SKIPPED], False, False, []),
+        ([PASSED, SKIPPED], False, True, ["real did not run: needs root"]),
+        ([PASSED, EMPTY], False, False, ["drivers ran no test"]),
+        ([PASSED, EMPTY], True, False, []),
+        ([EMPTY], True, False, ["no test ran"]),
+        ([EMPTY, FAILED], True, False, ["real failed"]),
+    ],
+)
+def test_verdict(results: list[Result], partly: bool, strict: bool, failures: list[str]) -> None:
+    assert verdict(results, partly=partly, strict=strict) == failures
+
+
+def test_summary_tells_each_step_and_the_end() -> None:
+    stream = io.StringIO()
+    summarize([PASSED, SKIPPED], ["real did not run: needs root"], Progress(stream))
+    text = stream.getvalue().splitlines()
+    assert text[-3].split() == ["sqlite", "passed", "1.0", "s", "9", "tests"]
+    assert text[-2].split() == ["real", "not", "run", "1.0", "s", "needs", "root"]
+    assert text[-1] == "suite FAILED: real did not run: needs root (9 tests, 2.0 s)"
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "ran"),
+    [
+        ("def test_one(): pass\ndef test_two(): pass", "passed", 2),
+        ("def test_one(): assert 0\ndef test_two(): pass", "failed", 2),
+        ("import pytest\ndef test_one(): pytest.skip('no')", "nothing ran", 0),
+        ("", "nothing ran", 0),
+        ("import nothing_of_this_name", "failed", 1),
+    ],
+)
+def test_what_pytest_did_is_counted(tmp_path: Path, body: str, outcome: str, ran: int) -> None:
+    (tmp_path / "test_it.py").write_text(body, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = real: x\n", encoding="utf-8")
+    found = Suite(root=tmp_path, expression=None, progress=Progress(io.StringIO())).tests("sqlite", "not real")
+    assert (found.outcome, found.tests) == (outcome, ran)
+
+
+def test_a_step_that_needs_root_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    found = Suite(root=tmp_path, expression=None, progress=Progress(io.StringIO())).real()
+    assert (found.outcome, found.reason) == ("not run", "needs root")
+
+
+def test_fast_leaves_real_out_and_failure_is_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def step(name: str) -> Result:
+        ran.append(name)
+        return result(name, "failed" if name == "mypy" else "passed", 1)
+
+    monkeypatch.setattr(suite, "STEPS", {name: lambda _, name=name: step(name) for name in suite.STEPS})
+    monkeypatch.setattr(suite, "_install", lambda steps, progress: None)
+    assert main(["test", "--fast"], NO_ROLES) == 1
+    assert ran == ["ruff", "mypy", "imports", "sqlite", "postgresql", "drivers"]
+    ran.clear()
+    assert main(["test", "--only", "ruff", "--only", "real"], NO_ROLES) == 0
+    assert ran == ["ruff", "real"]
+
+
+def test_an_installed_package_has_no_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("pileus.__file__", str(tmp_path / "a" / "b" / "pileus" / "__init__.py"))
+    with pytest.raises(CommandFailure, match="checkout"):
+        suite.run(build_parser("test").parse_args(["test"]), NO_ROLES)
