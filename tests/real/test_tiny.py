@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -73,6 +74,8 @@ class Guest:
         self.directory = directory
         self.namespace = namespace
         self.key = key
+        self.address = "127.0.0.1"
+        self.port = PORT
         self.disk = directory / "disk.qcow2"
         self.console = directory / "console.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -81,18 +84,19 @@ class Guest:
         (directory / "serve.py").write_text(SERVER)
         call("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", self.disk, "1G")
 
-    def start(self, *more: str | Path, memory: int = 128, cards: str = "") -> None:
+    def start(self, *more: str | Path, memory: int = 128, net: str = "", disk: str = "virtio-blk-pci") -> None:
         """Start QEMU; the console's log and the QMP socket are new each time."""
         serve = f"{sys.executable} {self.directory}/serve.py {self.metadata}"
-        net = "user,id=n0,net=169.254.169.0/24,dhcpstart=169.254.169.10,host=169.254.169.2,dns=169.254.169.3"
-        net += f",hostfwd=tcp:127.0.0.1:{PORT}-:22,guestfwd=tcp:169.254.169.254:80-cmd:{serve}"
+        user = "user,id=n0,net=169.254.169.0/24,dhcpstart=169.254.169.10,host=169.254.169.2,dns=169.254.169.3"
+        user += f",hostfwd=tcp:127.0.0.1:{PORT}-:22,guestfwd=tcp:169.254.169.254:80-cmd:{serve}"
         self.console.unlink(missing_ok=True)
         words = [
             *("ip", "netns", "exec", self.namespace, "qemu-system-x86_64", "-machine", "q35", "-cpu", "max"),
             *("-accel", "tcg,tb-size=32", "-m", memory, "-nodefaults", "-display", "none", "-vga", "std"),
-            *("-serial", f"file:{self.console}", "-qmp", f"unix:{self.directory}/qmp,server=on,wait=off"),
-            *("-drive", f"if=none,id=d0,file={self.disk}", "-device", "virtio-blk-pci,drive=d0"),
-            *("-netdev", net, "-device", f"virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01{cards}"),
+            *("-chardev", f"socket,id=s,path={self.directory}/serial,server=on,wait=off,logfile={self.console}"),
+            *("-serial", "chardev:s", "-qmp", f"unix:{self.directory}/qmp,server=on,wait=off"),
+            *("-drive", f"if=none,id=d0,file={self.disk}", "-device", f"{disk},drive=d0"),
+            *("-netdev", net or user, "-device", "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01"),
             *("-device", "virtio-rng-pci", "-device", "pcie-root-port,id=p1", "-device", "pcie-root-port,id=p2,chassis=2"),
             *more,
         ]
@@ -123,15 +127,28 @@ class Guest:
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory)}
         if password:
             ask = self.directory / "ask"
-            ask.write_text(f"#!/bin/sh\necho '{password}'\n")
+            ask.write_text(f"#!/bin/sh\necho {shlex.quote(password)}\n")
             ask.chmod(0o700)
             environment |= {"SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"}
             options += ["PubkeyAuthentication=no", "NumberOfPasswordPrompts=1"]
         else:
             options += [f"IdentityFile={self.key}", "IdentitiesOnly=yes", "PasswordAuthentication=no"]
-        words = ["ip", "netns", "exec", self.namespace, "ssh", "-p", str(PORT)]
+        words = ["ip", "netns", "exec", self.namespace, "ssh", "-p", str(self.port)]
         words += [word for option in options for word in ("-o", option)]
-        return call(*words, f"{user}@127.0.0.1", command, check=check, env=environment, timeout=60)
+        return call(*words, f"{user}@{self.address}", command, check=check, env=environment, timeout=60)
+
+    def log_in(self, name: str, password: str) -> None:
+        """Log in on the serial console and leave a file that says who did."""
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(self.directory / "serial"))
+            line.settimeout(20)
+            heard = b""
+            line.sendall(b"\n")
+            for prompt, answer in ((b"login: ", name), (b"assword: ", password), (b"$ ", "id -un >/tmp/who; exit")):
+                while prompt not in heard:
+                    heard += line.recv(4096)
+                heard = b""
+                line.sendall(answer.encode() + b"\n")
 
     def qmp(self, execute: str, **arguments: Any) -> Any:
         """Give QEMU one command and return its answer."""
@@ -222,6 +239,7 @@ STATIC = {
     ],
     "networks": [
         {"link": "a", "type": "ipv4_dhcp"},
+        {"link": "a", "type": "ipv6_slaac"},
         {
             "link": "b",
             "type": "ipv4",
@@ -258,7 +276,9 @@ def test_config_drive(guest: Guest) -> None:
     addresses = guest.ssh("ip -o address show dev eth1")
     assert "10.9.0.5/25" in addresses and "fd00:9::5/64" in addresses
     assert "10.8.0.0/16 via 10.9.0.1" in guest.ssh("ip route")
-    assert "nameserver 10.9.0.53" in guest.ssh("cat /etc/resolv.conf")
+    assert "fec0::5054:ff:fe00:1/64" in guest.ssh("ip -6 -o address show dev eth0")
+    resolver = guest.ssh("cat /etc/resolv.conf")
+    assert "nameserver 10.9.0.53" in resolver and "nameserver 169.254.169.3" in resolver
     assert 'LABEL="config-2"' in guest.ssh("blkid")
     print("off after", guest.power_off(), "s")
 
@@ -272,11 +292,21 @@ def test_metadata_service(guest: Guest) -> None:
     guest.until_log("=== tiny ready: hello")
     assert "hello from user data" in guest.log()
     assert guest.ssh("hostname") == "hello\n"
+    assert guest.ssh("id -un", password="s3cret'$x", user="root") == "root\n"
+    with pytest.raises(AssertionError, match="Permission denied"):
+        guest.ssh("true", password="gocubsgo")
     keys = guest.ssh("sudo md5sum /etc/dropbear/dropbear_ed25519_host_key")
     guest.ssh("sudo reboot")
     eventually("the second boot", 60, lambda: guest.log().count("=== tiny ready: hello") == 2)
     assert guest.log().count("hello from user data") == 1
     assert guest.ssh("sudo md5sum /etc/dropbear/dropbear_ed25519_host_key") == keys
+
+    # The same disk under another identity: as a snapshot's would be.
+    (latest / "meta_data.json").write_bytes(meta_data(guest.key, uuid=INSTANCE.replace("0b", "0c"), hostname="other", admin_pass="n3w"))
+    guest.ssh("sudo reboot")
+    guest.until_log("=== tiny ready: other")
+    assert guest.log().count("hello from user data") == 2
+    assert guest.ssh("sudo md5sum /etc/dropbear/dropbear_ed25519_host_key", password="n3w") != keys
     guest.power_off()
 
 
@@ -292,7 +322,11 @@ def test_password_and_commands(guest: Guest) -> None:
     guest.until_log("=== tiny ready: ec2guest")
     assert "is no script" in guest.log()
     assert guest.ssh("id -un", password="gocubsgo") == "cirros\n"
-    assert guest.ssh("echo in", password="wrong", check=False) == ""
+    with pytest.raises(AssertionError, match="Permission denied"):
+        guest.ssh("true", password="wrong")
+    guest.until_log("login:")
+    guest.log_in("cirros", "gocubsgo")
+    eventually("a login on the console", 10, lambda: guest.ssh("cat /tmp/who", check=False) == "cirros\n")
 
     spare = guest.directory / "spare.raw"
     spare.touch()
@@ -317,5 +351,62 @@ def test_password_and_commands(guest: Guest) -> None:
     assert "Device 1af4:" in guest.ssh("lspci")
     assert guest.ssh("set -eu -o pipefail; echo hi | sudo tee /root/x | md5sum | cut -c 1-4 | grep 7") != ""
     assert 'ID=tiny' in guest.ssh("cat /etc/os-release")
-    guest.ssh("sudo fsfreeze -f / && sudo fsfreeze -u /; nc -w 1 127.0.0.1 22 </dev/null")
+    guest.ssh("sudo fsfreeze -f / && sudo fsfreeze -u /; nc -w 1 127.0.0.1 22 </dev/null >/dev/null")
     guest.power_off()
+
+
+@pytest.fixture
+def segment(guest: Guest) -> Iterator[Path]:
+    """A bridge with a metadata service in the guest's namespace; gives the directory for dnsmasq's files."""
+    name = guest.namespace
+    for words in (
+        ("link", "add", "br0", "type", "bridge"),
+        ("address", "add", "10.5.0.1/24", "dev", "br0"),
+        ("address", "add", "169.254.169.254/32", "dev", "br0"),
+        ("address", "add", "fd00:5::1/64", "dev", "br0", "nodad"),
+        ("link", "set", "br0", "up"),
+        ("tuntap", "add", "tap0", "mode", "tap"),
+        ("link", "set", "tap0", "master", "br0", "up"),
+    ):
+        call("ip", "-n", name, *words)
+    serve = [sys.executable, "-m", "http.server", "80", "--bind", "169.254.169.254", "--directory", guest.metadata]
+    with subprocess.Popen(["ip", "netns", "exec", name, *map(str, serve)], stderr=subprocess.DEVNULL) as server:
+        yield guest.directory
+        server.kill()
+
+
+@pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="needs dnsmasq")
+@pytest.mark.parametrize("kind", ["stateful", "stateless"])
+def test_dnsmasq(guest: Guest, segment: Path, kind: str) -> None:
+    latest = guest.metadata / "openstack" / "latest"
+    latest.mkdir(parents=True)
+    (latest / "meta_data.json").write_bytes(meta_data(guest.key))
+    link = {"id": "a", "ethernet_mac_address": "52:54:00:00:00:01"}
+    networks = [{"link": "a", "type": "ipv4_dhcp"}, {"link": "a", "type": f"ipv6_dhcpv6-{kind}"}]
+    (latest / "network_data.json").write_text(json.dumps({"links": [link], "networks": networks, "services": []}))
+    ranges = {"stateful": "fd00:5::100,fd00:5::100,64,1h", "stateless": "fd00:5::,ra-stateless,64"}
+    words = [
+        *("ip", "netns", "exec", guest.namespace, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null"),
+        *("--interface=br0", "--bind-interfaces", "--port=0", "--user=root", "--enable-ra", "--pid-file"),
+        *(f"--dhcp-leasefile={segment}/leases", f"--log-facility={segment}/dnsmasq.log"),
+        *("--dhcp-range=10.5.0.10,10.5.0.10", f"--dhcp-range={ranges[kind]}", "--dhcp-option=26,1442"),
+        "--dhcp-option=121,169.254.169.254/32,10.5.0.1,10.6.0.0/16,10.5.0.7,0.0.0.0/0,10.5.0.1",
+        *("--dhcp-option=6,10.5.0.53", "--dhcp-option=option6:dns-server,[fd00:5::53]"),
+    ]
+    with subprocess.Popen(words) as server:
+        try:
+            guest.address, guest.port = "10.5.0.10", 22
+            guest.start(
+                *("-device", "virtio-scsi-pci"), net="tap,id=n0,ifname=tap0,script=no,downscript=no", disk="scsi-hd"
+            )
+            guest.until_log("=== tiny ready: hello 10.5.0.10")
+            routes = guest.ssh("ip route")
+            for route in ("default via 10.5.0.1", "169.254.169.254 via 10.5.0.1", "10.6.0.0/16 via 10.5.0.7"):
+                assert route in routes
+            assert guest.ssh("cat /sys/class/net/eth0/mtu") == "1442\n"
+            wanted = {"stateful": "fd00:5::100/", "stateless": "fd00:5::5054:ff:fe00:1/64"}[kind]
+            eventually("an IPv6 address", 20, lambda: wanted in guest.ssh("ip -6 address show dev eth0"))
+            eventually("IPv6's name server", 20, lambda: "nameserver fd00:5::53" in guest.ssh("cat /etc/resolv.conf"))
+            assert "nameserver 10.5.0.53" in guest.ssh("cat /etc/resolv.conf")
+        finally:
+            server.kill()
