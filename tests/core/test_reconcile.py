@@ -1,0 +1,94 @@
+"""Work queues and loops: one worker for a key, nothing lost, errors back off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pileus.core.reconcile import DONE, Again, Broken, Failed, KeyController, Loops, Outcome, Queue
+from pileus.core.store import Store, Tx
+
+
+def test_a_key_that_is_signalled_while_it_is_worked_on_comes_back_once() -> None:
+    async def run() -> None:
+        queue = Queue()
+        queue.add("a")
+        queue.add("a")
+        assert await queue.take(10) == ["a"]
+        queue.add("a")
+        queue.add("a")
+        queue.finish("a", DONE)
+        assert await queue.take(10) == ["a"]
+        queue.finish("a", DONE)
+        assert queue.idle()
+
+    asyncio.run(run())
+
+
+def test_again_and_failed_come_back() -> None:
+    async def run() -> None:
+        queue = Queue()
+        queue.add("a")
+        await queue.take(1)
+        queue.finish("a", Again(0.01))
+        assert await asyncio.wait_for(queue.take(1), 1) == ["a"]
+        queue.finish("a", Failed())
+        assert await asyncio.wait_for(queue.take(1), 1) == ["a"]
+        queue.finish("a", Broken("no use"))
+        assert queue.idle()
+
+    asyncio.run(run())
+
+
+class Counting(KeyController):
+    """Fails the first time for each key, and notes whether two workers ever had one key."""
+
+    name = "counting"
+    topics = frozenset({"number"})
+    interval = 60.0
+    parallel = 4
+    batch = 2
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+        self.busy: set[str] = set()
+        self.overlap = False
+
+    def keys(self, tx: Tx) -> Iterable[str]:
+        return ["listed"]
+
+    def work(self, tx: Tx, key: str) -> Outcome:
+        self.seen[key] = self.seen.get(key, 0) + 1
+        if self.seen[key] == 1:
+            raise RuntimeError("the first time")
+        return DONE
+
+    async def reconcile(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
+        self.overlap |= bool(self.busy & set(keys))
+        self.busy |= set(keys)
+        await asyncio.sleep(0)
+        found = await super().reconcile(store, keys)
+        self.busy -= set(keys)
+        return found
+
+
+def test_loops_work_by_signal_and_by_timer_and_after_failures(tmp_path: Path) -> None:
+    controller = Counting()
+
+    async def run() -> None:
+        store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+        store.create()
+        loops = Loops(store, [controller])
+        await loops.start()
+        for key in range(10):
+            await store.write(lambda tx, key=key: tx.changed("number", str(key)))  # type: ignore[misc] # bound here
+        async with asyncio.timeout(10):
+            while not (len(controller.seen) == 11 and all(count >= 2 for count in controller.seen.values())):
+                await asyncio.sleep(0.01)
+        await loops.stop()
+        store.close()
+
+    asyncio.run(run())
+    assert not controller.overlap
+    assert controller.seen.keys() == {"listed", *map(str, range(10))}

@@ -1,0 +1,185 @@
+"""The store: commits in groups, failures of one, races, the change log, quotas and leases, on both engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from pileus.core import changes, lease
+from pileus.core.errors import QuotaExceeded, Raced
+from pileus.core.quota import Quota
+from pileus.core.seams import ManualClock, Seams
+from pileus.core.store import Change, Store, Tx, Work, change, metadata
+
+number = sa.Table(
+    "core_test_number",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("value", sa.Integer, nullable=False),
+)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(database_url: str, clock: ManualClock) -> Iterator[Store]:
+    found = Store(database_url, Seams(clock))
+    found.create()
+    yield found
+    found.close()
+
+
+def insert(key: int, value: int = 0) -> Work[int]:
+    def work(tx: Tx) -> int:
+        tx.execute(sa.insert(number).values(id=key, value=value))
+        tx.changed("number", str(key))
+        return key
+
+    return work
+
+
+def count(store: Store) -> int:
+    return int(store.read_here(lambda tx: tx.scalar(sa.select(sa.func.count()).select_from(number))))
+
+
+def test_one_failure_leaves_its_neighbours_alone(store: Store) -> None:
+    def fail(tx: Tx) -> None:
+        tx.execute(sa.insert(number).values(id=1000, value=0))
+        tx.changed("number", "1000")
+        raise LookupError("mine")
+
+    async def run() -> list[object]:
+        good = [store.write(insert(key)) for key in range(20)]
+        return list(await asyncio.gather(*good, store.write(fail), return_exceptions=True))
+
+    found = asyncio.run(run())
+    assert found[:20] == list(range(20))
+    assert isinstance(found[20], LookupError)
+    assert count(store) == 20
+    told = store.read_here(lambda tx: {row.key for row in tx.all(sa.select(change.c.key))})
+    assert told == {str(key) for key in range(20)}
+
+
+def test_a_lost_race_is_run_again(store: Store) -> None:
+    attempts = []
+
+    def work(tx: Tx) -> str:
+        attempts.append(1)
+        tx.execute(sa.insert(number).values(id=len(attempts), value=0))
+        if len(attempts) < 3:
+            raise Raced("again")
+        return "won"
+
+    assert store.write_here(work) == "won"
+    assert len(attempts) == 3
+    assert count(store) == 1
+
+
+def test_a_race_that_is_always_lost_is_given_up(store: Store) -> None:
+    def work(tx: Tx) -> None:
+        raise Raced("again")
+
+    with pytest.raises(Raced):
+        store.write_here(work)
+
+
+def test_compare_and_set(store: Store) -> None:
+    store.write_here(insert(1, 5))
+    store.write_here(lambda tx: tx.compare_and_set(number, {"id": 1, "value": 5}, {"value": 6}))
+    with pytest.raises(Raced):
+        store.write_here(lambda tx: tx.compare_and_set(number, {"id": 1, "value": 5}, {"value": 7}))
+
+
+def test_observers_hear_of_commits_alone(store: Store) -> None:
+    heard: list[Change] = []
+
+    def observe(found: Sequence[Change]) -> None:
+        heard.extend(found)
+
+    store.observers.append(observe)
+
+    def fail(tx: Tx) -> None:
+        tx.changed("number", "no")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        store.write_here(fail)
+    store.write_here(insert(7))
+    assert heard == [Change("number", "7")]
+
+
+def test_the_change_log_is_read_from_a_cursor_and_says_what_it_lost(store: Store, clock: ManualClock) -> None:
+    start = store.read_here(changes.head)
+    for key in range(3):
+        store.write_here(insert(key))
+    found = store.read_here(lambda tx: changes.since(tx, start))
+    assert [one.key for one in found.changes] == ["0", "1", "2"]
+    assert not found.lost
+    assert store.read_here(lambda tx: changes.since(tx, found.cursor)).changes == []
+    assert store.read_here(lambda tx: changes.since(tx, start, topic="other")).cursor == found.cursor
+    clock.advance(changes.RETENTION.total_seconds() + 1)
+    store.write_here(insert(9))
+    assert store.write_here(changes.trim) == 3
+    assert store.read_here(lambda tx: changes.since(tx, start)).lost
+    assert not store.read_here(lambda tx: changes.since(tx, found.cursor)).lost
+
+
+def test_the_last_unit_of_a_quota_is_given_once(store: Store) -> None:
+    quota = Quota("test", {"thing": 10})
+
+    def take(_: int) -> bool:
+        try:
+            store.write_here(lambda tx: quota.take(tx, "p", {"thing": 1}))
+        except QuotaExceeded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(take, range(40))) == 10
+    assert store.read_here(lambda tx: quota.used(tx, "p")) == {"thing": 10}
+    store.write_here(lambda tx: quota.give_back(tx, "p", {"thing": 1}))
+    assert take(0)
+
+
+def test_a_refused_quota_counts_nothing(store: Store) -> None:
+    quota = Quota("test", {"a": 5, "b": 1})
+    with pytest.raises(QuotaExceeded) as caught:
+        store.write_here(lambda tx: quota.take(tx, "p", {"a": 5, "b": 2}))
+    assert (caught.value.resource, caught.value.limit, caught.value.requested) == ("b", 1, 2)
+    assert store.read_here(lambda tx: quota.used(tx, "p")) == {"a": 0, "b": 0}
+
+
+def test_quota_limits_of_a_project_and_defaults(store: Store) -> None:
+    quota = Quota("test", {"a": 5})
+    store.write_here(lambda tx: quota.set(tx, "default", {"a": 7}))
+    store.write_here(lambda tx: quota.set(tx, "p", {"a": -1}))
+    assert store.read_here(lambda tx: quota.limits(tx, "q")) == {"a": 7}
+    store.write_here(lambda tx: quota.take(tx, "p", {"a": 1000}))
+    store.write_here(lambda tx: quota.reset(tx, "p"))
+    assert store.read_here(lambda tx: quota.limits(tx, "p")) == {"a": 7}
+
+
+def test_a_lease_has_one_holder_and_fences_the_last(store: Store, clock: ManualClock) -> None:
+    ttl = timedelta(seconds=10)
+
+    def acquire(holder: str) -> int | None:
+        return store.write_here(lambda tx: lease.acquire(tx, "job", holder, ttl))
+
+    assert acquire("a") == 1
+    assert acquire("b") is None
+    assert acquire("a") == 1
+    store.write_here(lambda tx: lease.check(tx, "job", "a", 1))
+    clock.advance(11)
+    assert acquire("b") == 2
+    with pytest.raises(Raced):
+        store.write_here(lambda tx: lease.check(tx, "job", "a", 1))
+    store.write_here(lambda tx: lease.release(tx, "job", "b"))
+    assert acquire("a") == 3
