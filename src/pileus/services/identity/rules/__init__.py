@@ -1,0 +1,1 @@
+"""The thinking of Identity, as pure functions."""

@@ -1,0 +1,35 @@
+"""Trees of projects and of regions, as mappings from an id to its parent's.
+
+Source: Identity API v3, "Show project details", `parents_as_ids` and `subtree_as_ids`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+DEPTH = 5
+"""How many projects may lie on the way from a domain down to a project, that one included."""
+
+
+def parents_as_ids(start: str, parents: Mapping[str, str | None]) -> dict[str, Any] | None:
+    """The way up from `start` as nested objects: `{parent: {grandparent: None}}`."""
+    parent = parents.get(start)
+    return None if parent is None else {parent: parents_as_ids(parent, parents)}
+
+
+def subtree_as_ids(start: str, parents: Mapping[str, str | None]) -> dict[str, Any] | None:
+    """What lies below `start` as nested objects, None for a leaf."""
+    children = sorted(child for child, parent in parents.items() if parent == start)
+    return {child: subtree_as_ids(child, parents) for child in children} or None
+
+
+def circular(start: str, parent: str | None, parents: Mapping[str, str | None]) -> bool:
+    """Whether `start` would be its own ancestor below `parent`."""
+    seen = set[str]()
+    while parent is not None and parent not in seen:
+        if parent == start:
+            return True
+        seen.add(parent)
+        parent = parents.get(parent)
+    return False
