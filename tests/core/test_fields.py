@@ -37,7 +37,7 @@ class Part(View):
 class Show(View):
     id: str
     old: Annotated[int | UnsetType, W(until="2.4")] = UNSET
-    part: Part | None | UnsetType = UNSET
+    part: Part | UnsetType | None = UNSET
     parts: list[Part] | UnsetType = UNSET
     host: Annotated[str | UnsetType, Guard("show:host")] = UNSET
 

@@ -79,10 +79,10 @@ def test_pages_make_the_whole(rows: list[Row], keys: list[tuple[str, str]], limi
     with filled(rows) as connection:
         pairs = [("sort_key", key) for key, _ in keys] + [("sort_dir", way) for _, way in keys]
         found: list[str] = []
-        marker = None
+        marker: str | None = ""
         while True:
-            more = [("marker", marker)] if marker else []
-            page = listing.page(context(connection, [*pairs, ("limit", str(limit)), *more]), sa.select(thing))
+            asked = [*pairs, ("limit", str(limit)), ("marker", marker)]
+            page = listing.page(context(connection, asked), sa.select(thing))
             found += [row.id for row in page.rows]
             marker = page.next_marker
             if marker is None:

@@ -54,6 +54,7 @@ class Counting(KeyController):
         self.seen: dict[str, int] = {}
         self.busy: set[str] = set()
         self.overlap = False
+        self.settled = asyncio.Event()
 
     def keys(self, tx: Tx) -> Iterable[str]:
         return ["listed"]
@@ -70,13 +71,14 @@ class Counting(KeyController):
         await asyncio.sleep(0)
         found = await super().reconcile(store, keys)
         self.busy -= set(keys)
+        if len(self.seen) == 11 and all(count >= 2 for count in self.seen.values()):
+            self.settled.set()
         return found
 
 
 def test_loops_work_by_signal_and_by_timer_and_after_failures(tmp_path: Path) -> None:
-    controller = Counting()
-
-    async def run() -> None:
+    async def run() -> Counting:
+        controller = Counting()
         store = Store(f"sqlite:///{tmp_path / 'store.db'}")
         store.create()
         loops = Loops(store, [controller])
@@ -84,11 +86,11 @@ def test_loops_work_by_signal_and_by_timer_and_after_failures(tmp_path: Path) ->
         for key in range(10):
             await store.write(lambda tx, key=key: tx.changed("number", str(key)))  # type: ignore[misc] # bound here
         async with asyncio.timeout(10):
-            while not (len(controller.seen) == 11 and all(count >= 2 for count in controller.seen.values())):
-                await asyncio.sleep(0.01)
+            await controller.settled.wait()
         await loops.stop()
         store.close()
+        return controller
 
-    asyncio.run(run())
+    controller = asyncio.run(run())
     assert not controller.overlap
     assert controller.seen.keys() == {"listed", *map(str, range(10))}

@@ -29,16 +29,16 @@ def test_an_older_copy_is_refused_however_far_it_grows(
     restored = [*history, Incarnation("after the restore", copied_at)]
     heard = history[-1].id
     answer = refusal("s", restored, copied_at + growth, known="s", heard=heard, revision=copied_at + heard_beyond)
-    assert answer is not None and "older copy" in answer
+    assert "older copy" in (answer or "")
 
 
 def test_a_run_that_the_copy_never_had_is_refused() -> None:
     answer = refusal("s", [Incarnation("a", 0)], 100, known="s", heard="b", revision=0)
-    assert answer is not None and "older copy" in answer
+    assert "older copy" in (answer or "")
 
 
 def test_another_store_is_refused_and_a_new_host_obeys() -> None:
     history = [Incarnation("a", 0)]
     answer = refusal("s", history, 5, known="t", heard="a", revision=0)
-    assert answer is not None and "obeys the store t" in answer
+    assert "obeys the store t" in (answer or "")
     assert refusal("s", history, 5, known=None, heard=None, revision=0) is None
