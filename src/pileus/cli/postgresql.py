@@ -1,8 +1,9 @@
 """A PostgreSQL server of one's own, for as long as a block runs: the suite's second database.
 
-It lives in a new directory below the system's temporary one, listens on a Unix socket there and on nothing else, and
-keeps the server's own defaults, durability included.  The server refuses to run as root, so root runs it as the user
-of Debian's package.
+It lives in a new directory, in memory where there is room, listens on a Unix socket there and on nothing else, and
+keeps the server's own defaults, durability included: a database for each test is hundreds of files to sync, which takes
+25 ms in memory and 600 ms on a slow disk.  The server refuses to run as root, so root runs it as the user of Debian's
+package.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from pileus.cli.main import CommandFailure
 
 ACCOUNT = "postgres"
 """Who runs the server when root asks for it."""
+
+MEMORY = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it, by mkdtemp
+MEMORY_BYTES = 4 << 30
+"""Free bytes from which on memory is used: a run holds up to 1 GiB of log and a few databases."""
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -49,7 +54,7 @@ def server() -> Iterator[str]:
     if programs is None:
         raise CommandFailure("PostgreSQL's server is not installed; its package is called postgresql in Debian")
     owner = pwd.getpwnam(ACCOUNT) if os.geteuid() == 0 else None
-    home = Path(tempfile.mkdtemp(prefix="pileus-postgresql-"))
+    home = Path(tempfile.mkdtemp(prefix="pileus-postgresql-", dir=_spacious_memory()))
     try:
         # Others may pass to the socket: the control plane under test has a user of its own.
         home.chmod(0o711)
@@ -75,6 +80,13 @@ def server() -> Iterator[str]:
             _stop(child)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _spacious_memory() -> Path | None:
+    """A file system in memory with room; None where there is none, or where TMPDIR says where to work."""
+    if "TMPDIR" in os.environ or not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
+        return None
+    return MEMORY if shutil.disk_usage(MEMORY).free >= MEMORY_BYTES else None
 
 
 class _Identity(TypedDict, total=False):

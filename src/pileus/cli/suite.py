@@ -172,7 +172,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     if not (root / "tests").is_dir() or not (root / "pyproject.toml").is_file():
         raise CommandFailure("the suite is part of a checkout, and this is an installed package", status=69)
     steps = [name for name in arguments.only or STEPS if not (arguments.fast and name == "real")]
-    progress = Progress()
+    progress = Progress(sys.stdout)
     _install(steps, progress)
     suite = Suite(root=root, expression=arguments.expression, progress=progress)
     results = [STEPS[name](suite) for name in steps]
