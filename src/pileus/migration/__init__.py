@@ -46,7 +46,7 @@ def upgrade(engine: sa.Engine) -> None:
             return
         if found is not None and found > HEAD:
             raise MigrationError(
-                f"the store is at revision {found} and this Pileus knows {HEAD}: run the newer version, or restore a backup"
+                f"the store is at revision {found}, and this Pileus knows {HEAD}: run a newer one, or restore a backup"
             )
         # Alembic is large, and a store that is at HEAD already has no need of it.
         from alembic import command
