@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .child import BuildFailure, missing_packages, run
-from .disk import MEBIBYTE, Layout, assemble, compress, identity, make_boot, make_root
-from .kernel import Kernel
-from .package import Package, fetch, unpack
-from .system import ASSETS, KERNELS, PACKAGES, Source, root_tree
+from pileus.cli.image.child import BuildFailure, missing_packages, run
+from pileus.cli.image.disk import MEBIBYTE, Layout, assemble, compress, identity, make_boot, make_root
+from pileus.cli.image.kernel import Kernel
+from pileus.cli.image.package import Package, fetch, unpack
+from pileus.cli.image.system import ASSETS, KERNELS, PACKAGES, Source, root_tree
 
 LAYOUT = Layout(boot=24 * MEBIBYTE, root=103 * MEBIBYTE)
 LARGEST = 64 * MEBIBYTE

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from .build import build_tiny
-from .child import BuildFailure
+from pileus.cli.image.build import build_tiny
+from pileus.cli.image.child import BuildFailure
 
 
 def default_cache() -> Path:

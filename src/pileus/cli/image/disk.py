@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .child import FILE_PACKAGE, BuildFailure, run
-from .tree import Tree
+from pileus.cli.image.child import FILE_PACKAGE, BuildFailure, run
+from pileus.cli.image.tree import Tree
 
 MEBIBYTE = 1 << 20
 SECTOR = 512

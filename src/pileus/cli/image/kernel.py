@@ -7,9 +7,9 @@ import lzma
 from collections.abc import Iterable
 from pathlib import Path
 
-from .child import BuildFailure
-from .elf import module_facts
-from .tree import Tree
+from pileus.cli.image.child import BuildFailure
+from pileus.cli.image.elf import module_facts
+from pileus.cli.image.tree import Tree
 
 FIRST = ("virtio_pci", "virtio_blk")
 """Modules that the first root always loads."""

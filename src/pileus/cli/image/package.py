@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .child import BuildFailure, run
+from pileus.cli.image.child import BuildFailure, run
 
 LEDGER = "packages.json"
 FOLLOWED = ("lib", "zlib", "linux-image-", "linux-modules-")

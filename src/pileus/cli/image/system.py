@@ -9,12 +9,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
 from pileus import __version__
-
-from .child import BuildFailure, run
-from .elf import needed
-from .kernel import Kernel
-from .package import Package
-from .tree import Tree
+from pileus.cli.image.child import BuildFailure, run
+from pileus.cli.image.elf import needed
+from pileus.cli.image.kernel import Kernel
+from pileus.cli.image.package import Package
+from pileus.cli.image.tree import Tree
 
 KERNELS = ("linux-image-cloud-amd64", "linux-image-amd64")
 PACKAGES = (
@@ -143,8 +142,8 @@ def skeleton(tree: Tree) -> None:
     tree.link("/var/run", "/run")
     tree.link("/var/lock", "/run")
     tree.directory("/root", 0o700)
-    tree.directory("/tmp", 0o1777)
-    tree.directory("/var/tmp", 0o1777)
+    for name in ("tmp", "var/tmp"):
+        tree.directory(f"/{name}", 0o1777)
     tree.directory("/home/cirros", 0o755, 1000, 1000)
 
 
@@ -167,7 +166,7 @@ def install_programs(tree: Tree, source: Source, busybox: Path) -> None:
         if executable:
             contents.append(content)
     tree.link("/usr/lib/sftp-server", "openssh/sftp-server")
-    places = [place for end in LOADED if (place := source.ending(end)) is not None]
+    places = [found for end in LOADED if (found := source.ending(end)) is not None]
     if {PurePosixPath(place).name for place in places} != {PurePosixPath(end).name for end in LOADED}:
         raise BuildFailure("the packages of sudo or PAM lack a plugin")
     for place in places:
