@@ -298,6 +298,8 @@ def agent(arguments: argparse.Namespace) -> int:
     config = load(arguments.state)
     log.start("agent", config.log_level)
     config.agent.mkdir(mode=0o711, exist_ok=True)
+    if not config.fake:
+        _join_host(config)
     pool = ThreadPoolExecutor(8 if config.fake else 32, thread_name_prefix="driver")
     agents = _fake_agents(config, pool) if config.fake else [_host_agent(config, pool)]
     try:
@@ -310,6 +312,13 @@ def agent(arguments: argparse.Namespace) -> int:
             one.host.hypervisor.close()
         pool.shutdown(wait=False, cancel_futures=True)
     return 0
+
+
+def _join_host(config: Config) -> None:
+    if sys.platform == "linux":
+        from pileus.drivers.host.mount import join_host
+
+        join_host(config.state)
 
 
 async def _run_agents(agents: list[Agent]) -> None:
@@ -381,6 +390,7 @@ def teardown(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
     config = load(arguments.state)
     if config.fake or not config.agent.exists():
         return "none here"
+    _join_host(config)
     hypervisor = driver("hypervisor", config.hypervisor)(state=config.agent / "guests")
     network = driver("network", config.network)(state=config.agent / "network")
     guests = hypervisor.guests()
@@ -401,6 +411,7 @@ def examine_host(config: Config) -> Iterator[Found]:
 
     if os.getuid() != 0:
         return
+    _join_host(config)
     name, reason = probe_accelerator(2.0)
     if name == "kvm":
         yield "acceleration", "good", "kvm: a probe guest ran", ""
