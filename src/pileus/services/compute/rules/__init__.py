@@ -1,0 +1,1 @@
+"""What Compute thinks with: pure functions."""

@@ -1,0 +1,64 @@
+"""Types of fields that several nouns share, links, and times as Compute's API writes them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+_SPACE = r"[^\x00-\x1f\x7f\s]"
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=rf"^{_SPACE}([^\x00-\x1f\x7f]*{_SPACE})?$")]
+"""Printable, without white space at either end."""
+
+Description = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$")]
+
+Positive = Annotated[int, msgspec.Meta(ge=1, le=0x7FFFFFFF)]
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=0x7FFFFFFF)]
+
+MetaKey = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-_:. ]+$")]
+
+Metadata = dict[MetaKey, Annotated[str, msgspec.Meta(max_length=255)]]
+
+Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=60, pattern=r"^[^,/]*$")]
+
+HostName = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-._]*$")]
+"""The name of a host, or a fully qualified domain name."""
+
+Link = dict[str, Any]
+
+
+def links(url: str, path: str, collection: str, name: str) -> list[Link]:
+    """The links of one thing: to itself, and one without a version.
+
+    `url` is the service's root, `path` the request's path below it.
+    """
+    root = path.split("/", 2)[1]
+    return [
+        {"rel": "self", "href": f"{url}/{root}/{collection}/{name}"},
+        {"rel": "bookmark", "href": f"{url}/{collection}/{name}"},
+    ]
+
+
+def bookmark(url: str, collection: str, name: str) -> list[Link]:
+    """The link without a version alone."""
+    return [{"rel": "bookmark", "href": f"{url}/{collection}/{name}"}]
+
+
+def moment(at: datetime | None) -> str | None:
+    """A time with its zone and without fractions, e.g. `2030-01-31T12:00:00Z`."""
+    return None if at is None else f"{at.isoformat(timespec='seconds')[:19]}Z"
+
+
+def instant(at: datetime) -> str:
+    """`moment`, of a time that is there."""
+    return f"{at.isoformat(timespec='seconds')[:19]}Z"
+
+
+def bare(at: datetime | None) -> str | None:
+    """A time with fractions and without its zone, e.g. `2030-01-31T12:00:00.000000`."""
+    return None if at is None else at.replace(tzinfo=None).isoformat(timespec="microseconds")
