@@ -1,0 +1,105 @@
+"""What neighbours may ask of Image, always within their own transaction or context."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import msgspec
+import sqlalchemy as sa
+
+from pileus.contracts.images import StoreFailure
+from pileus.core.context import Context
+from pileus.core.store import Tx
+from pileus.services.image.resources.image import policy
+from pileus.services.image.resources.image.table import Record, image, records
+from pileus.services.image.resources.store import ImageStores, disposal
+
+__all__ = ["ImageInfo", "ImageStores", "by_id", "find", "open_data", "strangers"]
+
+
+class ImageInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An image, as much of it as other services need."""
+
+    id: str
+    name: str | None
+    owner: str | None
+    status: str
+    """`active` when its data may be used."""
+    visibility: str
+    size: int | None
+    """Bytes of data; None while there is none."""
+    virtual_size: int | None
+    """Bytes that a guest sees; None when there is no data, or none that is known to be a disk: do not boot it."""
+    min_disk: int
+    """GiB."""
+    min_ram: int
+    """MiB."""
+    disk_format: str | None
+    container_format: str | None
+    properties: dict[str, str | None]
+    tags: list[str]
+    sha512: str | None
+    """Hash of the data, in hexadecimal."""
+    store: str | None
+    location: str | None
+
+
+def _info(record: Record) -> ImageInfo:
+    row = record.row
+    return ImageInfo(
+        id=row.id,
+        name=row.name,
+        owner=row.owner,
+        status=row.status,
+        visibility=row.visibility,
+        size=row.size,
+        virtual_size=row.virtual_size,
+        min_disk=row.min_disk,
+        min_ram=row.min_ram,
+        disk_format=row.disk_format,
+        container_format=row.container_format,
+        properties=record.properties,
+        tags=record.tags,
+        sha512=row.os_hash_value,
+        store=row.store,
+        location=row.location,
+    )
+
+
+def find(ctx: Context, image_id: str) -> ImageInfo | None:
+    """The image, if the caller of the request can see it."""
+    record = policy.find(ctx, image_id)
+    return None if record is None else _info(record)
+
+
+def by_id(tx: Tx, image_id: str) -> ImageInfo | None:
+    """The image, whoever asks: for loops and for the link to hosts."""
+    row = tx.first(sa.select(image).where(image.c.id == image_id))
+    return None if row is None else _info(records(tx, [row])[0])
+
+
+def open_data(stores: ImageStores, info: ImageInfo) -> BinaryIO:
+    """The image's data, to be read from its start; blocks, so call it outside of transactions.
+
+    Raises StoreFailure when there is none, or none any more.
+    """
+    if info.location is None or info.store is None:
+        raise StoreFailure(f"The image {info.id} has no data.")
+    store = stores.by_name.get(info.store)
+    if store is None:
+        raise StoreFailure(f"The image store {info.store} is not there.")
+    return store.open(info.location)
+
+
+def strangers(tx: Tx, stores: ImageStores) -> list[tuple[str, str]]:
+    """Data that no row names, as store and location: for operators to look at, never removed by the service.
+
+    There is none unless the database is older than the stores, or an upload was killed in its last step.
+    """
+    named: list[sa.Select[Any]] = [
+        sa.select(image.c.store, image.c.location).where(image.c.location.is_not(None)),
+        sa.select(disposal.c.store, disposal.c.location).where(disposal.c.location.is_not(None)),
+    ]
+    known = {(row.store, row.location) for query in named for row in tx.all(query)}
+    held = ((name, location) for name, store in stores.by_name.items() for location in store.locations())
+    return sorted(found for found in held if found not in known)

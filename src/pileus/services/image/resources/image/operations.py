@@ -1,0 +1,250 @@
+"""What can be done with images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from pileus.core.api import Page, Reply, Resource
+from pileus.core.context import Context
+from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded, Raced, TooLarge
+from pileus.core.listing import integer
+from pileus.core.quota import UNLIMITED, Quota
+from pileus.core.store import Tx
+from pileus.services.image.resources.image import fields, policy
+from pileus.services.image.resources.image.table import Record, gone, image, prop, records, tag
+from pileus.services.image.resources.store import ImageStores, dispose
+from pileus.services.image.rules import patch, schema
+
+MIB = 1 << 20
+
+QUOTA = Quota("image", {"image_count_total": UNLIMITED, "image_size_total": UNLIMITED})
+"""`image_count_total` in images, `image_size_total` in MiB, each image rounded up."""
+
+MOST_PROPERTIES = 128
+MOST_TAGS = 128
+
+resource = Resource("image", "images", rules=policy.RULES)
+
+
+def take(tx: Tx, owner: str | None, amounts: Mapping[str, int]) -> None:
+    """Count what a project is about to have. Raises TooLarge: Image answers 413 where a quota is exceeded."""
+    if owner is None:
+        return
+    try:
+        QUOTA.take(tx, owner, amounts)
+    except QuotaExceeded as fault:
+        raise TooLarge(fault.message) from None
+
+
+def held(row: sa.Row[Any]) -> dict[str, int]:
+    """What an image counts for."""
+    return {"image_count_total": 1, "image_size_total": -(-(row.size or 0) // MIB) if row.location is not None else 0}
+
+
+def check_counts(properties: Mapping[str, Any], tags: list[str]) -> None:
+    """Raise TooLarge for an image with too many properties or tags."""
+    if len(properties) > MOST_PROPERTIES:
+        raise TooLarge(f"The limit of {MOST_PROPERTIES} properties of an image is exceeded: {len(properties)}.")
+    if len(tags) > MOST_TAGS:
+        raise TooLarge(f"The limit of {MOST_TAGS} tags of an image is exceeded: {len(tags)}.")
+
+
+@resource.post("/images", status=201)
+def create(ctx: Context, body: dict[str, Any]) -> Reply:
+    """Register an image; its data comes later.
+
+    Raises BadRequest, Forbidden (attributes that are not the client's, an owner or a visibility that the caller may
+    not give), Conflict (the id is or was in use) and TooLarge (quota).
+    """
+    for name in body:
+        if name in patch.LINKS:
+            raise Forbidden(f"Attribute '{name}' is read-only.")
+    schema.check(body)
+    for name in body:
+        if name != "id" and (name in patch.READ_ONLY or patch.reserved(name) or name == "locations"):
+            raise Forbidden(f"Attribute '{name}' is read-only or reserved.")
+        if len(name) > 255:
+            raise BadRequest("Custom property should not be greater than 255 characters.")
+    values = _values(ctx, body)
+    tags = list(dict.fromkeys(body.get("tags", [])))
+    properties = {name: value for name, value in body.items() if name not in schema.BASE}
+    check_counts(properties, tags)
+    _insert(ctx, values, properties, tags)
+    headers = {
+        "Location": f"{ctx.url}/v2/images/{values['id']}",
+        "OpenStack-image-store-ids": ",".join(ctx.of(ImageStores).by_name),
+    }
+    return Reply(fields.view(_load(ctx, values["id"])), headers)
+
+
+def _values(ctx: Context, body: Mapping[str, Any]) -> dict[str, Any]:
+    owner = body.get("owner", ctx.auth.project_id)
+    visibility = body.get("visibility", "shared")
+    owned = {"project_id": owner, "owner": owner, "visibility": visibility}
+    if not ctx.allows("add_image", owned):
+        if owner != ctx.auth.project_id:
+            raise Forbidden(f"You are not permitted to create images owned by '{owner}'.")
+        raise Forbidden("You are not authorized to complete add_image action.")
+    policy.check_visibility(ctx, visibility, owned)
+    return {
+        "id": body.get("id") or ctx.seams.uuid(),
+        "name": body.get("name"),
+        "owner": owner,
+        "status": "queued",
+        "visibility": visibility,
+        "protected": body.get("protected", False),
+        "os_hidden": body.get("os_hidden", False),
+        "container_format": body.get("container_format"),
+        "disk_format": body.get("disk_format"),
+        "min_ram": body.get("min_ram", 0),
+        "min_disk": body.get("min_disk", 0),
+        "created_at": ctx.now,
+        "updated_at": ctx.now,
+    }
+
+
+def _insert(ctx: Context, values: dict[str, Any], properties: Mapping[str, Any], tags: list[str]) -> None:
+    tx, image_id = ctx.tx, values["id"]
+    used = tx.first(sa.select(gone.c.id).where(gone.c.id == image_id))
+    if used is not None or not tx.insert_missing(image, values, key=("id",)):
+        raise Conflict(f"Image ID {image_id} already exists!")
+    take(tx, values["owner"], {"image_count_total": 1})
+    if properties:
+        rows = [{"image_id": image_id, "name": name, "value": value} for name, value in properties.items()]
+        tx.execute(sa.insert(prop), rows)
+    if tags:
+        tx.execute(sa.insert(tag), [{"image_id": image_id, "tag": word} for word in tags])
+    tx.changed("image.image", image_id)
+
+
+def _load(ctx: Context, image_id: str) -> Record:
+    row = ctx.tx.first(sa.select(image).where(image.c.id == image_id))
+    if row is None:
+        raise NotFound(f"No image found with ID {image_id}")
+    return records(ctx.tx, [row])[0]
+
+
+@resource.get("/images", policy="get_images")
+def index(ctx: Context) -> Page:
+    """The images that the caller sees, newest first unless the request says otherwise. Raises BadRequest."""
+    visibility = fields.choice(ctx, "visibility", fields.VISIBILITIES, "") if ctx.query.get("visibility") else None
+    status = fields.choice(ctx, "member_status", fields.MEMBER_STATUSES, "accepted")
+    query = sa.select(image).where(policy.listed(ctx, visibility, status), *fields.conditions(ctx.query))
+    paging = fields.paging(ctx.query)
+    if integer(paging.get("limit") or "") == 0:
+        return Page([])
+    page = fields.LISTING.page(ctx.acting_as(query=paging), query)
+    return Page([fields.view(record) for record in records(ctx.tx, page.rows)], page.next_marker)
+
+
+@resource.get("/images/{image_id}")
+def show(ctx: Context, image_id: str) -> dict[str, Any]:
+    """One image. Raises NotFound."""
+    return fields.view(policy.get(ctx, image_id))
+
+
+@resource.patch("/images/{image_id}", media=patch.MEDIA)
+def update(ctx: Context, image_id: str, body: Any) -> dict[str, Any]:
+    """Change attributes, properties and tags by JSON patch, all of it or nothing.
+
+    Raises BadRequest, Forbidden, NotFound, Conflict (a property that is there, or is not) and TooLarge.
+    """
+    media = ctx.headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
+    changes = patch.parse(body, media)
+    record = policy.get(ctx, image_id)
+    if not changes:
+        return fields.view(record)
+    policy.require(ctx, record, "modify_image")
+    row = record.row
+    owned = policy.target(ctx, row)
+    for change in changes:
+        if change.name == "visibility" and change.operation != "remove":
+            policy.check_visibility(ctx, change.value, owned)
+        if change.name == "owner" and not policy.is_admin(ctx):
+            raise Forbidden("Owner can't be updated by non admin.")
+    draft = patch.Draft(
+        status=row.status,
+        attributes={name: row._mapping[name] for name in patch.ATTRIBUTES},
+        properties=dict(record.properties),
+        tags=list(record.tags),
+    )
+    patch.apply(draft, changes)
+    check_counts(draft.properties, draft.tags)
+    _save(ctx, record, draft)
+    return fields.view(_load(ctx, image_id))
+
+
+def _save(ctx: Context, record: Record, draft: patch.Draft) -> None:
+    tx, row = ctx.tx, record.row
+    if draft.attributes["owner"] != row.owner:
+        take(tx, draft.attributes["owner"], held(row))
+        take(tx, row.owner, {name: -amount for name, amount in held(row).items()})
+    tx.compare_and_set(
+        image, {"id": row.id, "status": row.status, "owner": row.owner}, {**draft.attributes, "updated_at": ctx.now}
+    )
+    lost = record.properties.keys() - draft.properties.keys()
+    if lost:
+        tx.execute(sa.delete(prop).where(prop.c.image_id == row.id, prop.c.name.in_(lost)))
+    for name, value in draft.properties.items():
+        if name not in record.properties or record.properties[name] != value:
+            tx.upsert(prop, {"image_id": row.id, "name": name, "value": value}, key=("image_id", "name"))
+    if set(draft.tags) != set(record.tags):
+        tx.execute(sa.delete(tag).where(tag.c.image_id == row.id))
+        if draft.tags:
+            tx.execute(sa.insert(tag), [{"image_id": row.id, "tag": word} for word in draft.tags])
+    tx.changed("image.image", row.id)
+
+
+@resource.delete("/images/{image_id}")
+def delete(ctx: Context, image_id: str) -> None:
+    """Forget an image and have its data removed. Raises NotFound and Forbidden (not the caller's, or protected)."""
+    row = policy.get(ctx, image_id, "delete_image").row
+    if row.protected:
+        raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+    remove(ctx.tx, row)
+
+
+def remove(tx: Tx, row: sa.Row[Any]) -> None:
+    """Delete an image, with what it counts for and what is kept of it. Raises Raced when it was changed meanwhile."""
+    found = tx.execute(
+        sa.delete(image).where(
+            image.c.id == row.id,
+            image.c.status == row.status,
+            image.c.protected == sa.false(),
+            image.c.owner == row.owner,
+        )
+    )
+    if found.rowcount != 1:
+        raise Raced(f"The image {row.id} was changed by another request at the same time.")
+    tx.insert_missing(gone, {"id": row.id, "at": tx.now}, key=("id",))
+    take(tx, row.owner, {name: -amount for name, amount in held(row).items()})
+    if row.upload_key is not None:
+        dispose(tx, row.store, key=row.upload_key)
+    if row.location is not None:
+        dispose(tx, row.store, location=row.location)
+    tx.changed("image.image", row.id)
+
+
+def _act(ctx: Context, image_id: str, rule: str, before: str, after: str) -> None:
+    row = policy.get(ctx, image_id, rule).row
+    if row.status == after:
+        return
+    if row.status != before:
+        raise Forbidden(f"Not allowed to {rule} image in status '{row.status}'")
+    ctx.tx.compare_and_set(image, {"id": image_id, "status": before}, {"status": after, "updated_at": ctx.now})
+    ctx.tx.changed("image.image", image_id)
+
+
+@resource.post("/images/{image_id}/actions/deactivate", status=204)
+def deactivate(ctx: Context, image_id: str) -> None:
+    """Keep an image's data from being read by anyone but admins. Raises NotFound and Forbidden."""
+    _act(ctx, image_id, "deactivate", "active", "deactivated")
+
+
+@resource.post("/images/{image_id}/actions/reactivate", status=204)
+def reactivate(ctx: Context, image_id: str) -> None:
+    """Let an image's data be read again. Raises NotFound and Forbidden."""
+    _act(ctx, image_id, "reactivate", "deactivated", "active")

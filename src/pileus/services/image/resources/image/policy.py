@@ -1,0 +1,136 @@
+"""Who may see an image, and who may act on it.
+
+Source: Image administrator guide, "Policies"; the names and defaults are upstream's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from pileus.core.context import Context, Request
+from pileus.core.errors import Forbidden, NotFound
+from pileus.core.policy import Rule
+from pileus.services.image.resources.image.table import Record, image, member, records
+
+_ADMIN = "rule:context_is_admin"
+_OWN_MEMBER = "role:member and project_id:%(project_id)s"
+_OWN_READER = "role:reader and project_id:%(project_id)s"
+_SEEN = (
+    "(project_id:%(project_id)s or project_id:%(member_id)s or 'community':%(visibility)s"
+    " or 'public':%(visibility)s or 'shared':%(visibility)s)"
+)
+_MEMBER = f"{_ADMIN} or ({_OWN_MEMBER})"
+_READER = f"{_ADMIN} or ({_OWN_READER})"
+
+SERVICE_RULES = [
+    Rule("context_is_admin", "role:admin", "May do everything"),
+    Rule("service_api", "role:service or role:admin", "Other services"),
+    Rule("default", "", "Rules that nobody declared"),
+]
+
+RULES = [
+    Rule("add_image", f"{_ADMIN} or ({_OWN_MEMBER} and project_id:%(owner)s)", "Create an image"),
+    Rule("delete_image", _MEMBER, "Delete an image"),
+    Rule("get_image", f"{_ADMIN} or (role:reader and {_SEEN})", "Show an image"),
+    Rule("get_images", _READER, "List images"),
+    Rule("modify_image", _MEMBER, "Change an image"),
+    Rule("publicize_image", _ADMIN, "Show an image to everybody"),
+    Rule("communitize_image", _MEMBER, "Let everybody use an image who knows of it"),
+    Rule("download_image", f"{_ADMIN} or (role:member and {_SEEN})", "Read an image's data"),
+    Rule("upload_image", _MEMBER, "Write an image's data"),
+    Rule("deactivate", _MEMBER, "Keep an image's data from being read"),
+    Rule("reactivate", _MEMBER, "Let an image's data be read again"),
+]
+
+MEMBER_RULES = [
+    Rule("add_member", _MEMBER, "Share an image with a project"),
+    Rule("delete_member", _MEMBER, "Share an image with a project no longer"),
+    Rule(
+        "get_member",
+        f"{_ADMIN} or role:reader and (project_id:%(project_id)s or project_id:%(member_id)s)",
+        "Show a project that an image is shared with",
+    ),
+    Rule(
+        "get_members",
+        f"{_ADMIN} or role:reader and (project_id:%(project_id)s or project_id:%(member_id)s)",
+        "List the projects that an image is shared with",
+    ),
+    Rule("modify_member", f"{_ADMIN} or (role:member and project_id:%(member_id)s)", "Accept or reject an image"),
+]
+
+
+def is_admin(ctx: Request) -> bool:
+    """Whether the caller sees everything."""
+    return ctx.allows("context_is_admin", {})
+
+
+def listed(ctx: Context, visibility: str | None, member_status: str) -> sa.ColumnElement[bool]:
+    """Which images a list holds for the caller.
+
+    Those of the community are left out unless they are asked for or are the caller's own.
+    """
+    project = ctx.auth.project_id
+    own = image.c.owner == project if project is not None else sa.false()
+    parts = []
+    if not is_admin(ctx):
+        shared = sa.exists().where(member.c.image_id == image.c.id, member.c.member_id == (project or ""))
+        if member_status != "all":
+            shared = shared.where(member.c.status == member_status)
+        parts.append(
+            sa.or_(
+                own, image.c.visibility.in_(("public", "community")), sa.and_(image.c.visibility == "shared", shared)
+            )
+        )
+    if visibility is None:
+        parts.append(sa.or_(own, image.c.visibility != "community"))
+    elif visibility != "all":
+        parts.append(image.c.visibility == visibility)
+    return sa.and_(sa.true(), *parts)
+
+
+def find(ctx: Context, image_id: str) -> Record | None:
+    """An image that the caller can see; None when there is none, or none for this caller."""
+    project = ctx.auth.project_id or ""
+    sharing = sa.exists().where(member.c.image_id == image.c.id, member.c.member_id == project)
+    row = ctx.tx.first(sa.select(image, sharing.label("is_member")).where(image.c.id == image_id))
+    if row is None:
+        return None
+    mine = row.owner is None or row.owner == ctx.auth.project_id
+    public = row.visibility in ("public", "community") or (row.visibility == "shared" and row.is_member)
+    if not (mine or public or is_admin(ctx)):
+        return None
+    if not ctx.allows("get_image", target(ctx, row)):
+        return None
+    return records(ctx.tx, [row])[0]
+
+
+def target(ctx: Context, row: sa.Row[Any]) -> dict[str, Any]:
+    """What policy rules see of an image."""
+    found = {"project_id": row.owner, "owner": row.owner, "visibility": row.visibility}
+    if getattr(row, "is_member", False):
+        found["member_id"] = ctx.auth.project_id
+    return found
+
+
+def get(ctx: Context, image_id: str, rule: str = "get_image") -> Record:
+    """An image that the caller may do something with. Raises NotFound when it cannot be seen, and Forbidden."""
+    record = find(ctx, image_id)
+    if record is None:
+        raise NotFound(f"No image found with ID {image_id}")
+    require(ctx, record, rule)
+    return record
+
+
+def require(ctx: Context, record: Record, rule: str) -> None:
+    """Raise Forbidden unless the caller may do something with an image that it sees."""
+    if not ctx.allows(rule, target(ctx, record.row)):
+        raise Forbidden(f"You are not authorized to complete {rule} action.")
+
+
+def check_visibility(ctx: Context, visibility: str, owned: dict[str, Any]) -> None:
+    """Raise Forbidden unless the caller may give an image this visibility."""
+    rule = {"public": "publicize_image", "community": "communitize_image"}.get(visibility)
+    if rule is not None and not ctx.allows(rule, owned):
+        raise Forbidden(f"You are not authorized to complete {rule} action.")

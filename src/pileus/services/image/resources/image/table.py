@@ -1,0 +1,95 @@
+"""The tables of images and of what belongs to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from pileus.core.store import Instant, Tx, metadata
+
+image = sa.Table(
+    "image_image",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(255)),
+    sa.Column("owner", sa.String(255), index=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("visibility", sa.String(16), nullable=False, index=True),
+    sa.Column("protected", sa.Boolean, nullable=False),
+    sa.Column("os_hidden", sa.Boolean, nullable=False),
+    sa.Column("container_format", sa.String(16)),
+    sa.Column("disk_format", sa.String(16)),
+    sa.Column("min_ram", sa.Integer, nullable=False, comment="MiB"),
+    sa.Column("min_disk", sa.Integer, nullable=False, comment="GiB"),
+    sa.Column("size", sa.BigInteger, comment="bytes of data"),
+    sa.Column("virtual_size", sa.BigInteger, comment="bytes that a guest sees; empty when the data is not a disk"),
+    sa.Column("checksum", sa.String(32)),
+    sa.Column("os_hash_algo", sa.String(64)),
+    sa.Column("os_hash_value", sa.String(128)),
+    sa.Column("store", sa.String(64)),
+    sa.Column("location", sa.String(1024)),
+    sa.Column("data_key", sa.String(128), comment="the upload that the data came by"),
+    sa.Column("upload_key", sa.String(128), comment="name in the store under which data is being written"),
+    sa.Column("upload_until", Instant, comment="when the upload counts as dead unless it is renewed"),
+    sa.Column("created_at", Instant, nullable=False, index=True),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.CheckConstraint("status <> 'active' OR location IS NOT NULL", name="active_has_data"),
+    sa.CheckConstraint("(status = 'saving') = (upload_key IS NOT NULL)", name="saving_has_key"),
+)
+
+prop = sa.Table(
+    "image_property",
+    metadata,
+    sa.Column("image_id", sa.ForeignKey("image_image.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(255), primary_key=True, index=True),
+    sa.Column("value", sa.Text),
+)
+
+tag = sa.Table(
+    "image_tag",
+    metadata,
+    sa.Column("image_id", sa.ForeignKey("image_image.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("tag", sa.String(255), primary_key=True, index=True),
+)
+
+member = sa.Table(
+    "image_member",
+    metadata,
+    sa.Column("image_id", sa.ForeignKey("image_image.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("member_id", sa.String(255), primary_key=True, index=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+)
+
+gone = sa.Table(
+    "image_gone",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("at", Instant, nullable=False),
+)
+"""Ids of deleted images: hosts keep data by id, so that one is never used again."""
+
+
+@dataclass(slots=True)
+class Record:
+    """An image with what belongs to it."""
+
+    row: sa.Row[Any]
+    properties: dict[str, str | None]
+    tags: list[str]
+
+
+def records(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Record]:
+    """Rows with their properties and tags, by two queries."""
+    found = {row.id: Record(row, {}, []) for row in rows}
+    if found:
+        ids = list(found)
+        for one in tx.all(sa.select(prop).where(prop.c.image_id.in_(ids)).order_by(prop.c.name)):
+            found[one.image_id].properties[one.name] = one.value
+        for one in tx.all(sa.select(tag).where(tag.c.image_id.in_(ids)).order_by(tag.c.tag)):
+            found[one.image_id].tags.append(one.tag)
+    return list(found.values())

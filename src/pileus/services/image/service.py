@@ -1,0 +1,31 @@
+"""Image's door plate."""
+
+from __future__ import annotations
+
+from pileus.core.api import Service, image_paging
+from pileus.core.errors import image_envelope
+from pileus.services.image.resources import data, info, member, schema, tag, version
+from pileus.services.image.resources.image import operations, policy
+
+
+def service() -> Service:
+    """Image v2. It asks to be provided with `ImageStores`."""
+    return Service(
+        name="image",
+        type="image",
+        mounts=("/image",),
+        roots=("/v2",),
+        resources=[
+            operations.resource,
+            data.resource,
+            tag.resource,
+            member.resource,
+            schema.resource,
+            info.resource,
+        ],
+        outer=[version.resource],
+        envelope=image_envelope,
+        paging=image_paging,
+        quota=operations.QUOTA,
+        rules=policy.SERVICE_RULES,
+    )

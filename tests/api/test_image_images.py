@@ -1,0 +1,540 @@
+"""Images through the edge: create, list, show, update, delete, tags, members, schemas, discovery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pileus.core.store import Tx
+from pileus.drivers.images.file import FileImageStore
+from pileus.services.image.interface import ImageStores
+from pileus.services.image.resources.image.operations import QUOTA
+from pileus.services.image.service import service
+from tests.api.edge import Client, Served, make_edge
+
+PATCH = {"content-type": "application/openstack-images-v2.1-json-patch"}
+PATCH_4 = {"content-type": "application/openstack-images-v2.0-json-patch"}
+UNKNOWN = "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.fixture(name="cloud")
+def one_cloud(tmp_path: Path) -> Iterator[Served]:
+    stores = ImageStores({"file": FileImageStore(tmp_path / "images")}, "file")
+    with make_edge(tmp_path, service(), provided={ImageStores: stores}) as served:
+        yield served
+
+
+@pytest.fixture(name="member")
+def one_member(cloud: Served) -> Client:
+    return cloud.client("member:p1")
+
+
+@pytest.fixture(name="admin")
+def one_admin(cloud: Served) -> Client:
+    return cloud.client("admin:ops")
+
+
+def make(client: Client, **attributes: Any) -> Any:
+    answer = client.request("POST", "/image/v2/images", json=attributes)
+    assert answer.status == 201, answer
+    return answer.json
+
+
+def upload(client: Client, image_id: str, data: bytes = b"data") -> None:
+    headers = {"content-type": "application/octet-stream"}
+    answer = client.request("PUT", f"/image/v2/images/{image_id}/file", data=data, headers=headers)
+    assert answer.status == 204, answer
+
+
+def names(client: Client, query: str = "") -> list[str | None]:
+    answer = client.request("GET", f"/image/v2/images{query}")
+    assert answer.status == 200, answer
+    return [image["name"] for image in answer.json["images"]]
+
+
+def patch(client: Client, image_id: str, *changes: Any, headers: Any = None) -> Any:
+    return client.request("PATCH", f"/image/v2/images/{image_id}", json=list(changes), headers=headers or PATCH)
+
+
+def test_versions_are_told_without_a_token(cloud: Served) -> None:
+    for path, status in (("/image", 300), ("/image/", 300), ("/image/versions", 200)):
+        answer = cloud.client().request("GET", path)
+        assert answer.status == status
+        current = [version for version in answer.json["versions"] if version["status"] == "CURRENT"]
+        assert [version["id"] for version in current] == ["v2.17"]
+        assert current[0]["links"] == [{"rel": "self", "href": "http://testserver/image/v2/"}]
+        assert {"v2.0", "v2.13", "v2.15"} <= {version["id"] for version in answer.json["versions"]}
+    assert cloud.client().request("GET", "/image/v2/images").status == 401
+
+
+def test_create_gives_every_attribute(member: Client) -> None:
+    answer = member.request("POST", "/image/v2/images", json={"name": "one"})
+    assert answer.status == 201
+    image = answer.json
+    assert answer.headers["location"] == f"http://testserver/image/v2/images/{image['id']}"
+    assert answer.headers["openstack-image-store-ids"] == "file"
+    assert image["created_at"].endswith("Z")
+    assert image["created_at"] == image["updated_at"]
+    known = {
+        "id": image["id"],
+        "created_at": image["created_at"],
+        "updated_at": image["updated_at"],
+        "name": "one",
+        "status": "queued",
+        "visibility": "shared",
+        "protected": False,
+        "os_hidden": False,
+        "owner": "p1",
+        "container_format": None,
+        "disk_format": None,
+        "min_ram": 0,
+        "min_disk": 0,
+        "size": None,
+        "virtual_size": None,
+        "checksum": None,
+        "os_hash_algo": None,
+        "os_hash_value": None,
+        "tags": [],
+        "self": f"/v2/images/{image['id']}",
+        "file": f"/v2/images/{image['id']}/file",
+        "schema": "/v2/schemas/image",
+    }
+    assert image == known
+    assert member.request("GET", f"/image/v2/images/{image['id']}").json == known
+
+
+def test_create_takes_every_attribute(member: Client) -> None:
+    wanted = {
+        "id": "a1b2c3d4-0000-1111-2222-333344445555",
+        "name": None,
+        "visibility": "private",
+        "protected": True,
+        "os_hidden": True,
+        "container_format": "bare",
+        "disk_format": "qcow2",
+        "min_ram": 64,
+        "min_disk": 3,
+        "tags": ["b", "a", "b"],
+        "os_distro": "debian",
+        "hw:odd key/~": "ünïcode ☂",
+        "kernel_id": None,
+    }
+    image = make(member, **wanted)
+    assert {name: image[name] for name in wanted} == {**wanted, "tags": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"id": "x"}, 400),
+        ({"name": 1}, 400),
+        ({"name": "x" * 256}, 400),
+        ({"visibility": "hidden"}, 400),
+        ({"protected": "yes"}, 400),
+        ({"min_disk": -1}, 400),
+        ({"min_disk": "3"}, 400),
+        ({"min_ram": 2**31}, 400),
+        ({"min_ram": True}, 400),
+        ({"disk_format": "floppy"}, 400),
+        ({"container_format": "box"}, 400),
+        ({"tags": "a"}, 400),
+        ({"tags": ["x" * 256]}, 400),
+        ({"custom": 1}, 400),
+        ({"custom": None}, 400),
+        ({"kernel_id": "x"}, 400),
+        ({"x" * 256: "y"}, 400),
+        ([], 400),
+        (None, 400),
+        ({"status": "active"}, 403),
+        ({"size": 1}, 403),
+        ({"checksum": "x"}, 403),
+        ({"os_hash_value": "x"}, 403),
+        ({"created_at": "x"}, 403),
+        ({"self": "x"}, 403),
+        ({"file": "x"}, 403),
+        ({"direct_url": "x"}, 403),
+        ({"stores": "x"}, 403),
+        ({"deleted": "x"}, 403),
+        ({"os_glance_import_task": "x"}, 403),
+        ({"locations": []}, 403),
+        ({"owner": "p2"}, 403),
+        ({"visibility": "public"}, 403),
+        ({f"property {number}": "x" for number in range(129)}, 413),
+        ({"tags": [f"tag {number}" for number in range(129)]}, 413),
+    ],
+)
+def test_bad_bodies_are_refused_before_anything_is_written(member: Client, body: Any, status: int) -> None:
+    answer = member.request("POST", "/image/v2/images", json=body)
+    assert answer.status == status, answer
+    assert answer.json["code"].startswith(str(status))
+    assert names(member) == []
+
+
+def test_an_id_is_used_once_for_ever(member: Client) -> None:
+    make(member, id=UNKNOWN)
+    assert member.request("POST", "/image/v2/images", json={"id": UNKNOWN}).status == 409
+    assert member.request("DELETE", f"/image/v2/images/{UNKNOWN}").status == 204
+    assert member.request("GET", f"/image/v2/images/{UNKNOWN}").status == 404
+    assert member.request("POST", "/image/v2/images", json={"id": UNKNOWN}).status == 409
+
+
+def test_readers_do_not_write(cloud: Served, member: Client) -> None:
+    image = make(member, name="one", disk_format="raw", container_format="bare")
+    path = f"/image/v2/images/{image['id']}"
+    reader = cloud.client("reader:p1")
+    octets = {"content-type": "application/octet-stream"}
+    assert reader.request("GET", path).status == 200
+    assert reader.request("POST", "/image/v2/images", json={}).status == 403
+    assert patch(reader, image["id"], {"op": "replace", "path": "/name", "value": "x"}).status == 403
+    assert reader.request("DELETE", path).status == 403
+    assert reader.request("PUT", f"{path}/tags/x").status == 403
+    assert reader.request("PUT", f"{path}/file", data=b"x", headers=octets).status == 403
+    assert reader.request("POST", f"{path}/actions/deactivate").status == 403
+    assert reader.request("POST", f"{path}/members", json={"member": "p2"}).status == 403
+
+
+def test_another_projects_image_is_not_there(cloud: Served, member: Client) -> None:
+    image = make(member, name="one", visibility="private", disk_format="raw", container_format="bare")
+    path = f"/image/v2/images/{image['id']}"
+    other = cloud.client("member:p2")
+    octets = {"content-type": "application/octet-stream"}
+    assert names(other) == []
+    for answer in (
+        other.request("GET", path),
+        other.request("GET", f"{path}/file"),
+        other.request("PUT", f"{path}/file", data=b"x", headers=octets),
+        patch(other, image["id"], {"op": "replace", "path": "/name", "value": "x"}),
+        other.request("DELETE", path),
+        other.request("PUT", f"{path}/tags/x"),
+        other.request("DELETE", f"{path}/tags/x"),
+        other.request("POST", f"{path}/actions/deactivate"),
+        other.request("GET", f"{path}/members"),
+        other.request("POST", f"{path}/members", json={"member": "p2"}),
+        other.request("PUT", f"{path}/members/p2", json={"status": "accepted"}),
+    ):
+        assert answer.status == 404, answer
+
+
+def test_a_public_image_is_seen_but_not_changed_by_others(cloud: Served, admin: Client) -> None:
+    image = make(admin, name="one", visibility="public")
+    other = cloud.client("member:p2")
+    assert names(other) == ["one"]
+    assert other.request("GET", f"/image/v2/images/{image['id']}").status == 200
+    assert other.request("DELETE", f"/image/v2/images/{image['id']}").status == 403
+    assert patch(other, image["id"], {"op": "replace", "path": "/name", "value": "x"}).status == 403
+
+
+def test_visibilities_in_lists(cloud: Served, member: Client, admin: Client) -> None:
+    for visibility in ("private", "shared", "community"):
+        make(member, name=visibility, visibility=visibility)
+    make(admin, name="public", visibility="public")
+    other = cloud.client("member:p2")
+    assert set(names(member)) == {"private", "shared", "community", "public"}
+    assert set(names(other)) == {"public"}
+    assert set(names(other, "?visibility=community")) == {"community"}
+    assert set(names(other, "?visibility=all")) == {"public", "community"}
+    assert set(names(member, "?visibility=private")) == {"private"}
+    assert set(names(admin)) == {"private", "shared", "public"}
+    assert set(names(admin, "?visibility=all")) == {"private", "shared", "community", "public"}
+    assert member.request("GET", "/image/v2/images?visibility=some").status == 400
+
+
+def test_lists_filter(member: Client) -> None:
+    one = make(member, name="one", disk_format="raw", container_format="bare", tags=["a", "b"], os_distro="debian")
+    make(member, name="two", disk_format="qcow2", container_format="bare", tags=["a"], min_ram=5, protected=True)
+    make(member, name="three, four", os_hidden=True)
+    upload(member, one["id"], b"x" * 1000)
+    for query, expected in {
+        "?name=one": ["one"],
+        "?name=in:one,two": ["two", "one"],
+        '?name=in:"three, four",one&os_hidden=true': ["three, four"],
+        "?name=none": [],
+        "?id=in:" + one["id"]: ["one"],
+        "?status=active": ["one"],
+        "?status=in:active,queued": ["two", "one"],
+        "?disk_format=qcow2": ["two"],
+        "?container_format=in:bare,ovf": ["two", "one"],
+        "?tag=a": ["two", "one"],
+        "?tag=a&tag=b": ["one"],
+        "?os_distro=debian": ["one"],
+        "?os_distro=": [],
+        "?protected=true": ["two"],
+        "?protected=false": ["one"],
+        "?os_hidden=true": ["three, four"],
+        "?owner=p1": ["two", "one"],
+        "?owner=p2": [],
+        "?size_min=1000": ["one"],
+        "?size_min=1001": [],
+        "?size_max=999": [],
+        "?size=1000": ["one"],
+        "?min_ram_min=5": ["two"],
+        "?created_at=gte:2000-01-01T00:00:00Z": ["two", "one"],
+        "?created_at=lt:2000-01-01T00:00:00Z": [],
+        "?updated_at=neq:2000-01-01T00:00:00Z": ["two", "one"],
+    }.items():
+        assert names(member, query) == expected, query
+    for query in (
+        "?name=like:x",
+        '?name=in:"x',
+        '?name=in:a"b"',
+        "?size_min=x",
+        "?protected=x",
+        "?os_hidden=x",
+        "?created_at=gt:x",
+        "?changes-since=2000-01-01T00:00:00Z",
+        "?member_status=x",
+    ):
+        assert member.request("GET", f"/image/v2/images{query}").status == 400, query
+
+
+def test_lists_sort_and_page(member: Client) -> None:
+    for name in ("b", "a", "c"):
+        make(member, name=name, disk_format="raw" if name == "b" else "qcow2")
+    assert names(member) == ["c", "a", "b"]
+    assert names(member, "?sort_key=name") == ["c", "b", "a"]
+    assert names(member, "?sort_key=name&sort_dir=asc") == ["a", "b", "c"]
+    assert names(member, "?sort=disk_format:desc,name:asc") == ["b", "a", "c"]
+    assert names(member, "?sort_key=disk_format&sort_dir=asc&sort_key=name&sort_dir=desc") == ["c", "a", "b"]
+    assert names(member, "?sort=name") == ["c", "b", "a"]
+    assert names(member, "?limit=0") == []
+    found = []
+    path: str | None = "/v2/images?limit=2&sort=name:asc"
+    while path:
+        answer = member.request("GET", f"/image{path}")
+        assert answer.json["first"].startswith("/v2/images")
+        assert answer.json["schema"] == "/v2/schemas/images"
+        found.append([image["name"] for image in answer.json["images"]])
+        path = answer.json.get("next")
+    assert found == [["a", "b"], ["c"]]
+    for query in (
+        "?limit=-1",
+        "?limit=x",
+        f"?marker={UNKNOWN}",
+        "?sort_key=owner",
+        "?sort_key=name&sort_dir=up",
+        "?sort=name&sort_key=id",
+        "?sort_key=name&sort_dir=asc&sort_dir=desc",
+    ):
+        assert member.request("GET", f"/image/v2/images{query}").status == 400, query
+
+
+def test_a_page_holds_25_images(member: Client) -> None:
+    for number in range(26):
+        make(member, name=f"{number:02}")
+    assert len(names(member)) == 25
+    assert len(names(member, "?limit=1000")) == 26
+
+
+def test_patch_changes_attributes_properties_and_tags(member: Client) -> None:
+    image = make(member, name="one", os_distro="debian", tags=["a"])
+    answer = patch(
+        member,
+        image["id"],
+        {"op": "replace", "path": "/name", "value": "two"},
+        {"op": "add", "path": "/min_ram", "value": 5},
+        {"op": "add", "path": "/slash~1tilde~0", "value": "x"},
+        {"op": "replace", "path": "/os_distro", "value": "alpine"},
+        {"op": "replace", "path": "/tags", "value": ["c", "b", "c"]},
+        {"op": "replace", "path": "/disk_format", "value": "qcow2"},
+        {"op": "replace", "path": "/visibility", "value": "community"},
+    )
+    assert answer.status == 200
+    assert answer.json == member.request("GET", f"/image/v2/images/{image['id']}").json
+    assert answer.json["name"] == "two"
+    assert answer.json["min_ram"] == 5
+    assert answer.json["slash/tilde~"] == "x"
+    assert answer.json["os_distro"] == "alpine"
+    assert answer.json["tags"] == ["b", "c"]
+    assert answer.json["disk_format"] == "qcow2"
+    assert answer.json["visibility"] == "community"
+    answer = patch(
+        member, image["id"], {"op": "remove", "path": "/os_distro"}, {"op": "add", "path": "/x", "value": "y"}
+    )
+    assert answer.status == 200
+    assert "os_distro" not in answer.json
+    assert answer.json["x"] == "y"
+    assert patch(member, image["id"]).status == 200
+
+
+def test_patch_of_the_fourth_draft(member: Client) -> None:
+    image = make(member, name="one", os_distro="debian")
+    changes = [{"add": "/x", "value": "y"}, {"replace": "/name", "value": "two"}, {"remove": "/os_distro"}]
+    answer = patch(member, image["id"], *changes, headers=PATCH_4)
+    assert answer.status == 200
+    assert (answer.json["x"], answer.json["name"], answer.json.get("os_distro")) == ("y", "two", None)
+    for change, status in (
+        ({"add": "/x", "value": "z"}, 409),
+        ({"add": "/name", "value": "z"}, 409),
+        ({"add": "/y", "remove": "/x", "value": "z"}, 400),
+        ({"op": "add", "path": "/y", "value": "z"}, 400),
+    ):
+        assert patch(member, image["id"], change, headers=PATCH_4).status == status, change
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ("replace", 400),
+        ({"path": "/name", "value": "x"}, 400),
+        ({"op": "move", "path": "/name", "value": "x"}, 400),
+        ({"op": "replace", "value": "x"}, 400),
+        ({"op": "replace", "path": "/name"}, 400),
+        ({"op": "replace", "path": "name", "value": "x"}, 400),
+        ({"op": "replace", "path": "/", "value": "x"}, 400),
+        ({"op": "replace", "path": "/a//b", "value": "x"}, 400),
+        ({"op": "replace", "path": "/a/", "value": "x"}, 400),
+        ({"op": "replace", "path": "/a~2", "value": "x"}, 400),
+        ({"op": "replace", "path": "/a~", "value": "x"}, 400),
+        ({"op": "replace", "path": "/tags/0", "value": "x"}, 400),
+        ({"op": "replace", "path": 5, "value": "x"}, 400),
+        ({"op": "replace", "path": "/min_ram", "value": -1}, 400),
+        ({"op": "replace", "path": "/visibility", "value": "x"}, 400),
+        ({"op": "add", "path": "/custom", "value": 1}, 400),
+        ({"op": "add", "path": "/" + "x" * 256, "value": "y"}, 400),
+        ({"op": "remove", "path": "/name"}, 403),
+        ({"op": "remove", "path": "/tags"}, 403),
+        ({"op": "replace", "path": "/id", "value": "x"}, 403),
+        ({"op": "replace", "path": "/status", "value": "active"}, 403),
+        ({"op": "replace", "path": "/size", "value": 5}, 403),
+        ({"op": "remove", "path": "/checksum"}, 403),
+        ({"op": "add", "path": "/self", "value": "x"}, 403),
+        ({"op": "add", "path": "/deleted", "value": "x"}, 403),
+        ({"op": "add", "path": "/os_glance_x", "value": "x"}, 403),
+        ({"op": "add", "path": "/locations/-", "value": {}}, 403),
+        ({"op": "replace", "path": "/owner", "value": "p2"}, 403),
+        ({"op": "replace", "path": "/visibility", "value": "public"}, 403),
+        ({"op": "replace", "path": "/none", "value": "x"}, 409),
+        ({"op": "remove", "path": "/none"}, 409),
+    ],
+)
+def test_bad_patches_change_nothing(member: Client, change: Any, status: int) -> None:
+    image = make(member, name="one")
+    answer = patch(member, image["id"], {"op": "add", "path": "/first", "value": "x"}, change)
+    assert answer.status == status, answer
+    assert member.request("GET", f"/image/v2/images/{image['id']}").json == image
+
+
+def test_patch_takes_its_own_media_types_alone(member: Client) -> None:
+    image = make(member)
+    path = f"/image/v2/images/{image['id']}"
+    assert member.request("PATCH", path, json=[]).status == 415
+    assert member.request("PATCH", path, json={"op": "add"}, headers=PATCH).status == 400
+
+
+def test_formats_are_fixed_once_there_is_data(member: Client) -> None:
+    image = make(member, disk_format="raw", container_format="bare")
+    upload(member, image["id"])
+    answer = patch(member, image["id"], {"op": "replace", "path": "/disk_format", "value": "qcow2"})
+    assert answer.status == 403
+
+
+def test_admins_give_images_away(cloud: Served, member: Client, admin: Client) -> None:
+    image = make(member, name="one", disk_format="raw", container_format="bare")
+    upload(member, image["id"], b"x" * (3 << 19))
+    assert patch(admin, image["id"], {"op": "replace", "path": "/owner", "value": "p2"}).status == 200
+    assert names(member) == []
+    assert names(cloud.client("member:p2")) == ["one"]
+    usage = cloud.client("member:p2").request("GET", "/image/v2/info/usage").json["usage"]
+    assert (usage["image_count_total"]["usage"], usage["image_size_total"]["usage"]) == (1, 2)
+    usage = member.request("GET", "/image/v2/info/usage").json["usage"]
+    assert (usage["image_count_total"]["usage"], usage["image_size_total"]["usage"]) == (0, 0)
+
+
+def test_protected_images_stay(member: Client) -> None:
+    image = make(member, protected=True)
+    path = f"/image/v2/images/{image['id']}"
+    assert member.request("DELETE", path).status == 403
+    assert patch(member, image["id"], {"op": "replace", "path": "/protected", "value": False}).status == 200
+    assert member.request("DELETE", path).status == 204
+    assert member.request("DELETE", path).status == 404
+
+
+def test_tags(member: Client) -> None:
+    image = make(member)
+    path = f"/image/v2/images/{image['id']}"
+    assert member.request("PUT", f"{path}/tags/one").status == 204
+    assert member.request("PUT", f"{path}/tags/one").status == 204
+    assert member.request("GET", path).json["tags"] == ["one"]
+    assert member.request("DELETE", f"{path}/tags/one").status == 204
+    assert member.request("DELETE", f"{path}/tags/one").status == 404
+    assert member.request("PUT", f"{path}/tags/{'x' * 256}").status == 400
+    assert member.request("PUT", f"/image/v2/images/{UNKNOWN}/tags/x").status == 404
+
+
+def test_sharing(cloud: Served, member: Client) -> None:
+    image = make(member, name="one")
+    path = f"/image/v2/images/{image['id']}"
+    other = cloud.client("member:p2")
+    assert other.request("GET", path).status == 404
+    shared = member.request("POST", f"{path}/members", json={"member": "p2"})
+    assert shared.status == 200
+    assert shared.json["status"] == "pending"
+    assert shared.json["schema"] == "/v2/schemas/member"
+    assert member.request("POST", f"{path}/members", json={"member": "p2"}).status == 409
+    assert other.request("GET", path).status == 200
+    assert names(other) == []
+    assert names(other, "?member_status=pending") == ["one"]
+    assert member.request("PUT", f"{path}/members/p2", json={"status": "accepted"}).status == 403
+    assert other.request("PUT", f"{path}/members/p2", json={"status": "perhaps"}).status == 400
+    assert other.request("PUT", f"{path}/members/p2", json={}).status == 400
+    assert other.request("PUT", f"{path}/members/p3", json={"status": "accepted"}).status == 403
+    assert other.request("PUT", f"{path}/members/p2", json={"status": "accepted"}).json["status"] == "accepted"
+    assert names(other) == ["one"]
+    assert names(other, "?visibility=shared") == ["one"]
+    assert other.request("DELETE", path).status == 403
+    member.request("POST", f"{path}/members", json={"member": "p3"})
+    listed = member.request("GET", f"{path}/members").json
+    assert listed["schema"] == "/v2/schemas/members"
+    assert [one["member_id"] for one in listed["members"]] == ["p2", "p3"]
+    assert [one["member_id"] for one in other.request("GET", f"{path}/members").json["members"]] == ["p2"]
+    assert member.request("GET", f"{path}/members/p3").status == 200
+    assert other.request("GET", f"{path}/members/p2").status == 200
+    assert other.request("GET", f"{path}/members/p3").status == 404
+    assert other.request("DELETE", f"{path}/members/p2").status == 403
+    assert member.request("DELETE", f"{path}/members/p2").status == 204
+    assert member.request("DELETE", f"{path}/members/p2").status == 404
+    assert other.request("GET", path).status == 404
+
+
+def test_only_shared_images_have_members(member: Client) -> None:
+    image = make(member, visibility="private")
+    path = f"/image/v2/images/{image['id']}/members"
+    assert member.request("POST", path, json={"member": "p2"}).status == 403
+    assert member.request("GET", path).status == 403
+    shared = make(member)
+    bodies: list[Any] = [{}, {"member": ""}, {"member": 5}, []]
+    for body in bodies:
+        assert member.request("POST", f"/image/v2/images/{shared['id']}/members", json=body).status == 400
+
+
+def test_schemas(member: Client) -> None:
+    image = member.request("GET", "/image/v2/schemas/image").json
+    assert image["name"] == "image"
+    assert set(make(member)) <= set(image["properties"])
+    assert image["additionalProperties"] == {"type": "string"}
+    images = member.request("GET", "/image/v2/schemas/images").json
+    assert images["properties"]["images"]["items"] == image
+    assert member.request("GET", "/image/v2/schemas/member").json["properties"]["status"]["enum"]
+    assert member.request("GET", "/image/v2/schemas/members").json["name"] == "members"
+
+
+def test_info(cloud: Served, member: Client, admin: Client) -> None:
+    assert member.request("GET", "/image/v2/info/stores").json == {"stores": [{"id": "file", "default": "true"}]}
+    assert member.request("GET", "/image/v2/info/import").json["import-methods"]["value"] == []
+    assert member.request("GET", "/image/v2/info/stores/detail").status == 403
+    assert admin.request("GET", "/image/v2/info/stores/detail").json["stores"][0]["type"] == "file"
+
+
+def test_the_number_of_images_is_limited(cloud: Served, member: Client) -> None:
+    def limit(tx: Tx) -> None:
+        QUOTA.set(tx, "p1", {"image_count_total": 1})
+
+    cloud.run(cloud.store.write(limit))
+    image = make(member)
+    answer = member.request("POST", "/image/v2/images", json={})
+    assert answer.status == 413
+    assert member.request("DELETE", f"/image/v2/images/{image['id']}").status == 204
+    make(member)
