@@ -14,13 +14,16 @@ WORD = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])")
 FUNCTION_LINES = 70
 MODULE_LINES = 500
 
+MIGRATIONS = Path("src/pileus/migration/versions")
+"""Written once by a generator, as long as the tables they make, and read by nobody later."""
+
 TOP = {
     *(".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "bench", "conformance", "docs"),
     *("pileus", "pyproject.toml", "requirements", "src", "tests"),
 }
 """What the root of the repository holds; anything else has no owner."""
 
-ROOMS = {"__init__.py", "api", "cli", "conftest.py", "drivers", "real", "services", "sim", "tidy"}
+ROOMS = {"__init__.py", "agent", "api", "cli", "conftest.py", "core", "drivers", "real", "services", "sim", "tidy"}
 """What `tests` holds."""
 
 
@@ -52,7 +55,7 @@ def test_nothing_is_named_for_lack_of_a_name() -> None:
 def test_functions_are_short() -> None:
     long = []
     for path, tree in sources():
-        for node in named(tree):
+        for node in named(tree) if not path.is_relative_to(MIGRATIONS) else ():
             size = (node.end_lineno or 0) - node.lineno + 1
             if not isinstance(node, ast.ClassDef) and size > FUNCTION_LINES:
                 long.append(f"{path}:{node.lineno} {node.name}: {size} lines")
@@ -60,7 +63,7 @@ def test_functions_are_short() -> None:
 
 
 def test_modules_are_short() -> None:
-    sizes = {path: len(lines(path)) for path, _ in sources()}
+    sizes = {path: len(lines(path)) for path, _ in sources() if not path.is_relative_to(MIGRATIONS)}
     assert {str(path): size for path, size in sizes.items() if size > MODULE_LINES} == {}
 
 
