@@ -61,12 +61,13 @@ class W:
 
 
 class Guard:
-    """The policy rule that a caller must pass to set a field (body) or to see it (view)."""
+    """The policy rule that a caller must pass to set a field (body) or to see it (view), up to a microversion."""
 
-    __slots__ = ("rule",)
+    __slots__ = ("rule", "window")
 
-    def __init__(self, rule: str) -> None:
+    def __init__(self, rule: str, *, until: str | None = None) -> None:
         self.rule = rule
+        self.window = W(until=until)
 
 
 class _Nested(typing.NamedTuple):
@@ -129,7 +130,8 @@ def _plan(struct: type[msgspec.Struct], version: Version | None) -> _Plan:
             narrowed.append((key, window.type))
         if window is not None and window.need:
             needed.append(key)
-        guarded += [(attribute, key, marker.rule) for marker in markers if isinstance(marker, Guard)]
+        guards = [marker for marker in markers if isinstance(marker, Guard) and marker.window.covers(version)]
+        guarded += [(attribute, key, guard.rule) for guard in guards]
         found = _struct_of(hint)
         if found is not None and (found[0] is struct or not _plan(found[0], version).idle):
             nested.append(_Nested(attribute, key, *found))

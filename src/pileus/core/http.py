@@ -6,6 +6,7 @@ shape → policy → run → render.  A fault at any step is rendered in the ser
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -330,7 +331,8 @@ class Edge:
 
     def _view(self, request: Request, service: Service, operation: Operation, result: Any) -> Any:
         page = result if isinstance(result, Page) else None
-        found = fields.present(page.items if page else result, request.version, allowed=request.allows)
+        allowed = functools.cache(request.allows)  # a rule guards a field of every item of a list
+        found = fields.present(page.items if page else result, request.version, allowed=allowed)
         if service.field_selection and (wanted := request.query.all("fields")):
             found = _select(msgspec.to_builtins(found), set(wanted))
         if page is not None:
