@@ -299,7 +299,7 @@ def agent(arguments: argparse.Namespace) -> int:
     log.start("agent", config.log_level)
     config.agent.mkdir(mode=0o711, exist_ok=True)
     if not config.fake:
-        _join_host(config)
+        join_host(config.state)
     pool = ThreadPoolExecutor(8 if config.fake else 32, thread_name_prefix="driver")
     agents = _fake_agents(config, pool) if config.fake else [_host_agent(config, pool)]
     try:
@@ -314,11 +314,12 @@ def agent(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _join_host(config: Config) -> None:
+def join_host(state: Path) -> None:
+    """Put this process, which has one thread, where the host's mounts are."""
     if sys.platform == "linux":
-        from pileus.drivers.host.mount import join_host
+        from pileus.drivers.host import mount
 
-        join_host(config.state)
+        mount.join_host(state)
 
 
 async def _run_agents(agents: list[Agent]) -> None:
@@ -390,7 +391,7 @@ def teardown(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
     config = load(arguments.state)
     if config.fake or not config.agent.exists():
         return "none here"
-    _join_host(config)
+    join_host(config.state)
     hypervisor = driver("hypervisor", config.hypervisor)(state=config.agent / "guests")
     network = driver("network", config.network)(state=config.agent / "network")
     guests = hypervisor.guests()
@@ -411,7 +412,7 @@ def examine_host(config: Config) -> Iterator[Found]:
 
     if os.getuid() != 0:
         return
-    _join_host(config)
+    join_host(config.state)
     name, reason = probe_accelerator(2.0)
     if name == "kvm":
         yield "acceleration", "good", "kvm: a probe guest ran", ""
@@ -455,6 +456,7 @@ roles = Roles(
     control=control,
     agent=agent,
     metadata_server=metadata_server,
+    join_host=join_host,
     teardown=teardown,
     examine_host=examine_host,
 )

@@ -14,6 +14,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -43,6 +44,8 @@ class Roles:
     """The agent of this host, in this process."""
     metadata_server: Role
     """The agent's child that answers guests, in this process."""
+    join_host: Callable[[Path], None]
+    """Puts this process, which has one thread, where the host's mounts are; given the state directory."""
     teardown: Callable[[argparse.Namespace, Callable[[str], None]], str]
     """Ends all guests and takes all networks off this host; shows what it does, and says what it did."""
     examine_host: Callable[[Config], Iterable[Found]]

@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
             raise CommandFailure(
                 "a cloud with real servers needs root: try `sudo ./pileus up`, or `./pileus up --fake 1`"
             )
+        roles.join_host(config.state)
         prepare.prepare(config.state, progress)
     pid = _start(config, progress)
     if not arguments.no_demo:

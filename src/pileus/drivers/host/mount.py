@@ -16,21 +16,49 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def join_host(state: Path) -> bool:
-    """Join the mounts of process 1, when they hold the same root and the same `state` directory; whether it did.
+    """Join the mounts of whoever ran `ip netns exec`, when they hold the same root and `state`; whether it did.
 
-    Only for a process that has one thread.  Where process 1 lives on other file systems, as in a container that shares
-    its host's processes, nothing is changed.  The network namespace stays as it is.
+    That is the farthest ancestor in another network namespace and with other mounts, process 1 where it may be looked
+    at.  Only for a process that has one thread.  The network namespace stays as it is.
     """
-    theirs, ours = Path("/proc/1/ns/mnt"), Path("/proc/self/ns/mnt")
+    for pid in [1, *reversed(_ancestors())]:
+        if _is_host(pid, state) and _join(pid):
+            return True
+    return False
+
+
+def _ancestors() -> list[int]:
+    """The parent, its parent, and so on, as far as they may be seen."""
+    found: list[int] = []
+    pid = os.getppid()
+    while pid > 1:
+        found.append(pid)
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            break
+        pid = int(status.partition("\nPPid:")[2].split()[0])
+    return found
+
+
+def _is_host(pid: int, state: Path) -> bool:
+    """Whether a process has mounts and network of its own, but the same root and state directory."""
+    process, ours = Path(f"/proc/{pid}"), Path("/proc/self")
     try:
-        if theirs.readlink() == ours.readlink():
+        if any((process / f"ns/{kind}").readlink() == (ours / f"ns/{kind}").readlink() for kind in ("mnt", "net")):
             return False
-        root = Path("/proc/1/root")
-        for place in (Path("/"), state):
-            if not os.path.samestat(place.stat(), (root / place.relative_to("/")).stat()):
-                return False
+        places = (Path("/"), state)
+        return all(
+            os.path.samestat(place.stat(), (process / "root" / place.relative_to("/")).stat()) for place in places
+        )
+    except OSError:
+        return False
+
+
+def _join(pid: int) -> bool:
+    try:
         directory = Path.cwd()
-        descriptor = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
