@@ -101,10 +101,17 @@ class Child:
         return self.wait(5)
 
     def close(self) -> None:
-        """Let go of it, without touching it."""
+        """Let go of it, without touching it.
+
+        Only when no other thread may be waiting on it, since the descriptor's number is soon another file's.  Else
+        drop the object: the descriptor goes with the last reference.
+        """
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def _reap(self) -> None:
         try:

@@ -1,0 +1,1 @@
+"""Hypervisor drivers: they keep the contract in `pileus.contracts.hypervisor`."""

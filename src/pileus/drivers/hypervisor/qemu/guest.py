@@ -1,0 +1,226 @@
+"""One guest: its run directory, its process and its QMP connection."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pileus.contracts.hypervisor import GuestFailure, GuestObserved, GuestPlan, Observed
+from pileus.drivers.host.process import Child, Identity, spawn
+from pileus.drivers.hypervisor.qemu.directory import Applied, RunDirectory
+from pileus.drivers.hypervisor.qemu.monitor import Loop, Monitor, MonitorFailure
+
+_ANSWER = 5.0
+"""Seconds that QEMU has to greet and to answer; it does both in milliseconds."""
+_PRESS_AGAIN = 5.0
+"""Seconds between two presses of the power button: a guest that still boots does not see the first."""
+_TERM = 5.0
+"""Seconds that QEMU has to write its metadata back after SIGTERM."""
+
+_STATES: dict[str, Observed] = {
+    "running": "running",
+    "paused": "paused",
+    "prelaunch": "paused",
+    "suspended": "paused",
+    "shutdown": "shutdown",
+}
+"""QEMU's run states (qapi/run-state.json) as the contract names them; all others are failures."""
+
+
+class Guest:
+    """A guest of this host.  Its owner holds `lock` while it changes it."""
+
+    def __init__(self, guest_id: str, path: Path, loop: Loop, changed: Callable[[str], None]) -> None:
+        self.id = guest_id
+        self.directory = RunDirectory(path)
+        self.lock = threading.RLock()
+        self.hurry = threading.Event()
+        """Set while somebody waits for the lock who wants a graceful stop cut short."""
+        self._loop = loop
+        self._changed = changed
+        self._inner = threading.RLock()
+        """Guards which process and connection are the guest's; held for moments, so that observing never waits for
+        a change to finish.  The event loop's thread never takes it."""
+        self._pulse = threading.Event()
+        self._child: Child | None = None
+        self._monitor = Monitor(loop, self._heard)
+        self._ended = ""
+
+    def alive(self) -> bool:
+        """Whether its process runs, whoever started it; takes hold of one that was not known yet."""
+        with self._inner:
+            if self._child is None:
+                self._adopt()
+            elif not self._child.alive():
+                self._bury()
+            return self._child is not None
+
+    def observe(self) -> GuestObserved:
+        """What is seen of it now."""
+        applied = self.directory.read()
+        nonce = applied.reboot_nonce if applied is not None else 0
+        if not self.directory.exists():
+            return GuestObserved(id=self.id, state="absent")
+        state: Observed
+        if not self.alive():
+            return GuestObserved(id=self.id, state="stopped", reboot_nonce=nonce, detail=self._ended)
+        try:
+            status = self.status()
+            state, detail = _STATES.get(status, "failed"), ""
+            if state == "failed":
+                detail = f"QEMU stopped the guest: {status}"
+        except MonitorFailure as error:
+            if not self.alive():
+                return GuestObserved(id=self.id, state="stopped", reboot_nonce=nonce, detail=self._ended)
+            state, detail = "failed", str(error)
+        return GuestObserved(id=self.id, state=state, reboot_nonce=nonce, detail=detail, started_at=self._started())
+
+    def status(self) -> str:
+        """QEMU's run state. Raises MonitorFailure when it cannot be asked."""
+        self._reach()
+        return str(self._monitor.execute("query-status", timeout=_ANSWER)["status"])
+
+    def execute(self, command: str) -> None:
+        """Run a QMP command without arguments. Raises MonitorFailure."""
+        self._reach()
+        self._monitor.execute(command, timeout=_ANSWER)
+
+    def start(self, argv: Sequence[str], descriptors: Sequence[int], identity: Identity | None) -> int:
+        """Start the process, halted, and give its pid. Raises GuestFailure when it cannot be executed."""
+        errors = self.directory.open_errors()
+        try:
+            child = spawn(
+                argv, identity=identity, cwd=self.directory.path, pass_fds=descriptors, stdout=errors, stderr=errors
+            )
+        except OSError as error:
+            raise GuestFailure(f"{argv[0]} cannot be started: {error.strerror}") from error
+        finally:
+            os.close(errors)
+        self._hold(child)
+        return child.pid
+
+    def greet(self, timeout: float) -> None:
+        """Wait for a process that was just started. Raises GuestFailure; nothing of the process is left then."""
+        try:
+            with self._inner:
+                self._monitor.connect(self.directory.connect("qmp.sock"), timeout)
+        except (MonitorFailure, OSError) as error:
+            child = self._child
+            ended = child is None or child.wait(1)
+            self.end(0)
+            said = self.directory.complaint()
+            raise GuestFailure(f"QEMU did not start: {said or error}" if ended else f"QEMU hangs: {error}") from error
+
+    def power_off(self, grace: float) -> None:
+        """Press the power button until the guest is off, `grace` seconds at most, then end the process."""
+        deadline = time.monotonic() + grace
+        with contextlib.suppress(MonitorFailure):
+            if self.status() in ("paused", "suspended"):
+                self.execute("cont")
+            pressed = -math.inf
+            while (left := deadline - time.monotonic()) > 0 and not self.hurry.is_set():
+                self._pulse.clear()
+                if not self.alive() or self.status() != "running":
+                    break
+                if time.monotonic() - pressed >= _PRESS_AGAIN:
+                    self.execute("system_powerdown")
+                    pressed = time.monotonic()
+                self._pulse.wait(min(left, _PRESS_AGAIN))
+        self.end(_TERM)
+
+    def end(self, grace: float = _TERM) -> None:
+        """End the process: SIGTERM, and SIGKILL after `grace` seconds.
+
+        Raises GuestFailure when not even that ends it.
+        """
+        self.alive()
+        child = self._child
+        if child is not None and not child.end(grace):
+            raise GuestFailure(f"process {child.pid} does not die")
+        with self._inner:
+            self._bury()
+            self._ended = ""
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Hold the lock, and cut a graceful stop short that another thread holds it for."""
+        self.hurry.set()
+        self._pulse.set()
+        with self.lock:
+            try:
+                yield
+            finally:
+                self.hurry.clear()
+
+    def write(self, plan: GuestPlan, nonce: int) -> None:
+        """Record what is applied."""
+        self.directory.write(Applied(plan=plan, reboot_nonce=nonce))
+
+    def release(self) -> None:
+        """Let go of the process without touching it."""
+        with self._inner:
+            self._monitor.close()
+            if self._child is not None:
+                self._loop.unwatch(self._child.fd)
+                self._child = None
+
+    def _adopt(self) -> None:
+        """Take hold of the process that an earlier driver started, if it lives."""
+        pid = self.directory.holder()
+        child = Child.adopt(pid) if pid is not None else None
+        if child is None:
+            return
+        # Between asking for the pid and holding it the process may have ended and its number been given away.
+        if self.directory.holder() != pid:
+            return
+        self._hold(child)
+
+    def _hold(self, child: Child) -> None:
+        def died() -> None:
+            child.wait(0)
+            self._heard("EOF")
+
+        with self._inner:
+            self._child = child
+            self._ended = ""
+            self._loop.watch(child.fd, died)
+
+    def _bury(self) -> None:
+        """The process has ended: let go of what was its own."""
+        child = self._child
+        if child is None:
+            return
+        how = "" if child.status is None else f" with status {child.status}"
+        said = self.directory.complaint()
+        self._ended = f"QEMU ended{how}" + (f": {said}" if said else "")
+        self.release()
+
+    def _reach(self) -> None:
+        """Connect QMP when it is not. Raises MonitorFailure."""
+        with self._inner:
+            if self._monitor.connected:
+                return
+            # A connection that was lost ends some milliseconds before its process does.
+            if self._child is None or self._child.wait(0.2 if self._monitor.lost else 0):
+                raise MonitorFailure("the process has ended")
+            try:
+                self._monitor.connect(self.directory.connect("qmp.sock"), _ANSWER)
+            except OSError as error:
+                raise MonitorFailure(f"QMP cannot be reached: {error.strerror}") from error
+
+    def _heard(self, event: str) -> None:
+        self._pulse.set()
+        if event in ("SHUTDOWN", "STOP", "RESUME", "GUEST_PANICKED", "EOF"):
+            self._changed(self.id)
+
+    def _started(self) -> float | None:
+        """QEMU writes its pidfile once, when it starts."""
+        try:
+            return self.directory.pidfile.stat().st_mtime
+        except OSError:
+            return None
