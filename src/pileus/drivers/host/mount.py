@@ -21,10 +21,7 @@ def join_host(state: Path) -> bool:
     That is the farthest ancestor in another network namespace and with other mounts, process 1 where it may be looked
     at.  Only for a process that has one thread.  The network namespace stays as it is.
     """
-    for pid in [1, *reversed(_ancestors())]:
-        if _is_host(pid, state) and _join(pid):
-            return True
-    return False
+    return any(_is_host(pid, state) and _join(pid) for pid in [1, *reversed(_ancestors())])
 
 
 def _ancestors() -> list[int]:

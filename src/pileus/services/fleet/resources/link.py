@@ -98,8 +98,12 @@ async def watch(ctx: Request) -> Watch:
     fleet, clock = ctx.of(Fleet), ctx.seams.clock
     deadline = clock.monotonic() + WAIT
     fleet.expect(topic)
+
+    async def news(after: int) -> Watch:
+        return await ctx.read(lambda bound: _news(bound.tx, host_id, topic, after))
+
     while True:
-        found = await ctx.read(lambda bound: _news(bound.tx, host_id, topic, cursor))
+        found = await news(cursor)
         left = deadline - clock.monotonic()
         if found.assignments or found.calls or found.full or left <= 0:
             return found

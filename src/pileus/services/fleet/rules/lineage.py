@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
+_OLDER = "this store was restored from an older copy"
+
+
 class Incarnation(NamedTuple):
     """One run of the control plane on a store: it began when the change log stood at `start`."""
 
@@ -24,9 +27,9 @@ def refusal(
 ) -> str | None:
     """Why a host must not obey this store, or None when it may.
 
-    `incarnations` are the store's, oldest first; `head` is where its change log stands.  The host last obeyed the store
-    `known`, and heard from its run `heard` up to `revision`.  A copy that was taken before that does not know the run, or
-    its next run began before that revision.
+    `incarnations` are the store's, oldest first; `head` is where its change log stands.  The host last obeyed the
+    store `known`, and heard from its run `heard` up to `revision`.  A copy that was taken before that does not know
+    the run, or its next run began before that revision.
     """
     if known is None:
         return None
@@ -38,5 +41,5 @@ def refusal(
             end = later[0].start if later else head
             if end >= revision:
                 return None
-            return f"this store was restored from an older copy: it ends at {end}, and this host has heard up to {revision}"
-    return "this store was restored from an older copy: it does not know the run that this host last heard"
+            return f"{_OLDER}: it ends at {end}, and this host has heard up to {revision}"
+    return f"{_OLDER}: it does not know the run that this host last heard"
