@@ -264,14 +264,14 @@ class Bench:
         self.add("GET /servers/detail, 100", lambda _: call("GET", "/compute/v2.1/servers/detail"), 690, 15, 2)
         self.clear()
         print(
-            f"idle: {len(self.cloud.processes())} processes, {idle:.0f} MiB PSS (upstream 35 and 2,556; at most 150 MiB)"
+            f"idle: {len(self.cloud.processes())} processes, {idle:.0f} MiB PSS (upstream 35 and 2,556; at most 150)"
         )
         return {"servers_per_second": rate, "server_cpu_ms": cpu, "idle_pss_mib": idle}
 
 
 def row(figure: Figure) -> str:
     """A figure as a line of the table."""
-    upstream = f"{figure.upstream:9.1f} {figure.upstream / figure.p50:6.0f}×" if figure.upstream else f"{'':9} {'':7}"
+    upstream = f"{figure.upstream:9.1f} {figure.upstream / figure.p50:6.0f}x" if figure.upstream else f"{'':9} {'':7}"
     most = f"{figure.most:8.1f}{' ' if figure.p50 <= figure.most else ' !'}" if figure.most else ""
     return f"{figure.name:42} {figure.p50:8.2f} {figure.p95:8.2f} {figure.cpu:8.2f} {upstream} {most}"
 
