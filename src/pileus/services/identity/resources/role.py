@@ -126,7 +126,6 @@ resource = Resource(
         Rule("identity:create_implied_role", ADMIN, "Let a role imply another"),
         Rule("identity:delete_implied_role", ADMIN, "Let a role no longer imply another"),
         Rule("identity:list_role_inference_rules", _SEES, "List which roles imply which"),
-        Rule("identity:check_implied_role", _SEES, "Check whether a role implies another"),
     ],
 )
 

@@ -15,7 +15,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -55,12 +55,13 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    # Ids are bytes when they are 32 hexadecimal digits, else text; msgspec has no type for either.
     form: Literal[1]
-    user_id: bytes | str
+    user_id: Any
     user_generation: int
     methods: int
     kind: int
-    scope_id: bytes | str | None
+    scope_id: Any
     scope_generation: int
     issued_at: int
     expires_at: int
@@ -75,8 +76,8 @@ def _short(text: str) -> bytes | str:
     return bytes.fromhex(text) if _HEX_ID.fullmatch(text) else text
 
 
-def _long(packed: bytes | str) -> str:
-    return packed.hex() if isinstance(packed, bytes) else packed
+def _long(packed: Any) -> str:
+    return packed.hex() if isinstance(packed, bytes) else str(packed)
 
 
 def audit_id(random: bytes) -> str:

@@ -1,0 +1,1 @@
+"""Tokens (https://docs.openstack.org/api-ref/identity/v3/#authentication-and-token-management)."""

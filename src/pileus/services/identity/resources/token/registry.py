@@ -1,0 +1,219 @@
+"""What makes tokens and finds them good or not.
+
+A token that was found good is kept, with what it means, for as long as the revision of identities stays the same: to
+ask for it again costs one read of one row.  Nothing is kept of bad ones.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from pileus.core.context import Auth
+from pileus.core.errors import Unauthorized
+from pileus.core.store import Tx
+from pileus.services.identity.resources import catalog as catalogs
+from pileus.services.identity.resources import revision
+from pileus.services.identity.resources import user as users
+from pileus.services.identity.resources.assignment import table as assignments
+from pileus.services.identity.resources.key import Keys
+from pileus.services.identity.resources.project import table as projects
+from pileus.services.identity.resources.token.fields import Token, render
+from pileus.services.identity.resources.token.table import revoked
+from pileus.services.identity.rules.token import BadToken, Kind, Payload, audit_id
+
+_domain = projects.table.alias("domain")
+_USER = (
+    sa.select(
+        users.table.c.id,
+        users.table.c.name,
+        users.table.c.domain_id,
+        users.table.c.generation,
+        users.table.c.enabled,
+        _domain.c.name.label("domain_name"),
+        _domain.c.enabled.label("domain_enabled"),
+    )
+    .join(_domain, _domain.c.id == users.table.c.domain_id)
+    .where(users.table.c.id == sa.bindparam("key"))
+)
+_SCOPE = (
+    sa.select(
+        projects.table.c.id,
+        projects.table.c.name,
+        projects.table.c.domain_id,
+        projects.table.c.is_domain,
+        projects.table.c.generation,
+        projects.table.c.enabled,
+        _domain.c.name.label("domain_name"),
+        sa.func.coalesce(_domain.c.enabled, sa.true()).label("domain_enabled"),
+    )
+    .join(_domain, _domain.c.id == projects.table.c.domain_id, isouter=True)
+    .where(projects.table.c.id == sa.bindparam("key"))
+)
+
+
+class _Kept:
+    """A good token, what it means at a revision, and its documents as they were asked for."""
+
+    __slots__ = ("auth", "documents", "revision", "token")
+
+    def __init__(self, token: Token, number: int) -> None:
+        self.token = token
+        self.auth = _caller(token)
+        self.revision = number
+        self.documents: dict[bool, bytes] = {}
+
+
+class Tokens:
+    """Makes and validates the tokens of one cloud. Safe from several threads.
+
+    `lifetime` is that of a token by password; `size` is how many good tokens are kept in memory.
+    """
+
+    def __init__(self, keys: Keys, *, lifetime: timedelta = timedelta(hours=1), size: int = 10_000) -> None:
+        self.keys = keys
+        self.lifetime = lifetime
+        self._size = size
+        self._kept: dict[str, _Kept] = {}
+        self._catalog: tuple[int, tuple[catalogs.Entry, ...]] = (-1, ())
+        self._lock = threading.Lock()
+
+    def authenticate(self, tx: Tx, text: str, headers: Mapping[bytes, bytes]) -> Auth:
+        """The caller of a request, for the edge. Raises Unauthorized."""
+        return self._find(tx, text).auth
+
+    def validate(self, tx: Tx, text: str) -> Token:
+        """A token that is good at this moment. Raises Unauthorized."""
+        return self._find(tx, text).token
+
+    def document(self, tx: Tx, text: str, *, catalog: bool) -> bytes:
+        """The JSON document of a good token. Raises Unauthorized."""
+        kept = self._find(tx, text)
+        found = kept.documents.get(catalog)
+        if found is None:
+            payload = kept.token.payload
+            project_id = payload.scope_id if payload.kind == "project" else None
+            entries = catalogs.render(self.entries(tx, kept.revision), payload.user_id, project_id) if catalog else None
+            found = kept.documents[catalog] = msgspec.json.encode(render(kept.token, entries))
+        return found
+
+    def entries(self, tx: Tx, number: int | None = None) -> tuple[catalogs.Entry, ...]:
+        """The catalog at the current revision."""
+        number = revision.current(tx) if number is None else number
+        held, entries = self._catalog
+        if held != number:
+            entries = catalogs.read(tx)
+            self._catalog = (number, entries)
+        return entries
+
+    def issue(
+        self,
+        tx: Tx,
+        user_id: str,
+        methods: tuple[str, ...],
+        kind: Kind,
+        scope_id: str | None,
+        *,
+        generation: int,
+        parent: Payload | None = None,
+    ) -> str:
+        """A new token. One made from another (`parent`) lives no longer than that.
+
+        `generation` is the user's as it was when the user proved who it is; when it has grown since, there is no
+        token. Raises Unauthorized.
+        """
+        number = revision.current(tx)
+        user = _good(tx.execute(_USER, {"key": user_id}).first())
+        if user.generation != generation:
+            raise Unauthorized
+        scope = None if scope_id is None else _good(tx.execute(_SCOPE, {"key": scope_id}).first())
+        expires_at: datetime = tx.now + self.lifetime
+        payload = Payload(
+            user_id=user_id,
+            user_generation=user.generation,
+            methods=methods,
+            kind=kind,
+            scope_id=scope_id,
+            scope_generation=0 if scope is None else scope.generation,
+            issued_at=tx.now,
+            expires_at=expires_at if parent is None else min(expires_at, parent.expires_at),
+            audit_id=audit_id(tx.seams.random.getrandbits(128).to_bytes(16, "big")),
+            parent_audit_id=None if parent is None else parent.parent_audit_id or parent.audit_id,
+        )
+        token = _assemble(tx, payload, user, scope)
+        text = self.keys.ring.seal(payload)
+        self._keep(text, _Kept(token, number))
+        return text
+
+    def _find(self, tx: Tx, text: str) -> _Kept:
+        number = revision.current(tx)
+        kept = self._kept.get(text)
+        if kept is None or kept.revision != number:
+            kept = _Kept(self._look(tx, text), number)
+            self._keep(text, kept)
+        if kept.token.payload.expires_at <= tx.now:
+            raise Unauthorized
+        return kept
+
+    def _look(self, tx: Tx, text: str) -> Token:
+        try:
+            payload = self.keys.ring.open(text)
+        except BadToken:
+            raise Unauthorized from None
+        if payload.expires_at <= tx.now or revoked(tx, payload.audit_id, payload.parent_audit_id):
+            raise Unauthorized
+        user = _good(tx.execute(_USER, {"key": payload.user_id}).first())
+        scope = None if payload.scope_id is None else _good(tx.execute(_SCOPE, {"key": payload.scope_id}).first())
+        if user.generation != payload.user_generation:
+            raise Unauthorized
+        if scope is not None and scope.generation != payload.scope_generation:
+            raise Unauthorized
+        return _assemble(tx, payload, user, scope)
+
+    def _keep(self, text: str, kept: _Kept) -> None:
+        with self._lock:
+            self._kept.pop(text, None)
+            self._kept[text] = kept
+            while len(self._kept) > self._size:
+                del self._kept[next(iter(self._kept))]
+
+
+def _good(row: sa.Row[Any] | None) -> sa.Row[Any]:
+    """A user or scope that is there and enabled, together with its domain. Raises Unauthorized."""
+    if row is None or not row.enabled or not row.domain_enabled:
+        raise Unauthorized
+    return row
+
+
+def _assemble(tx: Tx, payload: Payload, user: sa.Row[Any], scope: sa.Row[Any] | None) -> Token:
+    """What a token means now. Raises Unauthorized when its user holds no role in its scope any more."""
+    if scope is not None and scope.is_domain != (payload.kind == "domain"):
+        raise Unauthorized
+    held = assignments.roles_of(tx, payload.user_id, payload.kind, payload.scope_id)
+    if payload.kind != "unscoped" and not held:
+        raise Unauthorized
+    return Token(payload=payload, user=user, scope=scope, roles=tuple((row.id, row.name) for row in held))
+
+
+def _caller(token: Token) -> Auth:
+    payload, user, scope = token.payload, token.user, token.scope
+    on_project = payload.kind == "project" and scope is not None
+    return Auth(
+        user_id=user.id,
+        user_name=user.name,
+        user_domain_id=user.domain_id,
+        project_id=payload.scope_id if on_project else None,
+        project_name=scope.name if on_project and scope is not None else None,
+        project_domain_id=scope.domain_id if on_project and scope is not None else None,
+        domain_id=payload.scope_id if payload.kind == "domain" else None,
+        system_scope="all" if payload.kind == "system" else None,
+        roles=frozenset(name.lower() for _, name in token.roles),
+        audit_id=payload.audit_id,
+        expires_at=payload.expires_at,
+        token=token,
+    )
