@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pileus.cli.image.build import build_tiny
 from pileus.cli.image.child import BuildFailure
+from pileus.cli.image.package import forget
+from pileus.cli.main import CommandFailure
+from pileus.cli.place import default_state
+
+if TYPE_CHECKING:
+    from pileus.cli.main import Roles, Subparsers
 
 
 def default_cache() -> Path:
-    """Where packages are kept between builds: of the system for root, of the user for others (XDG base directories)."""
-    if os.geteuid() == 0:
-        return Path("/var/cache/pileus/image")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pileus" / "image"
+    """Where packages are kept between builds: with the cloud, where `pileus prepare` keeps them too."""
+    return default_state() / "cache"
 
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `image` to the commands of a parser; it sets `run` to the function that carries it out."""
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
     image = subparsers.add_parser("image", help="build guest images")
     verbs = image.add_subparsers(dest="image_verb", required=True, metavar="VERB")
-    build = verbs.add_parser("build", help="build an image of the distribution's packages, without root or loop mounts")
+    build = verbs.add_parser(
+        "build",
+        help="build an image of the distribution's packages",
+        description="Builds a bootable qcow2 disk of the distribution's packages, without root or loop mounts.",
+    )
     build.add_argument("name", choices=["tiny"], help="which image")
-    build.add_argument("-o", "--output", type=Path, default=Path("tiny.qcow2"), help="file to write (%(default)s)")
-    build.add_argument("--cache", type=Path, default=None, help=f"directory for packages ({default_cache()})")
+    build.add_argument(
+        "-o", "--output", type=Path, default=Path("tiny.qcow2"), metavar="FILE", help="what to write (%(default)s)"
+    )
+    build.add_argument(
+        "--cache", type=Path, default=default_cache(), metavar="DIR", help="where packages are kept (%(default)s)"
+    )
+    build.add_argument("--refresh", action="store_true", help="fetch the packages anew, as their newest versions")
     build.set_defaults(run=command)
 
 
-def command(arguments: argparse.Namespace) -> int:
-    """Carry out `pileus image build`; returns the exit status."""
+def command(arguments: argparse.Namespace, roles: Roles | None = None) -> int:
+    """Run `pileus image build`; exit status.
+
+    Raises CommandFailure when the image could not be built; what was at the output before is still there then.
+    """
     try:
-        build_tiny(arguments.output, cache=arguments.cache or default_cache(), progress=_print)
+        if arguments.refresh:
+            forget(arguments.cache)
+        build_tiny(arguments.output, cache=arguments.cache, progress=_print)
     except (BuildFailure, OSError) as failure:
-        print(f"pileus image build: {failure}", file=sys.stderr)
-        return 1
+        raise CommandFailure(f"the image {arguments.name} could not be built: {failure}") from failure
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,22 @@ def cached(cache: Path, wanted: Iterable[str]) -> list[Package] | None:
     return packages if intact else None
 
 
+def _row(package: Package) -> dict[str, str]:
+    file = package.file
+    return {"name": package.name, "version": package.version, "file": file.name, "sha256": _digest(file)}
+
+
+def forget(cache: Path) -> None:
+    """Delete what earlier builds fetched into `cache`, and nothing else that is there."""
+    try:
+        rows = json.loads((cache / LEDGER).read_text())["packages"]
+        names = [Path(row["file"]).name for row in rows]
+    except (OSError, ValueError, KeyError, TypeError):
+        names = []
+    for name in [LEDGER, *names]:
+        (cache / name).unlink(missing_ok=True)
+
+
 def _download(directory: Path, names: list[str]) -> None:
     try:
         run("apt-get", "--quiet", "download", *names, cwd=directory)
@@ -127,28 +143,14 @@ def fetch(cache: Path, wanted: Iterable[str], kernels: Iterable[str], progress: 
         kernel = first_known(kernels)
     names = resolve([*wanted, kernel])
     progress(f"fetching {len(names)} packages")
-    incoming = cache / f"incoming.{os.getpid()}"
-    incoming.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(prefix="incoming.", dir=cache) as directory:
+        incoming = Path(directory)
         _download(incoming, names)
-        rows = []
-        packages = []
-        for file in sorted(incoming.glob("*.deb")):
-            package = _describe(Path(shutil.move(file, cache / file.name)))
-            packages.append(package)
-            rows.append(
-                {
-                    "name": package.name,
-                    "version": package.version,
-                    "file": package.file.name,
-                    "sha256": _digest(package.file),
-                }
-            )
+        forget(cache)
+        packages = [_describe(file.replace(cache / file.name)) for file in sorted(incoming.glob("*.deb"))]
         draft = incoming / LEDGER
-        draft.write_text(json.dumps({"wanted": wish, "packages": rows}, indent=1) + "\n")
+        draft.write_text(json.dumps({"wanted": wish, "packages": [_row(package) for package in packages]}, indent=1))
         draft.replace(cache / LEDGER)
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
     return packages
 
 
