@@ -1,0 +1,272 @@
+"""A hypervisor without guests: it goes through all states, takes its time and fails when told to.
+
+Nothing here starts a thread or a process, so thousands of guests on many simulated hosts live in one process.  What
+happens is a function of the seed: each decision is drawn from the seed, the host, the guest and the number of the
+attempt, whichever thread comes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from pileus.contracts.hypervisor import (
+    GuestFailure,
+    GuestObserved,
+    GuestPlan,
+    GuestSpec,
+    HypervisorFacts,
+    Observed,
+)
+
+_LOG_LIMIT = 100 * 1024
+"""Bytes of a console log that the contract gives at most."""
+_LINES = 200
+"""Lines of a console log that are kept."""
+
+
+FACTS = HypervisorFacts(
+    type="QEMU",
+    version=7_002_000,
+    accelerator="fake",
+    vcpus=64,
+    memory_mib=262_144,
+    disk_gib=4096,
+    cpu_model="simulated",
+)
+"""A host of some size."""
+
+
+class FakeGuest(msgspec.Struct, kw_only=True):
+    """What the driver knows of one guest; a line of the state file."""
+
+    id: str
+    state: Observed = "stopped"
+    reboot_nonce: int = 0
+    started_at: float | None = None
+    boots: int = 0
+    """How often it was started."""
+    attempts: int = 0
+    """How many transitions were tried."""
+    detail: str = ""
+    log: list[str] = []
+
+
+class FakeHypervisor:
+    """Simulated guests on one simulated host.
+
+    Each start and stop takes `delay` seconds of `sleep`; a share `failures` (0 to 1) of them fails, as `seed` has it.
+    `clock` gives seconds since the epoch.  With `state`, a file, guests outlive the driver: the next one adopts them.
+    `facts` are what the host says of itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "fake",
+        state: Path | None = None,
+        delay: float = 0.0,
+        failures: float = 0.0,
+        seed: int = 0,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+        facts: HypervisorFacts = FACTS,
+    ) -> None:
+        self._host = host
+        self._delay = delay
+        self._failures = failures
+        self._seed = seed
+        self._sleep = sleep
+        self._clock = clock
+        self._facts = facts
+        self._lock = threading.Lock()
+        self._busy: dict[str, threading.Lock] = {}
+        self._guests: dict[str, FakeGuest] = {}
+        self._watchers: list[Callable[[str], None]] = []
+        self._journal: IO[bytes] | None = None
+        self._written: dict[str, bytes] = {}
+        if state is not None:
+            self._guests = _replay(state)
+            self._journal = state.open("ab", buffering=0)
+
+    def facts(self) -> HypervisorFacts:
+        """What the constructor was told."""
+        return self._facts
+
+    def ensure(self, plan: GuestPlan) -> GuestObserved:
+        """Make the guest what the plan says. A transition that fails leaves the guest stopped."""
+        spec = plan.spec
+        with self._alone(spec.id):
+            guest = self._guests.get(spec.id) or FakeGuest(id=spec.id, reboot_nonce=spec.reboot_nonce)
+            self._keep(guest)
+            pending = spec.reboot_nonce > guest.reboot_nonce
+            if spec.power == "stopped":
+                self._stop(guest)
+            elif guest.state == "stopped" or pending:
+                self._stop(guest)
+                guest.reboot_nonce = max(guest.reboot_nonce, spec.reboot_nonce)
+                self._keep(guest)
+                self._start(guest, spec)
+            elif guest.state not in (spec.power, "shutdown"):
+                guest.state = spec.power
+                self._keep(guest)
+                self._tell(guest.id)
+            guest.reboot_nonce = max(guest.reboot_nonce, spec.reboot_nonce)
+            self._keep(guest)
+            return _observed(guest)
+
+    def observe(self, guest_id: str) -> GuestObserved:
+        """What is known of the guest."""
+        guest = self._guests.get(guest_id)
+        return GuestObserved(id=guest_id, state="absent") if guest is None else _observed(guest)
+
+    def guests(self) -> list[str]:
+        """Ids of all guests."""
+        with self._lock:
+            return sorted(self._guests)
+
+    def remove(self, guest_id: str) -> None:
+        """Forget the guest. Absent is fine."""
+        with self._alone(guest_id), self._lock:
+            if self._guests.pop(guest_id, None) is not None:
+                self._write(FakeGuest(id=guest_id, state="absent"))
+                self._written.pop(guest_id, None)
+            self._busy.pop(guest_id, None)
+
+    def console_log(self, guest_id: str, lines: int | None) -> str:
+        """One line for each thing that the guest went through."""
+        guest = self._guests.get(guest_id)
+        if guest is None:
+            return ""
+        log = guest.log if lines is None else guest.log[max(0, len(guest.log) - lines) :]
+        return "".join(f"{line}\n" for line in log)[-_LOG_LIMIT:]
+
+    def watch(self, changed: Callable[[str], None]) -> None:
+        """Call `changed` from the thread in which a guest changes."""
+        self._watchers.append(changed)
+
+    def close(self) -> None:
+        """Let go of the state file; the guests in it are the next driver's."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def power_off(self, guest_id: str) -> None:
+        """The guest turns itself off, as people inside real guests do."""
+        self._happen(guest_id, "shutdown", "reboot: Power down")
+
+    def crash(self, guest_id: str) -> None:
+        """The guest's process dies."""
+        self._happen(guest_id, "stopped", "")
+
+    def boots(self, guest_id: str) -> int:
+        """How often the guest was started; 0 for one that is absent."""
+        guest = self._guests.get(guest_id)
+        return 0 if guest is None else guest.boots
+
+    def _happen(self, guest_id: str, state: Observed, line: str) -> None:
+        with self._alone(guest_id):
+            guest = self._guests.get(guest_id)
+            if guest is None or guest.state not in ("running", "paused"):
+                return
+            guest.state = state
+            if state == "stopped":
+                guest.started_at = None
+                guest.detail = "the simulated process died"
+            if line:
+                _log(guest, line)
+            self._keep(guest)
+        self._tell(guest_id)
+
+    def _start(self, guest: FakeGuest, spec: GuestSpec) -> None:
+        self._transition(guest, "start")
+        guest.boots += 1
+        guest.state = "paused" if spec.power == "paused" else "running"
+        guest.started_at = self._clock()
+        guest.detail = ""
+        _log(guest, f"boot {guest.boots} of {spec.name}: {spec.vcpus} vcpus, {spec.memory_mib} MiB")
+        self._keep(guest)
+        self._tell(guest.id)
+
+    def _stop(self, guest: FakeGuest) -> None:
+        if guest.state == "stopped":
+            return
+        self._transition(guest, "stop")
+        guest.state, guest.started_at, guest.detail = "stopped", None, ""
+        self._keep(guest)
+        self._tell(guest.id)
+
+    def _transition(self, guest: FakeGuest, verb: str) -> None:
+        guest.attempts += 1
+        if self._delay:
+            self._sleep(self._delay)
+        if _dice(f"{self._seed}/{self._host}/{guest.id}/{guest.attempts}") < self._failures:
+            guest.state, guest.started_at = "stopped", None
+            self._keep(guest)
+            raise GuestFailure(f"simulated failure of {verb} number {guest.attempts}")
+
+    @contextmanager
+    def _alone(self, guest_id: str) -> Iterator[None]:
+        with self._lock:
+            lock = self._busy.setdefault(guest_id, threading.Lock())
+        with lock:
+            yield
+
+    def _keep(self, guest: FakeGuest) -> None:
+        with self._lock:
+            self._guests[guest.id] = guest
+            self._write(guest)
+
+    def _write(self, guest: FakeGuest) -> None:
+        line = msgspec.json.encode(guest) + b"\n"
+        if self._journal is not None and self._written.get(guest.id) != line:
+            self._journal.write(line)
+            self._written[guest.id] = line
+
+    def _tell(self, guest_id: str) -> None:
+        for changed in self._watchers:
+            changed(guest_id)
+
+
+def _dice(name: str) -> float:
+    """A number from 0 to below 1 that depends on nothing but the name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / (1 << 48)
+
+
+def _observed(guest: FakeGuest) -> GuestObserved:
+    return GuestObserved(
+        id=guest.id,
+        state=guest.state,
+        reboot_nonce=guest.reboot_nonce,
+        detail=guest.detail,
+        started_at=guest.started_at,
+    )
+
+
+def _log(guest: FakeGuest, line: str) -> None:
+    guest.log = [*guest.log, line][-_LINES:]
+
+
+def _replay(state: Path) -> dict[str, FakeGuest]:
+    """The guests in a state file, whose last line for each guest holds; the file is then written afresh."""
+    guests: dict[str, FakeGuest] = {}
+    if state.exists():
+        for line in state.read_bytes().splitlines():
+            try:
+                guest = msgspec.json.decode(line, type=FakeGuest)
+            except (msgspec.DecodeError, msgspec.ValidationError):
+                # The last line of a driver that was killed while it wrote.
+                continue
+            guests[guest.id] = guest
+    guests = {guest.id: guest for guest in guests.values() if guest.state != "absent"}
+    new = state.with_suffix(".new")
+    new.write_bytes(b"".join(msgspec.json.encode(guest) + b"\n" for guest in guests.values()))
+    new.replace(state)
+    return guests

@@ -1,0 +1,1 @@
+"""Storage drivers: they keep the contract in `pileus.contracts.storage`."""
