@@ -7,6 +7,7 @@ unknown.  A store that is another, or an older copy, is refused: everything keep
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,11 @@ from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.agent.metadata import Metadata
 from pileus.agent.world import Key, World
 from pileus.contracts.hypervisor import GuestFailure, GuestObserved, GuestPlan, GuestSpec, Hypervisor
-from pileus.contracts.link import Answer, Call, Heartbeat, Hello, Kind, Observation, Report, Unknown, Watch, Welcome
+from pileus.contracts.link import Answer, Call, Heartbeat, Hello, Observation, Report, Unknown, Watch, Welcome
 from pileus.contracts.network import Network, NetworkFailure, RouterSpec
 from pileus.contracts.storage import Storage, StorageFailure
 from pileus.core.reconcile import DONE, Again, Failed, Outcome, Queue
+from pileus.core.seams import reach
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -90,8 +92,7 @@ class Agent:
                 tasks.create_task(self._work())
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        assert self._loop is not None
-        return await self._loop.run_in_executor(self._pool, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     # -- the link ------------------------------------------------------------------------------------------------
 
@@ -110,7 +111,6 @@ class Agent:
         )
         self.link.host_id = ""
         welcome = await self.link.post("/hello", message, Welcome)
-        assert welcome is not None
         self.link.host_id = welcome.host_id
         self._remember(Identity(welcome.store_id, welcome.incarnation, 0), at_once=True)
 
@@ -157,7 +157,7 @@ class Agent:
         except (GuestFailure, OSError) as error:
             answer = Answer(id=call.id, output=None, error=str(error))
         try:
-            await self.link.post("/answer", answer)
+            await self.link.send("/answer", answer)
         except (LinkDown, LinkRefused) as error:
             log.warning("an answer was lost: %s", error)
 
@@ -169,7 +169,7 @@ class Agent:
             if not batch:
                 continue
             try:
-                await self.link.post("/report", Report(observations=list(batch.values())))
+                await self.link.send("/report", Report(observations=list(batch.values())))
             except (LinkDown, LinkRefused) as error:
                 log.info("a report waits: %s", error)
                 self._news = batch | self._news
@@ -185,7 +185,7 @@ class Agent:
             try:
                 if self.link.host_id:
                     message = await self._blocking(self._heartbeat)
-                    await self.link.post("/heartbeat", message)
+                    await self.link.send("/heartbeat", message)
                     self._write_identity()
             except (LinkDown, LinkRefused, OSError) as error:
                 log.info("a heartbeat was lost: %s", error)
@@ -282,13 +282,15 @@ class Agent:
                 self.host.metadata.close_network(key.id)
             self._ensured.discard(key.id)
             await self._blocking(lambda: self.host.network.remove_network(key.id))
+            reach("agent.network.removed")
             for port, seen in ports.items():
                 self._settle(port, seen, gone=True)
             self._settle(key, generation, gone=True)
             return DONE
         await self._blocking(lambda: self.host.network.ensure_network(state))
+        reach("agent.network.ensured")
         if self.host.metadata is not None:
-            await self._blocking(lambda: self.host.metadata.open_network(state, self.host.network))  # type: ignore[union-attr] # checked above
+            await self._blocking(functools.partial(self.host.metadata.open_network, state, self.host.network))
         self._settle(key, generation, gone=False)
         held = {port.id for port in state.ports}
         for port, seen in ports.items():
@@ -336,6 +338,7 @@ class Agent:
         for disk in spec.disks:
             if disk.image_id is not None:
                 await self.host.images.fetch(disk, self.link)
+        reach("agent.image.fetched")
         if self.host.metadata is not None:
             self.host.metadata.set_guest(spec)
         observed = await self._blocking(lambda: self._ensure_guest(spec))
@@ -350,11 +353,16 @@ class Agent:
         if spec.config_drive:
             drive = self.host.storage.ensure_config_drive(spec.id, dict(spec.documents))
         nics = {nic.port_id: self.host.network.plug(nic.port_id) for nic in spec.nics}
-        return self.host.hypervisor.ensure(GuestPlan(spec=spec, disks=disks, nics=nics, config_drive=drive))
+        reach("agent.disk.made")
+        seen = self.host.hypervisor.ensure(GuestPlan(spec=spec, disks=disks, nics=nics, config_drive=drive))
+        reach("agent.guest.ensured")
+        return seen
 
     def _remove_guest(self, guest_id: str) -> None:
         self.host.hypervisor.remove(guest_id)
+        reach("agent.guest.removed")
         self.host.storage.remove_guest(guest_id)
+        reach("agent.disk.removed")
 
     def _observe_guest(self, generation: int, seen: GuestObserved) -> None:
         self._observe(

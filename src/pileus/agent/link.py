@@ -89,10 +89,13 @@ class Link:
         """GET an answer of a type. Raises LinkDown or LinkRefused."""
         return msgspec.json.decode(await self._call("GET", path, b""), type=kind)
 
-    async def post(self, path: str, body: msgspec.Struct, kind: type[T] | None = None) -> T | None:
-        """POST a struct; the answer of a type, or None. Raises LinkDown or LinkRefused."""
-        found = await self._call("POST", path, msgspec.json.encode(body))
-        return None if kind is None else msgspec.json.decode(found, type=kind)
+    async def post(self, path: str, body: msgspec.Struct, kind: type[T]) -> T:
+        """POST a struct; the answer of a type. Raises LinkDown or LinkRefused."""
+        return msgspec.json.decode(await self._call("POST", path, msgspec.json.encode(body)), type=kind)
+
+    async def send(self, path: str, body: msgspec.Struct) -> None:
+        """POST a struct that has no answer. Raises LinkDown or LinkRefused."""
+        await self._call("POST", path, msgspec.json.encode(body))
 
     async def download(self, path: str, sink: Callable[[bytes], object]) -> None:
         """GET data of any size, part by part. Raises LinkDown or LinkRefused."""

@@ -20,6 +20,7 @@ import typing
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from pileus.core.context import Request
 from pileus.core.errors import Envelope
@@ -165,7 +166,7 @@ class Resource:
         """A named act behind `POST …/action`; answers 202 unless told otherwise. See `operation`."""
         return self.operation("POST", path, action=name, **{"status": 202, **more})
 
-    def operation(
+    def operation(  # noqa: PLR0913 - a declaration, all by keyword
         self,
         method: str,
         path: str,
@@ -234,8 +235,6 @@ Paging = Callable[[Request, str, Page], dict[str, Any]]
 
 def _next_url(request: Request, page: Page) -> str:
     pairs = [(name, value) for name, value in request.query.pairs() if name != "marker"]
-    from urllib.parse import urlencode
-
     return "?" + urlencode([*pairs, ("marker", page.next_marker or "")])
 
 

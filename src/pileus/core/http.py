@@ -33,6 +33,7 @@ from pileus.core.errors import (
     render,
 )
 from pileus.core.policy import Policy
+from pileus.core.seams import reach
 from pileus.core.store import Store, Tx
 from pileus.core.versions import Version
 
@@ -165,9 +166,7 @@ class Edge:
         path: str = scope["path"]
         if "\x00" in path or "\x00" in scope["query_string"].decode("latin-1"):
             raise BadRequest("A path or query holds a NUL character.")
-        node, values, inner = self._route(exchange, path)
-        service = exchange.service
-        assert service is not None
+        service, node, values, inner = self._route(exchange, path)
         if service.ledger is not None:
             exchange.version = service.ledger.negotiate(exchange.headers)
             exchange.extra += service.ledger.response_headers(exchange.version)
@@ -195,7 +194,7 @@ class Edge:
             arguments["stream"] = _chunks(exchange.receive)
         await self._run(exchange, service, operation, request, arguments)
 
-    def _route(self, exchange: _Exchange, path: str) -> tuple[_Node, list[str], str]:
+    def _route(self, exchange: _Exchange, path: str) -> tuple[Service, _Node, list[str], str]:
         for mount, service, tree in self.routes:
             if mount and path != mount and not path.startswith(mount + "/"):
                 continue
@@ -206,7 +205,7 @@ class Edge:
             if found is None and service.project_segment and len(segments) > 1 and _PROJECT.fullmatch(segments[1]):
                 found = tree.find([segments[0], *segments[2:]])
             if found is not None:
-                return (*found, inner)
+                return (service, *found, inner)
             if mount:
                 break
         raise NotFound("The resource could not be found.")
@@ -314,6 +313,8 @@ class Edge:
             result = await self.store.write(lambda tx: handler(request.bind(tx), **arguments))
         else:
             result = await self.store.read(lambda tx: handler(request.bind(tx), **arguments))
+        if operation.writes:
+            reach(f"edge.{operation.name}")
         exchange.status = operation.status(request.version)
         if isinstance(result, Reply):
             exchange.status = result.status or exchange.status

@@ -15,6 +15,7 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from pileus.core import changes
+from pileus.core.seams import reach
 from pileus.core.store import Change, Store, Tx
 
 log = logging.getLogger(__name__)
@@ -206,11 +207,13 @@ class Loops:
         queue = self.queues[controller.name]
         while True:
             keys = await queue.take(controller.batch)
+            reach(f"loop.{controller.name}.begun")
             try:
                 outcomes = await controller.reconcile(self.store, keys)
             except Exception:
                 log.exception("%s failed on %d keys", controller.name, len(keys))
                 outcomes = dict.fromkeys(keys, Failed())
+            reach(f"loop.{controller.name}.done")
             for key in keys:
                 outcome = outcomes.get(key, DONE)
                 if isinstance(outcome, Broken):

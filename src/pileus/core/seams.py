@@ -1,14 +1,18 @@
-"""Where the outside enters: clock, ids and randomness.
+"""Where the outside enters: clock, ids, randomness, and sudden death.
 
 Tests replace these with seeded ones, so that every run of every loop can be repeated from a printed seed.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 
@@ -70,3 +74,19 @@ class Seams:
     def hex(self) -> str:
         """A new random id of 32 hexadecimal digits, as the Identity API uses them."""
         return self.uuid().replace("-", "")
+
+
+_ARMED = os.environ.get("PILEUS_FAILPOINTS")
+
+
+def reach(point: str) -> None:
+    """A named place in the work at which a test may let the process die, as by SIGKILL or power loss.
+
+    It does when PILEUS_FAILPOINTS names a directory that holds a file of that name; the file is taken away, so that the
+    next life gets further.
+    """
+    if _ARMED is None:
+        return
+    with suppress(FileNotFoundError):
+        (Path(_ARMED) / point).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)

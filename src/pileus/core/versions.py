@@ -77,7 +77,8 @@ class Ledger:
             ) from None
         if not self.minimum <= version <= self.maximum:
             raise NotAcceptable(
-                f"Version {wanted} is not supported by the API. Minimum is {self.minimum} and maximum is {self.maximum}."
+                f"Version {wanted} is not supported by the API. "
+                f"Minimum is {self.minimum} and maximum is {self.maximum}."
             )
         return version
 
