@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pileus.cli.main import Roles
 
 
 def main() -> int:
     """Run the command line of this process; exit status."""
-    from pileus.app import roles
     from pileus.cli.main import main as command
 
-    return command(sys.argv[1:], roles)
+    return command(sys.argv[1:], find_roles)
+
+
+def find_roles() -> Roles:
+    """What the composition root supplies."""
+    from pileus.app import roles
+
+    return roles
 
 
 if __name__ == "__main__":

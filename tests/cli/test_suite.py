@@ -80,10 +80,10 @@ def test_fast_leaves_real_out_and_failure_is_the_status(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(suite, "STEPS", {name: lambda _, name=name: step(name) for name in suite.STEPS})
     monkeypatch.setattr(suite, "_install", lambda steps, progress: None)
-    assert main(["test", "--fast"], NO_ROLES) == 1
+    assert main(["test", "--fast"], lambda: NO_ROLES) == 1
     assert ran == ["ruff", "mypy", "imports", "sqlite", "postgresql", "drivers"]
     ran.clear()
-    assert main(["test", "--only", "ruff", "--only", "real"], NO_ROLES) == 0
+    assert main(["test", "--only", "ruff", "--only", "real"], lambda: NO_ROLES) == 0
     assert ran == ["ruff", "real"]
 
 

@@ -89,11 +89,14 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str], roles: Roles) -> int:
-    """Run one command; exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+def main(argv: Sequence[str], find_roles: Callable[[], Roles]) -> int:
+    """Run one command; exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
+
+    The roles are asked for once the arguments are understood: help waits for nothing that it does not show.
+    """
     try:
         try:
-            return _run(argv, roles)
+            return _run(argv, find_roles)
         finally:
             sys.stdout.flush()
     except CommandFailure as failure:
@@ -107,8 +110,8 @@ def main(argv: Sequence[str], roles: Roles) -> int:
         return 130
 
 
-def _run(argv: Sequence[str], roles: Roles) -> int:
+def _run(argv: Sequence[str], find_roles: Callable[[], Roles]) -> int:
     named = argv[0] if argv and not argv[0].startswith("-") else None
     arguments = build_parser(named).parse_args(argv)
     run: Callable[[argparse.Namespace, Roles], int] = arguments.run
-    return run(arguments, roles)
+    return run(arguments, find_roles())
