@@ -1,0 +1,1 @@
+"""Network drivers: `bridge` for Linux hosts, `fake` in memory."""

@@ -1,0 +1,164 @@
+"""The host's leg in the external networks: all that this driver leaves in the host's own namespace.
+
+That is one virtual Ethernet pair for each external network, whose host end holds the gateways of its subnets; one
+table with the rule that masquerades what goes on from there; and the switch ip_forward.  What the switch was before is
+written into the table, as the name of an empty chain: it lives exactly as long as the change, until a reboot or
+teardown, and another cloud on this host can read it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import threading
+
+from pileus.contracts.network import NetworkFailure, NetworkSpec
+from pileus.drivers.host import namespace, netfilter
+from pileus.drivers.host.netlink import Netlink, inside
+from pileus.drivers.host.process import apart
+from pileus.drivers.network.bridge.name import BRIDGE, UPLINK, Names
+from pileus.drivers.network.bridge.segment import settle_addresses
+
+_SWITCH = "ipv4/ip_forward"
+_WAS = "ip_forward_was_"
+
+
+class Uplink:
+    """The uplinks of one cloud on this host. Safe to use from several threads."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._lock = threading.Lock()
+        self._known: dict[str, NetworkSpec] = {}
+        self._loaded: tuple[str, ...] | None = None
+        """The prefixes in the rule; None when it is not known whether there is one."""
+        self._released = False
+
+    def intact(self, network: NetworkSpec) -> bool:
+        """Whether the uplink is there as it was made. No child is run."""
+        if self._known.get(network.id) != network or self._loaded is None:
+            return False
+        wanted = [self._names.uplink(network.id)]
+        return apart(lambda: all(namespace.indices(wanted)) and namespace.get_kernel(_SWITCH) == "1")
+
+    def ensure(self, network: NetworkSpec) -> None:
+        """Make the uplink of an external network, whose namespace is there. Raises NetworkFailure."""
+        with self._lock:
+            if self.intact(network):
+                return
+            name, far = self._names.uplink(network.id), self._names.network(network.id)
+            present = inside(far, lambda link: UPLINK in link.links())
+            inside(None, lambda link: self._plug(link, network, far, present=present))
+            inside(far, lambda link: link.change(UPLINK, mtu=network.mtu, master=BRIDGE, up=True))
+            inside(None, lambda link: link.change(name, up=True))
+            self._known[network.id] = network
+            self._masquerade()
+
+    def remove(self, network_id: str) -> None:
+        """Take away the uplink of a network, and with the last one the table and the switch. Absent is fine."""
+        with self._lock:
+            name = self._names.uplink(network_id)
+            self._known.pop(network_id, None)
+            ours = inside(None, lambda link: _is(link, name, network_id))
+            if ours:
+                inside(None, lambda link: link.delete(name))
+            if ours or not (self._released or self._loaded):
+                self._masquerade()
+
+    def clear(self) -> None:
+        """Take away everything, also what an earlier life left."""
+        with self._lock:
+            self._known.clear()
+            inside(None, self._delete_all)
+            self._release()
+
+    def _plug(self, link: Netlink, network: NetworkSpec, far: str, *, present: bool) -> None:
+        name = self._names.uplink(network.id)
+        found = link.links().get(name)
+        if found is not None and found.alias not in {"", network.id}:
+            raise NetworkFailure(f"interface {name} belongs to {found.alias}")
+        if not present:
+            link.delete(name)
+        link.add_veth(name, None, UPLINK, far)
+        with_6 = any(subnet.ip_version == 6 for subnet in network.subnets)
+        namespace.set_kernel(
+            {
+                f"ipv6/conf/{name}/disable_ipv6": "0" if with_6 else "1",
+                f"ipv6/conf/{name}/accept_ra": "0",
+                f"ipv6/conf/{name}/accept_dad": "0",
+                f"ipv4/conf/{name}/send_redirects": "0",
+                # Only what is in the external subnets may come from there.
+                f"ipv4/conf/{name}/rp_filter": "1",
+            }
+        )
+        link.change(name, mtu=network.mtu, alias=network.id)
+        wanted = {
+            f"{ipaddress.ip_address(subnet.gateway_ip)}/{ipaddress.ip_network(subnet.cidr).prefixlen}"
+            for subnet in network.subnets
+            if subnet.gateway_ip
+        }
+        settle_addresses(link, name, wanted)
+
+    def _masquerade(self) -> None:
+        """The rule for all uplinks, as the kernel has them; without uplinks neither rule nor switch."""
+        found = inside(None, self._prefixes)
+        if found is None:
+            self._release()
+            return
+        cidrs = tuple(sorted(found))
+        before = self._before()
+        table = f"ip {self._names.table}"
+        lines = [f"add table {table}", f"delete table {table}", f"table {table} {{"]
+        lines += [f"chain {_WAS}{before} {{", "}"]
+        lines += ["chain postrouting {", "type nat hook postrouting priority 100; policy accept;"]
+        if cidrs:
+            lines.append(f'ip saddr {{ {", ".join(cidrs)} }} oifname != "{self._names.uplinks}*" masquerade')
+        # The record comes first: after a crash between the two, there is still something to restore from.
+        netfilter.load("\n".join((*lines, "}", "}", "")))
+        apart(lambda: namespace.set_kernel({_SWITCH: "1"}))
+        self._loaded, self._released = cidrs, False
+
+    def _prefixes(self, link: Netlink) -> set[str] | None:
+        """The IPv4 prefixes of our uplinks; None when there is no uplink."""
+        names = [name for name, one in link.links().items() if name.startswith(self._names.uplinks) and one.alias]
+        addresses = {ipaddress.ip_interface(address) for name in names for address in link.addresses(name)}
+        return {str(address.network) for address in addresses if address.version == 4} if names else None
+
+    def _before(self) -> str:
+        """What ip_forward was before any cloud on this host changed it."""
+        for family, table in netfilter.tables():
+            if family == "ip" and table.endswith("-uplink"):
+                for chain in netfilter.chains(family, table):
+                    if match := re.fullmatch(_WAS + "([01])", chain):
+                        return match[1]
+        return "1" if apart(lambda: namespace.get_kernel(_SWITCH)) == "1" else "0"
+
+    def _release(self) -> None:
+        """Drop the table; the last cloud to do so restores the switch."""
+        self._loaded, self._released = None, True
+        ours = ("ip", self._names.table)
+        tables = netfilter.tables()
+        if ours not in tables:
+            return
+        before = self._before()
+        others = [
+            table
+            for family, table in tables
+            if family == "ip"
+            and (family, table) != ours
+            and table.endswith("-uplink")
+            and any(chain.startswith(_WAS) for chain in netfilter.chains(family, table))
+        ]
+        if not others:
+            apart(lambda: namespace.set_kernel({_SWITCH: before}))
+        netfilter.load(f"delete table ip {self._names.table}\n")
+
+    def _delete_all(self, link: Netlink) -> None:
+        for name, one in link.links().items():
+            if name.startswith(self._names.uplinks) and one.kind == "veth":
+                link.delete(name)
+
+
+def _is(link: Netlink, name: str, network_id: str) -> bool:
+    found = link.links().get(name)
+    return found is not None and found.alias in {"", network_id}
