@@ -1,0 +1,265 @@
+"""Consumers and what they hold: the tables, and the one way in which they change.
+
+However many consumers and providers a change is about, it takes the same few statements.  The last place is never
+given twice, on any engine: the providers' rows are locked in the order of their uuids, what is free is read under that
+lock, and `used` is added to only where the sum stays within the capacity.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import UNSET, UnsetType
+
+from pileus.core.errors import BadRequest, Conflict, Fault, Raced
+from pileus.core.store import Instant, Tx, metadata
+from pileus.services.placement.resources import resource_class
+from pileus.services.placement.resources.provider.table import ConcurrentUpdate, inventories, inventory, provider
+from pileus.services.placement.rules.capacity import Room
+
+consumer = sa.Table(
+    "placement_consumer",
+    metadata,
+    sa.Column("uuid", sa.String(36), primary_key=True),
+    sa.Column("project_id", sa.String(255), nullable=False, index=True),
+    sa.Column("user_id", sa.String(255), nullable=False),
+    sa.Column("type", sa.String(255), comment="empty: unknown"),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+)
+
+allocation = sa.Table(
+    "placement_allocation",
+    metadata,
+    sa.Column("consumer_uuid", sa.ForeignKey("placement_consumer.uuid", ondelete="CASCADE"), primary_key=True),
+    sa.Column("provider_uuid", sa.String(36), primary_key=True),
+    sa.Column("resource_class", sa.String(255), primary_key=True),
+    sa.Column("used", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["provider_uuid", "resource_class"],
+        ["placement_inventory.provider_uuid", "placement_inventory.resource_class"],
+    ),
+    sa.Index("ix_placement_allocation_provider", "provider_uuid", "resource_class"),
+    sa.CheckConstraint("used > 0", name="used_positive"),
+)
+
+Holding = dict[str, dict[str, int]]
+"""Amounts by provider and resource class."""
+
+
+class CapacityExceeded(Conflict):
+    """An amount does not fit: there is too little left, or it is none that may be held."""
+
+
+class Wanted(msgspec.Struct, kw_only=True):
+    """What a consumer is to hold from now on, in place of what it held."""
+
+    consumer_uuid: str
+    project_id: str
+    user_id: str
+    holding: Holding
+    """Empty: nothing, and the consumer is forgotten."""
+    type: str | UnsetType | None = UNSET
+    """UNSET leaves what is there."""
+    consumer_generation: int | UnsetType | None = UNSET
+    """What the consumer's generation must be, None when there must be no consumer; UNSET when it does not matter."""
+    provider_generations: dict[str, int] = {}
+    """What the generations of providers must be."""
+
+
+def holdings(tx: Tx, uuids: Collection[str]) -> dict[str, Holding]:
+    """What consumers hold; those that hold nothing are left out."""
+    found: dict[str, Holding] = {}
+    for row in tx.all(sa.select(allocation).where(allocation.c.consumer_uuid.in_(uuids))):
+        found.setdefault(row.consumer_uuid, {}).setdefault(row.provider_uuid, {})[row.resource_class] = row.used
+    return found
+
+
+class _Books:
+    """What is there, and what becomes of it as one wish after the other is granted."""
+
+    def __init__(self, tx: Tx, wishes: Sequence[Wanted]) -> None:
+        consumers = sorted({wish.consumer_uuid for wish in wishes})
+        self.consumers = {row.uuid: row for row in tx.all(sa.select(consumer).where(consumer.c.uuid.in_(consumers)))}
+        self.before = holdings(tx, consumers)
+        uuids = sorted({uuid for wish in wishes for uuid in wish.holding})
+        locked = sa.select(provider.c.uuid, provider.c.generation).where(provider.c.uuid.in_(uuids))
+        rows = tx.all(locked.order_by(provider.c.uuid).with_for_update(key_share=True)) if uuids else []
+        self.generations: dict[str, int] = {row.uuid: row.generation for row in rows}
+        self.rooms = inventories(tx, uuids) if uuids else {}
+        names = {name for wish in wishes for amounts in wish.holding.values() for name in amounts}
+        self.unknown = resource_class.unknown(tx, names)
+        self.deltas: defaultdict[tuple[str, str], int] = defaultdict(int)
+
+    def fault(self, wish: Wanted) -> Fault | None:
+        """Why a wish cannot be granted; None when it can."""
+        row = self.consumers.get(wish.consumer_uuid)
+        if wish.consumer_generation is not UNSET:
+            generation = None if row is None else row.generation
+            if wish.consumer_generation != generation:
+                return ConcurrentUpdate(
+                    f"consumer generation conflict - expected {_shown(generation)}"
+                    f" but got {_shown(wish.consumer_generation)}"
+                )
+        before = self.before.get(wish.consumer_uuid, {})
+        for uuid, amounts in wish.holding.items():
+            generation = self.generations.get(uuid)
+            if generation is None:
+                return BadRequest(f"Allocation for resource provider '{uuid}' that does not exist.")
+            if wish.provider_generations.get(uuid, generation) != generation:
+                return Raced(f"The resource provider {uuid} was changed by another request at the same time.")
+            for name, amount in amounts.items():
+                if name in self.unknown:
+                    return BadRequest(f"No such resource class {name}.")
+                if (fault := self._misfit(uuid, name, amount, before.get(uuid, {}).get(name, 0))) is not None:
+                    return fault
+        return None
+
+    def _misfit(self, uuid: str, name: str, amount: int, before: int) -> Fault | None:
+        room: Room | None = self.rooms.get(uuid, {}).get(name)
+        if room is None:
+            return CapacityExceeded(f"Unable to allocate inventory: Inventory for '{name}' on '{uuid}' is not there.")
+        more = amount - before
+        if not room.admits(amount):
+            return CapacityExceeded(
+                f"Unable to allocate inventory: {amount} of '{name}' on '{uuid}' violates min_unit={room.min_unit},"
+                f" max_unit={room.max_unit} or step_size={room.step_size}."
+            )
+        if more > 0 and self.deltas[uuid, name] + more > room.free:
+            return CapacityExceeded(
+                f"Unable to allocate inventory: the capacity of '{name}' on '{uuid}' would be exceeded:"
+                f" requested {amount}, free {room.free + before - self.deltas[uuid, name]}."
+            )
+        return None
+
+    def grant(self, wish: Wanted) -> None:
+        """Count a wish as granted."""
+        for sign, holding in ((-1, self.before.get(wish.consumer_uuid, {})), (1, wish.holding)):
+            for uuid, amounts in holding.items():
+                for name, amount in amounts.items():
+                    self.deltas[uuid, name] += sign * amount
+
+
+def _shown(generation: int | UnsetType | None) -> str:
+    return "null" if generation is None else str(generation)
+
+
+def replace(tx: Tx, wishes: Sequence[Wanted], *, partly: bool = False) -> dict[str, Fault]:
+    """Let consumers hold what they are to hold, all of it or nothing.
+
+    With `partly`, wishes that cannot be granted are left out, and given with their reasons, by consumer; a wish that
+    comes earlier is granted first.  Raises BadRequest (an unknown provider or class), ConcurrentUpdate and Raced
+    (generations), and CapacityExceeded.
+    """
+    if len({wish.consumer_uuid for wish in wishes}) != len(wishes):
+        raise ValueError("a consumer is named twice in one change")
+    books = _Books(tx, wishes)
+    refused: dict[str, Fault] = {}
+    granted = []
+    for wish in wishes:
+        fault = books.fault(wish)
+        if fault is None:
+            books.grant(wish)
+            granted.append(wish)
+        elif partly:
+            refused[wish.consumer_uuid] = fault
+        else:
+            raise fault
+    if granted:
+        _write(tx, books, granted)
+    return refused
+
+
+def _write(tx: Tx, books: _Books, granted: Sequence[Wanted]) -> None:
+    uuids = [wish.consumer_uuid for wish in granted]
+    if books.before.keys() & set(uuids):
+        tx.execute(sa.delete(allocation).where(allocation.c.consumer_uuid.in_(uuids)))
+    _write_consumers(tx, books, granted)
+    rows = [
+        {
+            "consumer_uuid": wish.consumer_uuid,
+            "provider_uuid": uuid,
+            "resource_class": name,
+            "used": amount,
+            "updated_at": tx.now,
+        }
+        for wish in granted
+        for uuid, amounts in wish.holding.items()
+        for name, amount in amounts.items()
+    ]
+    _move(tx, books.deltas)
+    if rows:
+        tx.execute(sa.insert(allocation), rows)
+    changed = sorted({uuid for wish in granted for uuid in wish.holding})
+    if changed:
+        found = sa.update(provider).where(provider.c.uuid.in_(changed))
+        tx.execute(found.values(generation=provider.c.generation + 1, updated_at=tx.now))
+    for uuid in uuids:
+        tx.changed("placement.consumer", uuid)
+
+
+def _write_consumers(tx: Tx, books: _Books, granted: Sequence[Wanted]) -> None:
+    fresh: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
+    ended: list[dict[str, Any]] = []
+    for wish in granted:
+        row = books.consumers.get(wish.consumer_uuid)
+        if row is None:
+            if wish.holding:
+                fresh.append(_values(tx, wish, 1, None) | {"uuid": wish.consumer_uuid, "created_at": tx.now})
+            continue
+        key = {"key": wish.consumer_uuid, "was": row.generation}
+        if wish.holding:
+            kept.append(key | _values(tx, wish, row.generation + 1, row.type))
+        else:
+            ended.append(key)
+    mine = consumer.c.uuid == sa.bindparam("key"), consumer.c.generation == sa.bindparam("was")
+    if fresh:
+        tx.execute(sa.insert(consumer), fresh)
+    if kept and tx.execute(sa.update(consumer).where(*mine), kept).rowcount != len(kept):
+        raise Raced("The allocations of a consumer were changed by another request at the same time.")
+    if ended and tx.execute(sa.delete(consumer).where(*mine), ended).rowcount != len(ended):
+        raise Raced("The allocations of a consumer were changed by another request at the same time.")
+
+
+def _values(tx: Tx, wish: Wanted, generation: int, kind: str | None) -> dict[str, Any]:
+    return {
+        "project_id": wish.project_id,
+        "user_id": wish.user_id,
+        "type": kind if isinstance(wish.type, UnsetType) else wish.type,
+        "generation": generation,
+        "updated_at": tx.now,
+    }
+
+
+def _move(tx: Tx, deltas: Mapping[tuple[str, str], int]) -> None:
+    """Count what is held more or less, always in the same order. Raises Raced when it does not fit after all."""
+    rows = [{"key": uuid, "name": name, "more": more} for (uuid, name), more in sorted(deltas.items()) if more]
+    if not rows:
+        return
+    more = sa.bindparam("more", type_=sa.BigInteger)
+    capacity = (inventory.c.total - inventory.c.reserved) * inventory.c.allocation_ratio
+    found = sa.update(inventory).where(
+        inventory.c.provider_uuid == sa.bindparam("key"),
+        inventory.c.resource_class == sa.bindparam("name"),
+        sa.or_(more < 0, inventory.c.used + more <= capacity),
+    )
+    if tx.execute(found.values(used=inventory.c.used + more), rows).rowcount != len(rows):
+        raise Raced("What is held of an inventory was changed by another request at the same time.")
+
+
+def release(tx: Tx, uuids: Iterable[str]) -> list[str]:
+    """Let consumers hold nothing any more; those that held something. Raises Raced."""
+    rows = tx.all(sa.select(consumer).where(consumer.c.uuid.in_(list(uuids))))
+    wishes = [
+        Wanted(consumer_uuid=row.uuid, project_id=row.project_id, user_id=row.user_id, holding={}) for row in rows
+    ]
+    if wishes:
+        replace(tx, wishes)
+    return [wish.consumer_uuid for wish in wishes]

@@ -1,0 +1,1 @@
+"""Placement's thinking, without tables or I/O."""
