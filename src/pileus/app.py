@@ -349,15 +349,15 @@ def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
     from pileus.agent.agent import Agent, Host
     from pileus.agent.image_cache import FileImageCache
     from pileus.agent.metadata import Metadata
+    from pileus.drivers.storage.convert import convert
 
-    storage = driver("storage", config.storage)(root=config.agent / "disks")
     host = Host(
         name=config.host_name,
         state=config.agent,
         hypervisor=driver("hypervisor", config.hypervisor)(state=config.agent / "guests"),
         network=driver("network", config.network)(state=config.agent / "network"),
-        storage=storage,
-        images=FileImageCache(config.agent / "cache", storage.convert),
+        storage=driver("storage", config.storage)(root=config.agent / "disks"),
+        images=FileImageCache(config.agent / "cache", functools.partial(convert, uid=config.unprivileged_uid + 1)),
         metadata=Metadata(functools.partial(_start_metadata, config)),
     )
     return Agent(host, _link(config), pool)
@@ -436,15 +436,22 @@ def _fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
 
     agents = []
     for number in range(config.fake):
+        name = f"fake-{number + 1}"
+        state = config.agent / name
+        state.mkdir(exist_ok=True)
         hypervisor = driver("hypervisor", "fake")(
-            delay=config.fake_delay, failures=config.fake_failures, seed=config.fake_seed + number
+            host=name,
+            state=state / "guests.jsonl",
+            delay=config.fake_delay,
+            failures=config.fake_failures,
+            seed=config.fake_seed,
         )
         host = Host(
-            name=f"fake-{number + 1}",
-            state=None,
+            name=name,
+            state=state,
             hypervisor=hypervisor,
             network=driver("network", "fake")(),
-            storage=driver("storage", "fake")(),
+            storage=driver("storage", "fake")(root=state / "disks"),
             images=NoImages(),
             metadata=None,
         )
