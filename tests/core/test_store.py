@@ -98,6 +98,14 @@ def test_compare_and_set(store: Store) -> None:
         store.write_here(lambda tx: tx.compare_and_set(number, {"id": 1, "value": 5}, {"value": 7}))
 
 
+def test_insert_missing_says_whether_it_inserted(store: Store) -> None:
+    def work(tx: Tx) -> list[bool]:
+        return [tx.insert_missing(number, {"id": 1, "value": value}, key=("id",)) for value in (5, 6)]
+
+    assert store.write_here(work) == [True, False]
+    assert store.read_here(lambda tx: tx.scalar(sa.select(number.c.value))) == 5
+
+
 def test_observers_hear_of_commits_alone(store: Store) -> None:
     heard: list[Change] = []
 

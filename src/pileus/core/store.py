@@ -133,7 +133,9 @@ class Tx:
     def insert_missing(self, table: sa.Table, values: dict[str, Any], *, key: Sequence[str]) -> bool:
         """Insert a row unless one with the same `key` columns is there; whether it was inserted."""
         insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
-        return self.execute(insert(table).values(values).on_conflict_do_nothing(index_elements=list(key))).rowcount == 1
+        statement = insert(table).values(values).on_conflict_do_nothing(index_elements=list(key))
+        # SQLAlchemy forgets the count of an INSERT unless it is told not to.
+        return self.execute(statement.execution_options(preserve_rowcount=True)).rowcount == 1
 
     def compare_and_set(self, table: sa.Table, where: dict[str, Any], values: dict[str, Any]) -> None:
         """Update the one row for which all of `where` holds. Raises Raced when there is none any more."""
