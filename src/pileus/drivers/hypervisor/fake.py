@@ -92,6 +92,7 @@ class FakeHypervisor:
         self._watchers: list[Callable[[str], None]] = []
         self._journal: IO[bytes] | None = None
         self._written: dict[str, bytes] = {}
+        self._closed = False
         if state is not None:
             self._guests = _replay(state)
             self._journal = state.open("ab", buffering=0)
@@ -154,9 +155,15 @@ class FakeHypervisor:
 
     def close(self) -> None:
         """Let go of the state file; the guests in it are the next driver's."""
+        self._closed = True
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def power_off(self, guest_id: str) -> None:
         """The guest turns itself off, as people inside real guests do."""

@@ -205,7 +205,7 @@ def _digest(documents: dict[str, bytes]) -> str:
     state = hashlib.sha256()
     for name, content in sorted(documents.items()):
         state.update(struct.pack(">QQ", len(name.encode()), len(content)) + name.encode() + content)
-    return f"PILEUS {state.hexdigest().upper()}"
+    return state.hexdigest().upper()
 
 
 def _application(path: Path) -> str:
