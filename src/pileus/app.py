@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -57,20 +58,25 @@ class Control:
 
     def __init__(self, config: Config, store: Store) -> None:
         from pileus.core.policy import Policy
+        from pileus.services.compute import controllers as compute_controllers
         from pileus.services.compute import service as compute
         from pileus.services.fleet import service as fleet
         from pileus.services.fleet.interface import Fleet
         from pileus.services.identity import interface as identity_interface
         from pileus.services.identity import service as identity
+        from pileus.services.image import controllers as image_controllers
         from pileus.services.image import interface as image_interface
         from pileus.services.image import service as image
+        from pileus.services.network import controllers as network_controllers
         from pileus.services.network import service as network
         from pileus.services.placement import service as placement
 
         self.config = config
         self.store = store
         self.fleet = Fleet(store.seams.clock)
-        self.tokens = identity_interface.Tokens(config.control / "keys", hours=config.token_hours)
+        keys = identity_interface.Keys(config.control / "keys")
+        keys.prepare()
+        self.tokens = identity_interface.Tokens(keys, lifetime=timedelta(hours=config.token_hours))
         images = driver("images", "file")(root=config.control / "images")
         self.stores = image_interface.ImageStores({"file": images}, default="file")
         self.public: list[Service] = [
@@ -94,9 +100,9 @@ class Control:
             image_interface.ImageStores: self.stores,
         }
         self.controllers: list[Controller] = [
-            *image.controllers(self.stores),
-            *network.controllers(self.fleet),
-            *compute.controllers(self.fleet, config),
+            *image_controllers.controllers(self.stores),
+            *network_controllers.controllers(self.fleet),
+            *compute_controllers.controllers(self.fleet, config),
         ]
 
     def edge(self) -> Edge:
@@ -130,16 +136,16 @@ class Control:
         from pileus.services.placement import interface as placement
 
         root = self.config.root_url
-        endpoints = {
-            service.type: (service.name, root + _catalog_path(service))
+        offers = [
+            identity.Offer(_NAMES[service.type], service.type, root + _catalog_path(service))
             for service in self.public
-            if service.type != "fleet"
-        }
+            if service.type in _NAMES
+        ]
         first = self.config.control / "bootstrap-password"
         password_hash = identity.hash_password(first.read_text().strip()) if first.exists() else None
         self.store.write_here(
             lambda tx: identity.bootstrap(
-                tx, admin_password_hash=password_hash, region=self.config.region, endpoints=endpoints
+                tx, admin_password_hash=password_hash, region=self.config.region, offers=offers
             )
         )
         self.store.write_here(placement.bootstrap)
@@ -169,6 +175,16 @@ class Control:
                 server.should_exit = True
                 server.force_exit = True
             await asyncio.gather(*tasks)
+
+
+_NAMES = {
+    "identity": "keystone",
+    "image": "glance",
+    "placement": "placement",
+    "network": "neutron",
+    "compute": "nova",
+}
+"""Names of the services in the catalog, as clients and people know them."""
 
 
 def _catalog_path(service: Service) -> str:

@@ -109,7 +109,7 @@ class Demo:
             return
         file = tiny_image(self.state)
         if file.exists():
-            image = self.cloud.create_image(
+            self.cloud.create_image(
                 "tiny",
                 filename=str(file),
                 disk_format="qcow2",
@@ -118,7 +118,7 @@ class Demo:
                 visibility="public",
                 min_ram=96,
             )
-            step.result(f"{image.size / 2**20:.0f} MiB")
+            step.result(f"{file.stat().st_size / 2**20:.0f} MiB")
         else:
             self.cloud.image.create_image(
                 "tiny", data=bytes(1 << 20), disk_format="raw", container_format="bare", visibility="public"
@@ -144,7 +144,7 @@ class Demo:
             public = self.cloud.network.find_network("public", ignore_missing=False)
             subnet = self.cloud.network.find_subnet("private", ignore_missing=False)
             router = self.cloud.network.create_router(name="router", external_gateway_info={"network_id": public.id})
-            self.cloud.network.add_interface_to_router(router, subnet_id=subnet.id)
+            self.cloud.network.add_interface_to_router(router, subnet=subnet.id)
 
     def _rules(self, step: Step) -> None:
         project = self.cloud.current_project_id

@@ -97,7 +97,7 @@ def ensure_password_hash(tx: Tx, user_id: str, password_hash: str) -> bool:
     return given
 
 
-def bootstrap(tx: Tx, *, admin_password_hash: str, region: str, offers: Sequence[Offer]) -> Started:
+def bootstrap(tx: Tx, *, admin_password_hash: str | None, region: str, offers: Sequence[Offer]) -> Started:
     """Make what every cloud begins with, where it is missing; run it at each start.
 
     That is the domain Default, the personas' roles and what they imply, the project and the user `admin` with the role
@@ -115,7 +115,8 @@ def bootstrap(tx: Tx, *, admin_password_hash: str, region: str, offers: Sequence
     user_id = find_user(tx, ADMIN)
     if user_id is None:
         user_id = users.insert(tx, {"name": ADMIN, "domain_id": DEFAULT_DOMAIN})
-    ensure_password_hash(tx, user_id, admin_password_hash)
+    if admin_password_hash is not None:
+        ensure_password_hash(tx, user_id, admin_password_hash)
     assignments.insert(tx, held[ADMIN], user_id=user_id, project_id=project_id)
     assignments.insert(tx, held[ADMIN], user_id=user_id)
     regions.ensure(tx, region)

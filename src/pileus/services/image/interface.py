@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from pileus.contracts.images import StoreFailure
 from pileus.core.context import Context
 from pileus.core.store import Tx
+from pileus.services.image.resources.host_data import resource as host_resource
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image, records
 from pileus.services.image.resources.store import ImageStores, disposal
 
-__all__ = ["ImageInfo", "ImageStores", "by_id", "find", "open_data", "strangers"]
+__all__ = ["ImageInfo", "ImageStores", "by_id", "find", "host_resource", "open_data", "strangers"]
 
 
 class ImageInfo(msgspec.Struct, frozen=True, kw_only=True):

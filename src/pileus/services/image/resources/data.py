@@ -297,14 +297,16 @@ def _announced(ctx: Request) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
+    """Where the data of an image is."""
+
     store: ImageStore
     location: str
     size: int
     checksum: str
 
 
-def _source(ctx: Context, image_id: str) -> _Source | None:
+def _source(ctx: Context, image_id: str) -> Source | None:
     record = policy.get(ctx, image_id)
     row = record.row
     if row.status == "deactivated" and not policy.is_admin(ctx):
@@ -315,7 +317,7 @@ def _source(ctx: Context, image_id: str) -> _Source | None:
     store = ctx.of(ImageStores).by_name.get(row.store)
     if store is None:
         raise Unavailable(f"The image store {row.store} is not there.")
-    return _Source(store, row.location, row.size, row.checksum)
+    return Source(store, row.location, row.size, row.checksum)
 
 
 @resource.get("/images/{image_id}/file")
@@ -338,7 +340,7 @@ async def download(ctx: Request, image_id: str) -> Stream | Reply:
     if not whole:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{source.size}"
     return Stream(
-        _read(stores, file, start, end),
+        read(stores, file, start, end),
         end - start,
         _MEDIA,
         headers,
@@ -346,7 +348,8 @@ async def download(ctx: Request, image_id: str) -> Stream | Reply:
     )
 
 
-async def _read(stores: ImageStores, file: BinaryIO, start: int, end: int) -> AsyncIterator[bytes]:
+async def read(stores: ImageStores, file: BinaryIO, start: int, end: int) -> AsyncIterator[bytes]:
+    """The bytes of an open file from `start` to before `end`, block by block; closes it."""
     try:
         if start:
             await stores.run(lambda: file.seek(start))
