@@ -100,6 +100,14 @@ def test_what_is_no_object_is_refused(raw: Any) -> None:
         accept(raw, Create, Version(2, 1))
 
 
+def test_windows_hold_in_lists_and_in_objects_by_key() -> None:
+    nic = {"uuid": "x", "tag": "t"}
+    for raw, kind in (([nic], list[Nic]), ({"eth0": nic}, dict[str, Nic])):
+        with pytest.raises(BadRequest, match="'tag' was unexpected"):
+            accept(raw, kind, parse("2.41"))
+        assert accept(raw, kind, parse("2.42"))
+
+
 def test_a_view_shows_what_its_version_knows() -> None:
     def show(version: str, allowed: bool = True) -> Any:
         view = Show(id="i", old=1, part=Part(size=2), parts=[Part(size=3)], host="h")

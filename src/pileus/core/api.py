@@ -256,7 +256,9 @@ def identity_paging(request: Request, key: str, page: Page) -> dict[str, Any]:
 
 def image_paging(request: Request, key: str, page: Page) -> dict[str, Any]:
     """Image's: `first`, and `next` when there may be more, as paths; `schema` names the shape."""
-    found: dict[str, Any] = {key: page.items, "first": request.path, "schema": f"/v2/schemas/{key}", **page.more}
+    pairs = [(name, value) for name, value in request.query.pairs() if name != "marker"]
+    first = request.path + ("?" + urlencode(pairs) if pairs else "")
+    found: dict[str, Any] = {key: page.items, "first": first, "schema": f"/v2/schemas/{key}", **page.more}
     if page.next_marker is not None:
         found["next"] = request.path + _next_url(request, page)
     return found
