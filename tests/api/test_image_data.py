@@ -52,12 +52,12 @@ class HeldStore(FileImageStore):
 class Cloud:
     """An edge, its store of image data, its clock and its loops."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, url: str) -> None:
         self.clock = ManualClock()
         self.images = HeldStore(place / "images")
         self.stores = ImageStores({"file": self.images}, "file")
         self.served: Served = make_edge(
-            place, service(), provided={ImageStores: self.stores}, seams=Seams(self.clock, seed=1)
+            url, service(), provided={ImageStores: self.stores}, seams=Seams(self.clock, seed=1)
         )
         self.member = self.served.client("member:p1")
 
@@ -96,8 +96,8 @@ class Cloud:
 
 
 @pytest.fixture(name="cloud")
-def one_cloud(tmp_path: Path) -> Iterator[Cloud]:
-    cloud = Cloud(tmp_path)
+def one_cloud(tmp_path: Path, database_url: str) -> Iterator[Cloud]:
+    cloud = Cloud(tmp_path, database_url)
     with cloud.served:
         yield cloud
 
