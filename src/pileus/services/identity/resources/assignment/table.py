@@ -40,7 +40,8 @@ table = sa.Table(
 )
 """`project_id` names a project or a domain; it is null for the system."""
 
-_user, _scope = sa.bindparam("user"), sa.bindparam("scope")
+_user: sa.BindParameter[str] = sa.bindparam("user", type_=sa.String)
+_scope: sa.BindParameter[str] = sa.bindparam("scope", type_=sa.String)
 _holds = sa.or_(
     table.c.user_id == _user,
     table.c.group_id.in_(sa.select(groups.membership.c.group_id).where(groups.membership.c.user_id == _user)),

@@ -1,0 +1,1 @@
+"""Tests of Identity's rules and interface."""
