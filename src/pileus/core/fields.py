@@ -187,8 +187,8 @@ def accept(
     if found is not None:
         plan = _plan(found[0], version)
         if not plan.idle:
-            many = raw.values() if found[1] == "dict" and isinstance(raw, dict) else raw if isinstance(raw, list) else ()
-            for part in many if found[1] else [raw]:
+            keyed = raw.values() if found[1] == "dict" and isinstance(raw, dict) else ()
+            for part in [raw] if not found[1] else raw if isinstance(raw, list) else keyed:
                 _check(part, plan, version, "")
                 if allowed is not None and isinstance(part, dict):
                     _check_guards(part, plan, version, allowed)
