@@ -29,10 +29,10 @@ def open_tap(device: str, namespace: str | None) -> int:
     Documentation/networking/tuntap.rst).  The device keeps its bridge and its filter; its carrier goes up with the
     descriptor and down when the last copy is closed.  Raises FileNotFoundError when there is no such device, since
     TUNSETIFF would otherwise quietly make one that no filter covers; OSError with EBUSY when another process has it
-    open.
+    open, and with ENAMETOOLONG for what is no name.
     """
     if not 0 < len(device.encode()) < _NAME:
-        raise ValueError(f"not a device name: {device!r}")
+        raise OSError(errno.ENAMETOOLONG, "not a name for a device")
     return apart(lambda: _open(device), namespace)
 
 
