@@ -148,6 +148,8 @@ def _attribute(kind: str, value: str) -> Check:
     else:
         return lambda target, creds, policy: _fill(value, target) == literal
     plain = value.strip("'\"")
+    if value == "None":
+        return lambda target, creds, policy: kind in creds and creds[kind] is None
     key = _KEY.fullmatch(value)
     if key is not None:
         name = key.group(1)
