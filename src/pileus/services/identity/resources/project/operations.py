@@ -118,6 +118,8 @@ def insert(tx: Tx, name: str, *, key: str | None = None, domain_id: str | None, 
             "Conflict occurred attempting to store project - it is not permitted to have two projects"
             f" {where} with the same name: {name}."
         )
+    if key is not None and find(tx, key) is not None:
+        raise Conflict(f"Conflict occurred attempting to store project - Duplicate ID, {key}.")
     key = key or tx.seams.hex()
     row = {"parent_id": domain_id, "description": "", "enabled": True, "options": {}, "extra": {}, **values}
     place = {"id": key, "domain_id": domain_id, "is_domain": domain_id is None}
