@@ -1,0 +1,1 @@
+"""The nouns of Network v2.0."""

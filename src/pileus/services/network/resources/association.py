@@ -1,0 +1,35 @@
+"""Associations: what floating IPs lead to, as far as ports and routers need to know.
+
+https://docs.openstack.org/api-ref/network/v2/#floating-ips-floatingips
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from pileus.core.store import Tx
+from pileus.services.network.resources.floatingip.table import TOPIC, floatingip
+from pileus.services.network.resources.router.table import TOPIC as ROUTER
+from pileus.services.network.resources.standard_attribute import Row, bump, every
+
+
+def release(tx: Tx, port_ids: Collection[str], *, keep: Collection[str] = ()) -> None:
+    """Let the floating IPs that lead to these ports lead nowhere, but for those of the fixed addresses `keep`."""
+    for row in every(tx, sa.select(floatingip).where(floatingip.c.port_id.in_(port_ids))):
+        if row["fixed_ip_address"] in keep:
+            continue
+        nowhere = {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
+        bump(tx, floatingip, TOPIC, row, nowhere)
+        if row["router_id"] is not None:
+            tx.changed(ROUTER, row["router_id"])
+
+
+def floating_of(tx: Tx, port_ids: Collection[str]) -> dict[str, list[Row]]:
+    """The floating IPs that lead to ports, by port; ports without one are not in the answer."""
+    found: dict[str, list[Row]] = {}
+    query = sa.select(floatingip).where(floatingip.c.port_id.in_(port_ids)).order_by(floatingip.c.created_at)
+    for row in every(tx, query) if port_ids else ():
+        found.setdefault(row["port_id"], []).append(row)
+    return found

@@ -1,0 +1,4 @@
+"""Networks.
+
+https://docs.openstack.org/api-ref/network/v2/#networks
+"""

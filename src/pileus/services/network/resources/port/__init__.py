@@ -1,0 +1,4 @@
+"""Ports.
+
+https://docs.openstack.org/api-ref/network/v2/#ports
+"""

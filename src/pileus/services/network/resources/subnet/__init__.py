@@ -1,0 +1,4 @@
+"""Subnets.
+
+https://docs.openstack.org/api-ref/network/v2/#subnets
+"""

@@ -1,0 +1,1 @@
+"""The service's thinking: pure functions, no tables, no I/O."""

@@ -1,0 +1,38 @@
+"""Network's door plate."""
+
+from __future__ import annotations
+
+from pileus.core.api import Service
+from pileus.core.errors import network_envelope
+from pileus.services.network.resources import availability_zone, discovery, extension, quota, standard_attribute
+from pileus.services.network.resources.network import operations as network
+from pileus.services.network.resources.port import operations as port
+from pileus.services.network.resources.security_group import operations as security_group
+from pileus.services.network.resources.subnet import operations as subnet
+
+
+def service() -> Service:
+    """Network v2.0, below /network."""
+    return Service(
+        name="network",
+        type="network",
+        mounts=("/network",),
+        roots=("/v2.0",),
+        resources=[
+            network.resource,
+            subnet.resource,
+            port.resource,
+            security_group.resource,
+            security_group.rule_resource,
+            quota.resource,
+            extension.resource,
+            availability_zone.resource,
+        ],
+        outer=[discovery.resource],
+        envelope=network_envelope,
+        paging=standard_attribute.paging,
+        quota=quota.quota,
+        rules=standard_attribute.RULES,
+        strict=False,
+        field_selection=True,
+    )
