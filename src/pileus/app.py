@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
@@ -22,12 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pileus.cli.main import Found, Roles
-from pileus.core.config import Config, load
+from pileus.core.config import STATE, Config, load
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from pileus.agent.agent import Agent
+    from pileus.contracts.network import Network
     from pileus.core.api import Service
     from pileus.core.http import Edge
     from pileus.core.reconcile import Controller
@@ -371,12 +373,20 @@ def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
         name=config.host_name,
         state=config.agent,
         hypervisor=driver("hypervisor", config.hypervisor)(state=config.agent / "guests"),
-        network=driver("network", config.network)(state=config.agent / "network"),
+        network=_network(config),
         storage=driver("storage", config.storage)(root=config.agent / "disks"),
         images=FileImageCache(config.agent / "cache", functools.partial(convert, uid=config.unprivileged_uid + 1)),
         metadata=Metadata(functools.partial(_start_metadata, config)),
     )
     return Agent(host, _link(config), pool)
+
+
+def _network(config: Config) -> Network:
+    """This host's network driver; clouds in different directories do not share names on one host."""
+    own = f"p{zlib.crc32(str(config.state).encode()) & 0xFFFFF:05x}"
+    prefix = "pileus" if config.state == STATE else own
+    found: Network = driver("network", config.network)(state=config.agent / "network", prefix=prefix)
+    return found
 
 
 def _start_metadata(config: Config, channel: socket.socket) -> Callable[[], bool]:
@@ -409,7 +419,7 @@ def teardown(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
         return "none here"
     join_host(config.state)
     hypervisor = driver("hypervisor", config.hypervisor)(state=config.agent / "guests")
-    network = driver("network", config.network)(state=config.agent / "network")
+    network = _network(config)
     guests = hypervisor.guests()
     say(f"{len(guests)} servers")
     with ThreadPoolExecutor(8) as pool:
@@ -435,7 +445,7 @@ def examine_host(config: Config) -> Iterator[Found]:
     else:
         fix = "servers run by emulation, about ten times slower; check that /dev/kvm works and virtualization is on"
         yield "acceleration", "note", f"{name}: {reason}", fix
-    network = driver("network", config.network)(state=config.agent / "network")
+    network = _network(config)
     try:
         facts = network.facts()
     except (OSError, RuntimeError) as error:
