@@ -28,7 +28,7 @@ _PROVEN = 85
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, and for which boot and which program it holds."""
+    """What was found, and for which boot, program and permissions it holds."""
 
     boot_id: str
     program: str
@@ -88,10 +88,15 @@ def version(binary: str) -> int:
 
 
 def _fingerprint(binary: str) -> str:
+    """What an administrator may change without a new boot: the program, and who may open /dev/kvm."""
+    device = ""
+    with contextlib.suppress(OSError):
+        kvm = _KVM.stat()
+        device = f"{kvm.st_mode:o}:{kvm.st_gid}"
     for folder in os.get_exec_path():
         with contextlib.suppress(OSError):
             found = (Path(folder) / binary).stat()
-            return f"{binary}:{found.st_size}:{found.st_mtime_ns}"
+            return f"{binary}:{found.st_size}:{found.st_mtime_ns}:{device}"
     raise GuestFailure(f"{binary} is not installed")
 
 
