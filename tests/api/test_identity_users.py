@@ -298,3 +298,15 @@ def test_no_answer_and_no_log_holds_a_secret(cloud: Cloud, caplog: pytest.LogCap
     assert all(secret.encode() not in one.body and hashed(PASSWORD).encode() not in one.body for one in bodies)
     assert secret not in caplog.text
     assert "$argon2" not in caplog.text
+
+
+def test_only_one_of_many_gets_a_name(cloud: Cloud) -> None:
+    """Requests at the same time, from as many threads as the engine has, and in any case of the name."""
+    admin = cloud.admin
+    waiting = [
+        admin.submit("POST", f"/v3/{noun}s", {noun: {"name": "racer" if number % 2 else "RACER"}})
+        for number in range(8)
+        for noun in ("user", "group", "project", "domain", "role")
+    ]
+    statuses = sorted(one.result(60).status for one in waiting)
+    assert statuses == [201] * 5 + [409] * 35

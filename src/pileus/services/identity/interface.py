@@ -18,7 +18,7 @@ from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.key import Keys
 from pileus.services.identity.resources.project import operations as project_operations
 from pileus.services.identity.resources.project import table as projects
-from pileus.services.identity.resources.token.registry import Tokens
+from pileus.services.identity.resources.token.operations.registry import Tokens
 from pileus.services.identity.rules import password as passwords
 from pileus.services.identity.rules.role import IMPLICATIONS, PERSONAS
 

@@ -6,10 +6,10 @@ from pileus.core.api import Service, identity_paging
 from pileus.core.errors import identity_envelope
 from pileus.services.identity.resources import attribute, domain, endpoint, group, region, role, user, version
 from pileus.services.identity.resources import service as catalog_service
-from pileus.services.identity.resources.assignment import grant
-from pileus.services.identity.resources.assignment import listing as assignment
+from pileus.services.identity.resources.assignment.operations import grant
+from pileus.services.identity.resources.assignment.operations import listing as assignment
 from pileus.services.identity.resources.project import operations as project
-from pileus.services.identity.resources.token import operations as token
+from pileus.services.identity.resources.token.operations import authentication as token
 
 
 def service() -> Service:

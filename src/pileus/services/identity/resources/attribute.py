@@ -2,7 +2,7 @@
 
 Identity keeps attributes that it does not know and gives them back beside its own.
 
-Source: Identity API v3, "Filtering", "Resource Options".
+Source: "Filtering" and "Resource Options" of https://docs.openstack.org/api-ref/identity/v3/.
 """
 
 from __future__ import annotations
@@ -37,6 +37,19 @@ Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^,/]
 
 Tags = Annotated[list[Tag], msgspec.Meta(max_length=80)]
 
+
+class Flags(Body):
+    """Options of projects, domains and roles."""
+
+    immutable: bool | UnsetType | None = UNSET
+
+
+class Links(View):
+    """Where a thing is found."""
+
+    self: str
+
+
 ADMIN = "rule:admin_required"
 ADMIN_OR_SYSTEM_READER = "rule:admin_required or (role:reader and system_scope:all)"
 
@@ -53,18 +66,6 @@ RULES = (
     ),
 )
 """Rules that those of the nouns are made of."""
-
-
-class Flags(Body):
-    """Options of projects, domains and roles."""
-
-    immutable: bool | UnsetType | None = UNSET
-
-
-class Links(View):
-    """Where a thing is found."""
-
-    self: str
 
 
 def link(ctx: Request, collection: str, key: str) -> Links:

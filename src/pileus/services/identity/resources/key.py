@@ -3,7 +3,8 @@
 The highest number is the primary key, which seals; 0 is staged, to become the primary with the next rotation; those
 between were primaries and still open.  A process that has not yet seen a rotation can therefore read what others seal.
 
-Source: Keystone administration guide, "Fernet - Frequently Asked Questions", "What is a key rotation?".
+Source: Keystone administration guide, "Fernet - Frequently Asked Questions", for the tokens of
+https://docs.openstack.org/api-ref/identity/v3/#authentication-and-token-management.
 """
 
 from __future__ import annotations

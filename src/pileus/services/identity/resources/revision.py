@@ -4,7 +4,9 @@ One row with a number that grows in each transaction that changes users, project
 the catalog.  Whoever keeps an answer keeps the revision with it, and asks for the number (one primary-key read) before
 giving the answer again: so what one control process revokes, all others refuse at once.
 
-Source: Keystone administration guide, "Caching Layer", whose per-process invalidation this replaces.
+Source: what must make a token void is in
+https://docs.openstack.org/api-ref/identity/v3/#authentication-and-token-management; upstream keeps revocation events
+and invalidates a cache in each process (Keystone administration guide, "Caching Layer").
 """
 
 from __future__ import annotations

@@ -375,12 +375,12 @@ def revoke_tokens(ctx: Context, user_id: str) -> None:
     """Make all tokens of a user void."""
     get(ctx.tx, user_id)
     void_tokens(ctx.tx, table.c.id == user_id)
+    revision.grow(ctx.tx)
 
 
 def void_tokens(tx: Tx, which: sa.ColumnElement[bool]) -> None:
-    """Make all tokens of some users void."""
+    """Make all tokens of some users void; the caller lets the revision grow, after its other writes."""
     tx.execute(sa.update(table).where(which).values(generation=table.c.generation + 1))
-    revision.grow(tx)
 
 
 def names_of(tx: Tx, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:

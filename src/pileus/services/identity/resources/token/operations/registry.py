@@ -72,10 +72,11 @@ class _Kept:
 class Tokens:
     """Makes and validates the tokens of one cloud. Safe from several threads.
 
-    `lifetime` is that of a token by password; `size` is how many good tokens are kept in memory.
+    `lifetime` is that of a token by password; `size` is how many good tokens are kept in memory,
+    at a few KiB each.
     """
 
-    def __init__(self, keys: Keys, *, lifetime: timedelta = timedelta(hours=1), size: int = 10_000) -> None:
+    def __init__(self, keys: Keys, *, lifetime: timedelta = timedelta(hours=1), size: int = 4096) -> None:
         self.keys = keys
         self.lifetime = lifetime
         self._size = size

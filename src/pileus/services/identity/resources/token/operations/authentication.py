@@ -33,7 +33,7 @@ from pileus.services.identity.resources.token.fields import (
     ScopeReference,
     UserReference,
 )
-from pileus.services.identity.resources.token.registry import Tokens
+from pileus.services.identity.resources.token.operations.registry import Tokens
 from pileus.services.identity.resources.token.table import revoke
 from pileus.services.identity.rules import password as passwords
 from pileus.services.identity.rules.token import Kind, Payload

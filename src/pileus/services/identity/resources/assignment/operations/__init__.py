@@ -1,0 +1,1 @@
+"""Operations on role assignments: giving and taking one, and listing all."""
