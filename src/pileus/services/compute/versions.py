@@ -6,7 +6,11 @@ its line all the same: a client may ask for it, and finds neither operation nor 
 
 from __future__ import annotations
 
-from pileus.core.fields import W
+from typing import Any
+
+import msgspec
+
+from pileus.core.fields import UNSET, UnsetType, W
 from pileus.core.versions import Ledger, Version
 
 HISTORY = {
@@ -136,3 +140,45 @@ KEYPAIR_USER = W(since="2.10")
 """Key pairs of another user can be named."""
 
 KEYPAIR_PAGES = W(since="2.35")
+
+ACTIONS_OF_DELETED = W(since="2.21")
+EVENTS_FOR_ALL = W(since="2.51")
+ACTIONS_PAGED = W(since="2.58")
+"""What is shown of a server's actions, and to whom."""
+
+SERVER_FILTERS = W(since="2.83")
+"""Everybody may filter servers by most fields."""
+
+IP6_FILTER = W(since="2.5")
+TAG_FILTERS = W(since="2.26")
+STATUS_FILTER_STRICT = W(since="2.38")
+CHANGES_BEFORE_FILTER = W(since="2.66")
+LOCKED_FILTER = W(since="2.73")
+HOSTNAME_FILTER = W(since="2.90")
+UPDATE_SHOWS_ALL = W(since="2.75")
+
+DESCRIPTION = W(since="2.19")
+"""Servers have a description; before, it was their name."""
+
+
+def description(given: str | UnsetType | None, name: str, version: Version | None) -> str | None:
+    """The description of a new server."""
+    if given is UNSET:
+        return None if DESCRIPTION.covers(version) else name
+    return given
+
+
+HYPERVISOR_PAGES = W(since="2.33")
+HYPERVISOR_UUID = W(since="2.53")
+"""Hypervisors and services are named by UUID; before, by number."""
+
+HYPERVISOR_QUERIES = W(since="2.53")
+SERVERS_ALWAYS = W(since="2.75")
+"""A hypervisor without servers shows an empty list of them."""
+
+CPU_INFO_IS_OBJECT = W(since="2.28")
+
+
+def cpu_info(found: dict[str, Any], version: Version | None) -> dict[str, Any] | str:
+    """What is known of a host's processor; as text in JSON until 2.27."""
+    return found if CPU_INFO_IS_OBJECT.covers(version) else msgspec.json.encode(found).decode()

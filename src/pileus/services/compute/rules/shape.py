@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=rf"^{_S
 Description = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$")]
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=0x7FFFFFFF)]
 
@@ -47,6 +50,11 @@ def links(url: str, path: str, collection: str, name: str) -> list[Link]:
 def bookmark(url: str, collection: str, name: str) -> list[Link]:
     """The link without a version alone."""
     return [{"rel": "bookmark", "href": f"{url}/{collection}/{name}"}]
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID."""
+    return _UUID.fullmatch(text) is not None
 
 
 def moment(at: datetime | None) -> str | None:

@@ -10,6 +10,6 @@ A server keeps a copy of the flavor that it was made with, so that a flavor may 
 from __future__ import annotations
 
 from pileus.services.compute.resources.flavor.operations import find, resource
-from pileus.services.compute.resources.flavor.table import access, extra_spec, flavor
+from pileus.services.compute.resources.flavor.table import access, extra_spec, extra_specs, flavor
 
-__all__ = ["access", "extra_spec", "find", "flavor", "resource"]
+__all__ = ["access", "extra_spec", "extra_specs", "find", "flavor", "resource"]

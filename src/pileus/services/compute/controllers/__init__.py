@@ -1,0 +1,10 @@
+"""Compute's control loops: where servers go, what their hosts are told, and what comes back."""
+
+from __future__ import annotations
+
+from pileus.services.compute.controllers.folder import Folder
+from pileus.services.compute.controllers.inventory import HostInventory
+from pileus.services.compute.controllers.scheduler import Scheduler
+from pileus.services.compute.controllers.writer import GuestWriter
+
+__all__ = ["Folder", "GuestWriter", "HostInventory", "Scheduler"]

@@ -1,0 +1,181 @@
+"""Giving servers hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from pileus.core.reconcile import DONE, Again, Outcome
+from pileus.core.store import Store, Tx
+from pileus.services.compute.controllers.writer import write
+from pileus.services.compute.resources.hypervisor import candidates
+from pileus.services.compute.resources.server.operations.explain import wish
+from pileus.services.compute.resources.server.table import decision, finish_actions, server
+from pileus.services.compute.rules import placing
+from pileus.services.compute.rules.shape import instant
+from pileus.services.fleet import interface as fleet
+from pileus.services.network import interface as network
+from pileus.services.placement import interface as placement
+
+PATIENCE = timedelta(seconds=30)
+"""How long a server waits for hosts that are not heard of, after it was created or the control plane was started."""
+
+_WAITING = (
+    server.c.host_id.is_(None),
+    server.c.deleting_at.is_(None),
+    server.c.error.is_(False),
+)
+_NO_HOST = "No valid host was found. There are not enough hosts available."
+
+
+class _View(NamedTuple):
+    """What a decision is made of."""
+
+    waiting: Sequence[sa.Row[Any]]
+    hosts: list[placing.Host]
+
+
+class Scheduler:
+    """Takes waiting servers in batches, ranks hosts on a snapshot, and claims in one short transaction."""
+
+    name = "compute.scheduler"
+    topics = frozenset({"compute.waiting"})
+    interval = 10.0
+    batch = 64
+    parallel = 1
+
+    def __init__(self, hosts: fleet.Fleet) -> None:
+        self._fleet = hosts
+        self._started: Any = None
+
+    def keys(self, tx: Tx) -> Iterable[str]:
+        """Servers that wait for a host."""
+        return [row.id for row in tx.all(sa.select(server.c.id).where(*_WAITING))]
+
+    async def reconcile(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
+        """Decide on all of them, and claim what was decided. A key whose claim lost a race comes again at once."""
+        now = store.seams.clock.now()
+        self._started = self._started or now
+        seen = await store.read(lambda tx: self._look(tx, keys))
+        if not seen.waiting:
+            return {}
+        decisions = placing.decide_all([wish(row) for row in seen.waiting], seen.hosts)
+        rows = {row.id: row for row in seen.waiting}
+        placed = [one for one in decisions if one.host is not None]
+        lost = [one for one in decisions if one.host is None]
+        outcomes: dict[str, Outcome] = {}
+        hopeless = []
+        for one in lost:
+            young = now - max(rows[one.server_id].created_at, self._started) < PATIENCE
+            if young and (not seen.hosts or one.counts.get("up") or _unknown(seen.hosts)):
+                outcomes[one.server_id] = Again(0.5)
+            else:
+                hopeless.append(one)
+        if placed or hopeless:
+            raced = await store.write(lambda tx: _settle(tx, rows, placed, hopeless))
+            outcomes |= dict.fromkeys(raced, Again(0.01))
+        return outcomes
+
+    def _look(self, tx: Tx, keys: Sequence[str]) -> _View:
+        query = sa.select(server).where(server.c.id.in_(keys), *_WAITING).order_by(server.c.created_at, server.c.id)
+        rows = tx.all(query)
+        return _View(rows, candidates(tx, fleet.hosts(tx, self._fleet)) if rows else [])
+
+
+def _unknown(hosts: Sequence[placing.Host]) -> bool:
+    """Whether a host's inventory has not come in yet."""
+    return any(not host.stock for host in hosts)
+
+
+def _settle(
+    tx: Tx,
+    rows: Mapping[str, sa.Row[Any]],
+    placed: Sequence[placing.Decision],
+    hopeless: Sequence[placing.Decision],
+) -> list[str]:
+    """Write hosts and allocations together; those servers that lost a race."""
+    ids = [one.server_id for one in (*placed, *hopeless)]
+    query = sa.select(server.c.id).where(server.c.id.in_(ids), *_WAITING).order_by(server.c.id)
+    still = {row.id for row in tx.all(query.with_for_update())}
+    placed = [one for one in placed if one.server_id in still]
+    claims = [_claim(rows[one.server_id], one) for one in placed]
+    raced = placement.claim_many(tx, claims) if claims else {}
+    taken = [one for one in placed if one.server_id not in raced]
+    if taken:
+        _place(tx, taken)
+    for one in hopeless:
+        if one.server_id in still:
+            _give_up(tx, one)
+    _remember(tx, [*taken, *(one for one in hopeless if one.server_id in still)])
+    return list(raced)
+
+
+def _claim(row: sa.Row[Any], one: placing.Decision) -> placement.Claim:
+    host = one.host
+    assert host is not None  # noqa: S101 - only decisions for a host are claimed
+    amounts = placing.resources(row.flavor, row.image.get("virtual_size"))
+    return placement.Claim(
+        consumer_uuid=row.id,
+        provider_uuid=host.id,
+        resources={name: amount for name, amount in amounts.items() if amount},
+        project_id=row.project_id,
+        user_id=row.user_id,
+        generation=host.generation,
+    )
+
+
+def _place(tx: Tx, taken: Sequence[placing.Decision]) -> None:
+    by_host: dict[str, list[str]] = {}
+    changes = []
+    for one in taken:
+        if one.host is not None:
+            by_host.setdefault(one.host.id, []).append(one.server_id)
+            changes.append({"key": one.server_id, "to_id": one.host.id, "to_name": one.host.name})
+    update = sa.update(server).where(server.c.id == sa.bindparam("key"))
+    tx.execute(update.values(host_id=sa.bindparam("to_id"), host=sa.bindparam("to_name"), updated_at=tx.now), changes)
+    for host_id, ids in sorted(by_host.items()):
+        network.bind_ports(tx, ids, host_id)
+    # The timer of the writer would do the same; here it spares the servers a turn of the loops.
+    write(tx, [one.server_id for one in taken])
+    for one in taken:
+        tx.changed("compute.server", one.server_id)
+
+
+def _give_up(tx: Tx, one: placing.Decision) -> None:
+    lines = [f"{host}: {reason}" for host, reason in sorted(one.refused.items())]
+    fault = {
+        "code": 500,
+        "message": _NO_HOST,
+        "created": instant(tx.now),
+        "details": "\n".join(lines) or "There are no hosts.",
+    }
+    tx.execute(sa.update(server).where(server.c.id == one.server_id).values(error=True, fault=fault, updated_at=tx.now))
+    finish_actions(tx, [one.server_id], "Error", _NO_HOST)
+    tx.changed("compute.server", one.server_id)
+
+
+def _remember(tx: Tx, decisions: Sequence[placing.Decision]) -> None:
+    """Keep what explains the decisions: counts and the best few, and all reasons where no host was found."""
+    if not decisions:
+        return
+    tx.execute(sa.delete(decision).where(decision.c.server_id.in_([one.server_id for one in decisions])))
+    tx.execute(
+        sa.insert(decision),
+        [
+            {
+                "server_id": one.server_id,
+                "at": tx.now,
+                "chosen": None if one.host is None else one.host.name,
+                "counts": one.counts,
+                "best": list(one.best),
+                "hosts": dict(one.refused) if one.host is None else None,
+            }
+            for one in decisions
+        ],
+    )
+
+
+__all__ = ["DONE", "PATIENCE", "Scheduler"]

@@ -1,0 +1,107 @@
+"""Telling hosts what guests they shall hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from pileus.core.reconcile import Outcome
+from pileus.core.store import Store, Tx
+from pileus.services.compute.resources.server.table import server
+from pileus.services.compute.rules import guest
+from pileus.services.compute.rules.placing import ZONE
+from pileus.services.fleet import interface as fleet
+from pileus.services.network import interface as network
+
+_OPEN = (server.c.host_id.is_not(None), server.c.deleting_at.is_(None))
+
+
+def _nic(port: network.PortInfo) -> guest.Nic:
+    return guest.Nic(
+        port_id=port.id,
+        mac_address=port.mac_address,
+        mtu=port.mtu,
+        network_id=port.network_id,
+        addresses=[
+            guest.Address(
+                ip_address=one.ip_address,
+                floating_ip_address=one.floating_ip_address,
+                cidr=one.cidr,
+                gateway_ip=one.gateway_ip,
+                enable_dhcp=one.enable_dhcp,
+                ipv6_address_mode=one.ipv6_address_mode,
+                dns_nameservers=one.dns_nameservers,
+                host_routes=[(route.destination, route.nexthop) for route in one.host_routes],
+            )
+            for one in port.addresses
+        ],
+    )
+
+
+def _server(row: sa.Row[Any], ports: Sequence[network.PortInfo]) -> guest.Server:
+    return guest.Server(
+        id=row.id,
+        name=row.name,
+        hostname=row.hostname,
+        project_id=row.project_id,
+        flavor=row.flavor,
+        image_id=row.image_id,
+        image=row.image,
+        key=row.key,
+        user_data=row.user_data,
+        admin_pass=row.admin_pass,
+        config_drive=row.config_drive,
+        metadata=row.metadata,
+        reservation_id=row.reservation_id,
+        launch_index=row.launch_index,
+        zone=ZONE,
+        groups=sorted({name for port in ports for name in port.security_group_names}),
+        power=row.power,
+        reboot_nonce=row.reboot_nonce,
+        reboot_kind=row.reboot_kind,
+    )
+
+
+def write(tx: Tx, ids: Collection[str]) -> None:
+    """Let the hosts of these servers hold their guests as they are wanted now; the same spec again changes nothing.
+
+    The rows are locked first, so that a deletion that comes at the same time either sees the assignment or keeps it
+    from being made.
+    """
+    query = sa.select(server).where(server.c.id.in_(ids), *_OPEN).order_by(server.c.id)
+    rows = tx.all(query.with_for_update())
+    if not rows:
+        return
+    ports = network.ports_of(tx, [row.id for row in rows])
+    specs = []
+    for row in rows:
+        own = ports.get(row.id, ())
+        nics = [_nic(port) for port in own]
+        specs.append(fleet.Spec(row.host_id, "guest", row.id, guest.spec(_server(row, own), nics)))
+    fleet.assign(tx, specs)
+    behind = [{"key": row.id, "revision_seen": row.revision} for row in rows if row.written != row.revision]
+    if behind:
+        update = sa.update(server).where(server.c.id == sa.bindparam("key"))
+        tx.execute(update.values(written=sa.bindparam("revision_seen")), behind)
+
+
+class GuestWriter:
+    """Writes guests' specs when what is wanted changed, or what Network says of their ports."""
+
+    name = "compute.writer"
+    topics = frozenset({"compute.intent", network.DEVICE_TOPIC})
+    interval = 30.0
+    batch = 64
+    parallel = 1
+
+    def keys(self, tx: Tx) -> Iterable[str]:
+        """Servers whose hosts have not been told the newest."""
+        query = sa.select(server.c.id).where(*_OPEN, server.c.written < server.c.revision)
+        return [row.id for row in tx.all(query)]
+
+    async def reconcile(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
+        """Write all of them in one transaction."""
+        await store.write(lambda tx: write(tx, keys))
+        return {}

@@ -1,0 +1,130 @@
+"""Acts on servers. Each changes what is wanted and answers; the host's part follows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+import sqlalchemy as sa
+
+from pileus.core.context import Context
+from pileus.core.errors import Forbidden
+from pileus.core.fields import UNSET, Body, UnsetType, W
+from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations.show import begin_deletion
+from pileus.services.compute.resources.server.table import server, want
+
+_ACTION = "/servers/{server_id}/action"
+
+
+class Reboot(Body):
+    """How to reboot."""
+
+    type: Literal["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]
+
+
+class ResetState(Body):
+    """What an admin says of a server."""
+
+    state: Literal["active", "error"]
+
+
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class Lock(Body):
+    """Why a server is locked."""
+
+    locked_reason: Annotated[Reason | UnsetType, W(since="2.73")] = UNSET
+
+
+@resource.action(_ACTION, "os-start", policy="os_compute_api:servers:start")
+def start(ctx: Context, server_id: str, body: Any) -> None:
+    """Let a stopped server run."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "start")
+    want(ctx.tx, row, power="running")
+    note(ctx, row.id, row.project_id, "start", "compute_start_instance", row.host)
+
+
+@resource.action(_ACTION, "os-stop", policy="os_compute_api:servers:stop")
+def stop(ctx: Context, server_id: str, body: Any) -> None:
+    """Let a server stop; one in error is then no more in error."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "stop")
+    want(ctx.tx, row, power="stopped", error=False, fault=None)
+    note(ctx, row.id, row.project_id, "stop", "compute_stop_instance", row.host)
+
+
+@resource.action(_ACTION, "reboot", policy="os_compute_api:servers:reboot")
+def reboot(ctx: Context, server_id: str, body: Reboot) -> None:
+    """Reboot a server; HARD also starts one that is stopped, paused or in error."""
+    row = find(ctx, server_id)
+    kind = body.type.upper()
+    allow(ctx, row, "reboot_soft" if kind == "SOFT" else "reboot_hard")
+    values = {"reboot_nonce": row.reboot_nonce + 1, "reboot_kind": kind}
+    want(ctx.tx, row, power="running", error=False, fault=None, **values)
+    note(ctx, row.id, row.project_id, "reboot", "compute_reboot_instance", row.host)
+
+
+@resource.action(_ACTION, "pause", policy="os_compute_api:os-pause-server:pause")
+def pause(ctx: Context, server_id: str, body: None) -> None:
+    """Let a server stand still in memory."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "pause")
+    want(ctx.tx, row, power="paused")
+    note(ctx, row.id, row.project_id, "pause", "compute_pause_instance", row.host)
+
+
+@resource.action(_ACTION, "unpause", policy="os_compute_api:os-pause-server:unpause")
+def unpause(ctx: Context, server_id: str, body: None) -> None:
+    """Let a paused server go on."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "unpause")
+    want(ctx.tx, row, power="running")
+    note(ctx, row.id, row.project_id, "unpause", "compute_unpause_instance", row.host)
+
+
+@resource.action(_ACTION, "forceDelete", policy="os_compute_api:os-deferred-delete:force")
+def force_delete(ctx: Context, server_id: str, body: Any) -> None:
+    """Delete a server in any state."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "force_delete")
+    begin_deletion(ctx, row)
+
+
+@resource.action(_ACTION, "os-resetState", policy="os_compute_api:os-admin-actions:reset_state")
+def reset_state(ctx: Context, server_id: str, body: ResetState) -> None:
+    """Say that a server is in error, or is not; what the host reports next may say otherwise."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "reset_state")
+    want(ctx.tx, row, error=body.state == "error", fault=None)
+    ctx.tx.changed("compute.waiting", row.id)
+    note(ctx, row.id, row.project_id, "resetState", None)
+
+
+@resource.action(_ACTION, "lock", policy="os_compute_api:os-lock-server:lock")
+def lock(ctx: Context, server_id: str, body: Lock | None) -> None:
+    """Hold back whoever is no admin from changing a server."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "lock")
+    owner = row.project_id == ctx.auth.project_id
+    reason = None if body is None or body.locked_reason is UNSET else body.locked_reason
+    values = {"locked_by": "owner" if owner else "admin", "locked_reason": reason, "updated_at": ctx.now}
+    ctx.tx.execute(sa.update(server).where(server.c.id == row.id).values(values))
+    ctx.tx.changed("compute.server", row.id)
+    note(ctx, row.id, row.project_id, "lock", None)
+
+
+@resource.action(_ACTION, "unlock", policy="os_compute_api:os-lock-server:unlock")
+def unlock(ctx: Context, server_id: str, body: Any) -> None:
+    """Take a lock away. Raises Forbidden for an admin's lock, unless the policy lets the caller."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "unlock")
+    target = {"project_id": row.project_id, "user_id": row.user_id}
+    if row.locked_by == "admin" and not ctx.allows("os_compute_api:os-lock-server:unlock:unlock_override", target):
+        raise Forbidden("Policy doesn't allow os_compute_api:os-lock-server:unlock:unlock_override to be performed.")
+    values = {"locked_by": None, "locked_reason": None, "updated_at": ctx.now}
+    ctx.tx.execute(sa.update(server).where(server.c.id == row.id).values(values))
+    ctx.tx.changed("compute.server", row.id)
+    note(ctx, row.id, row.project_id, "unlock", None)

@@ -1,0 +1,96 @@
+"""Why a server is where it is, or is nowhere: an addition of this cloud to the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from pileus.core.context import Context
+from pileus.core.fields import View
+from pileus.services.compute.resources.hypervisor import candidates
+from pileus.services.compute.resources.server.fields import host_hash
+from pileus.services.compute.resources.server.operations.row import find, resource
+from pileus.services.compute.resources.server.table import decision
+from pileus.services.compute.rules import placing
+from pileus.services.compute.rules.shape import bare
+from pileus.services.fleet import interface as fleet
+
+
+class Verdict(View):
+    """What is said of one host: `taken`, `passed` or `refused`."""
+
+    host: str
+    verdict: str
+    filter: str | None
+    reason: str | None
+    weight: float | None
+
+
+class Explanation(View):
+    """The decision as it was kept, and how each host would be judged now."""
+
+    server_id: str
+    resources: dict[str, int]
+    """What the server needs, by resource class."""
+    decided_at: str | None
+    chosen: str | None
+    refused_by: dict[str, int]
+    """How many hosts each filter refused, when the decision was made."""
+    best: list[dict[str, Any]]
+    """The best few of then, with weights and the generations that were seen."""
+    kept: dict[str, str] | None
+    """Reasons by host of then; kept when no host was found."""
+    hosts: list[Verdict]
+    """Each host, judged now."""
+
+
+def wish(row: sa.Row[Any]) -> placing.Wish:
+    """What a server needs of a host."""
+    needed = placing.resources(row.flavor, row.image.get("virtual_size"))
+    target = row.target
+    return placing.Wish(row.id, needed, row.availability_zone, target.get("host"), bool(target.get("forced")))
+
+
+@resource.get("/servers/{server_id}/explain", policy="os_compute_api:servers:explain", wraps="explanation")
+def explain(ctx: Context, server_id: str) -> Explanation:
+    """Say for each host why it was taken or refused.
+
+    Admins see hosts by name and in their words; others see the names that hosts have for their project, and which
+    filter spoke.
+    """
+    row = find(ctx, server_id)
+    wanted = wish(row)
+    kept = ctx.tx.first(sa.select(decision).where(decision.c.server_id == row.id))
+    found = []
+    for host in candidates(ctx.tx, fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))):
+        taken = host.id == row.host_id
+        # What the server holds itself does not speak against its host.
+        judged = placing.take(host, {name: -amount for name, amount in wanted.resources.items()}) if taken else host
+        found.append(_verdict(wanted, judged, taken=taken))
+    explained = Explanation(
+        server_id=row.id,
+        resources=dict(wanted.resources),
+        decided_at=None if kept is None else bare(kept.at),
+        chosen=None if kept is None else kept.chosen,
+        refused_by={} if kept is None else kept.counts,
+        best=[] if kept is None else kept.best,
+        kept=None if kept is None else kept.hosts,
+        hosts=found,
+    )
+    return explained if ctx.auth.is_admin else _veil(explained, row.project_id)
+
+
+def _verdict(wanted: placing.Wish, host: placing.Host, *, taken: bool) -> Verdict:
+    refusal = placing.judge(wanted, host)
+    name, reason = refusal or (None, None)
+    word = "taken" if taken else "passed" if refusal is None else "refused"
+    return Verdict(host=host.name, verdict=word, filter=name, reason=reason, weight=round(placing.weight(host), 6))
+
+
+def _veil(found: Explanation, project_id: str) -> Explanation:
+    for one in found.hosts:
+        one.host, one.reason, one.weight = host_hash(one.host, project_id), None, None
+    found.chosen = None if found.chosen is None else host_hash(found.chosen, project_id)
+    found.best, found.kept = [], None
+    return found

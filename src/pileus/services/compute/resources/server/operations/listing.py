@@ -1,0 +1,232 @@
+"""Which servers a list shows: filters, order and pages."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+import sqlalchemy as sa
+
+from pileus.core.context import Context
+from pileus.core.errors import BadRequest, Forbidden
+from pileus.core.fields import W
+from pileus.core.listing import Filter, Listing, Rows, boolean, instant, integer
+from pileus.services.compute.resources.server.table import (
+    has_status,
+    server,
+    tag,
+    task_state_sql,
+    vm_state_sql,
+)
+from pileus.services.compute.rules.pattern import ESCAPE, like
+from pileus.services.compute.rules.status import ALL_STATUSES, POWER_STATES
+from pileus.services.compute.versions import (
+    CHANGES_BEFORE_FILTER,
+    HOSTNAME_FILTER,
+    IP6_FILTER,
+    LOCKED_FILTER,
+    SERVER_FILTERS,
+    STATUS_FILTER_STRICT,
+    TAG_FILTERS,
+)
+from pileus.services.network import interface as network
+
+_c = server.c
+_power = sa.case(
+    (_c.launched_at.is_(None), 0), *((_c.state == state, number) for state, number in POWER_STATES.items()), else_=0
+)
+_NEVER = sa.false()
+
+
+class Match(Filter):
+    """A filter by a pattern, as people write regular expressions (`rules.pattern`)."""
+
+    def condition(self, values: Any) -> sa.ColumnElement[bool]:
+        """The condition that the column matches one of the values."""
+        return sa.or_(*(self.column.like(like(value), escape=ESCAPE) for value in values))
+
+
+class Exact(Filter):
+    """A filter on something that is the same for all servers here: all of them, or none."""
+
+    def __init__(self, constant: str, window: W | None = None) -> None:
+        super().__init__(sa.literal(constant), window=window)
+
+
+def _open(one: Filter) -> Filter:
+    """The same filter, in every version."""
+    found = copy(one)
+    found.window = None
+    return found
+
+
+_BASE: dict[str, Filter] = {
+    "reservation_id": Filter(_c.reservation_id),
+    "name": Match(_c.name),
+    "image": Filter(_c.image_id),
+    "flavor": Filter(_c.flavor_id),
+    "locked": Filter(sa.case((_c.locked_by.is_(None), False), else_=True), boolean, window=LOCKED_FILTER),
+    "hostname": Match(_c.hostname, window=HOSTNAME_FILTER),
+}
+
+_MORE: dict[str, Filter] = {
+    "availability_zone": Match(sa.func.coalesce(_c.availability_zone, "nova"), window=SERVER_FILTERS),
+    "config_drive": Filter(_c.config_drive, boolean, window=SERVER_FILTERS),
+    "key_name": Match(_c.key_name, window=SERVER_FILTERS),
+    "created_at": Filter(_c.created_at, instant, window=SERVER_FILTERS),
+    "launched_at": Filter(_c.launched_at, instant, window=SERVER_FILTERS),
+    "terminated_at": Filter(_c.deleted_at, instant, window=SERVER_FILTERS),
+    "power_state": Filter(_power, integer, window=SERVER_FILTERS),
+    "task_state": Filter(task_state_sql, window=SERVER_FILTERS),
+    "vm_state": Filter(vm_state_sql, window=SERVER_FILTERS),
+    "progress": Exact("0", window=SERVER_FILTERS),
+    "user_id": Filter(_c.user_id, window=SERVER_FILTERS),
+}
+
+_ALL: dict[str, Filter] = {
+    **{name: _open(one) for name, one in {**_BASE, **_MORE}.items()},
+    "project_id": Filter(_c.project_id),
+    "tenant_id": Filter(_c.project_id),
+    "launch_index": Filter(_c.launch_index, integer),
+    "image_ref": Filter(_c.image_id),
+    "kernel_id": Exact(""),
+    "ramdisk_id": Exact(""),
+    "host": Filter(_c.host),
+    "node": Match(_c.host),
+    "display_name": Match(_c.name),
+    "description": Match(_c.description),
+    "display_description": Match(_c.description),
+    "locked_by": Match(_c.locked_by),
+    "uuid": Filter(_c.id),
+    "root_device_name": Exact("/dev/vda"),
+    "access_ip_v4": Match(_c.access_ip_v4),
+    "access_ip_v6": Match(_c.access_ip_v6),
+    "auto_disk_config": Filter(sa.case((_c.disk_config == "AUTO", True), else_=False), boolean),
+}
+"""For those who may filter by everything: no windows."""
+
+_SORT: dict[str, sa.ColumnElement[Any]] = {
+    "access_ip_v4": _c.access_ip_v4,
+    "access_ip_v6": _c.access_ip_v6,
+    "auto_disk_config": _c.disk_config,
+    "availability_zone": _c.availability_zone,
+    "config_drive": _c.config_drive,
+    "created_at": _c.created_at,
+    "display_description": _c.description,
+    "display_name": _c.name,
+    "host": _c.host,
+    "hostname": _c.hostname,
+    "image_ref": _c.image_id,
+    "instance_type_id": _c.flavor_id,
+    "key_name": _c.key_name,
+    "launch_index": _c.launch_index,
+    "launched_at": _c.launched_at,
+    "locked": sa.case((_c.locked_by.is_(None), False), else_=True),
+    "locked_by": _c.locked_by,
+    "node": _c.host,
+    "power_state": _power,
+    "project_id": _c.project_id,
+    "task_state": task_state_sql,
+    "terminated_at": _c.deleted_at,
+    "updated_at": _c.updated_at,
+    "user_id": _c.user_id,
+    "uuid": _c.id,
+    "vm_state": vm_state_sql,
+    **dict.fromkeys(("kernel_id", "ramdisk_id", "root_device_name", "progress"), _c.id),
+}
+
+_REFUSED = frozenset(
+    {"block_device_mapping", "services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices"}
+)
+"""What upstream refuses to filter by."""
+
+_limited = Listing(server, filters={**_BASE, **_MORE}, sort=_SORT, order=("created_at:desc",))
+_full = Listing(server, filters=_ALL, sort=_SORT, order=("created_at:desc",))
+
+
+def page(ctx: Context, everywhere: str) -> Rows:
+    """The page of servers that the request asks for; `everywhere` is the rule for seeing those of all projects.
+
+    Raises BadRequest for filters that cannot be, and Forbidden for those that the caller may not use.
+    """
+    for name in ctx.query.names():
+        if name in _REFUSED or name.startswith("_"):
+            raise BadRequest(f"Invalid filter field: {name}.")
+    _check_sort(ctx)
+    everything = ctx.allows("os_compute_api:servers:allow_all_filters")
+    query = sa.select(server).where(*_whose(ctx, everywhere), *_when(ctx, everything), *_further(ctx, everything))
+    return (_full if everything else _limited).page(ctx, query)
+
+
+def _check_sort(ctx: Context) -> None:
+    if not ctx.auth.is_admin and {"host", "node"} & set(ctx.query.all("sort_key")):
+        raise Forbidden("Only administrators can sort servers by host")
+
+
+def _whose(ctx: Context, everywhere: str) -> list[sa.ColumnElement[bool]]:
+    asked = ctx.query.get("all_tenants")
+    if asked is not None and (asked == "" or boolean(asked)):
+        ctx.enforce(everywhere)
+        return []
+    if ctx.auth.project_id is None:
+        return [_c.user_id == ctx.auth.user_id]
+    return [_c.project_id == ctx.auth.project_id]
+
+
+def _lenient(text: str) -> bool:
+    try:
+        return boolean(text)
+    except BadRequest:
+        return False
+
+
+def _when(ctx: Context, everything: bool) -> list[sa.ColumnElement[bool]]:
+    """Conditions on the time of change and on deletion: those who look for changes see deleted servers too."""
+    found = []
+    moment = sa.func.coalesce(_c.deleted_at, _c.updated_at, _c.created_at)
+    since, before = ctx.query.get("changes-since"), ctx.query.get("changes-before")
+    if not CHANGES_BEFORE_FILTER.covers(ctx.version):
+        before = None
+    if since is not None:
+        found.append(moment >= instant(since))
+    if before is not None:
+        found.append(moment <= instant(before))
+    if since is not None and before is not None and instant(before) < instant(since):
+        raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+    deleted = ctx.query.get("deleted") if everything else None
+    if deleted is None and (ctx.query.get("status") or "").lower() == "deleted":
+        if not ctx.auth.is_admin:
+            raise Forbidden("Only administrators may list deleted instances")
+        deleted = "true"
+    if deleted is not None:
+        found.append(_c.deleted_at.is_not(None) if _lenient(deleted) else _c.deleted_at.is_(None))
+    elif since is None and before is None:
+        found.append(_c.deleted_at.is_(None))
+    return found
+
+
+def _further(ctx: Context, everything: bool) -> list[sa.ColumnElement[bool]]:
+    found = []
+    if statuses := ctx.query.all("status"):
+        known = [one.upper() for one in statuses if one.upper() in ALL_STATUSES]
+        if not known and STATUS_FILTER_STRICT.covers(ctx.version):
+            raise BadRequest("Invalid status value")
+        found.append(sa.or_(_NEVER, *(has_status(one) for one in known)))
+    if everything or TAG_FILTERS.covers(ctx.version):
+        found += _tagged(ctx)
+    for name, version in (("ip", 4), ("ip6", 6)):
+        if (text := ctx.query.get(name)) is not None and (version == 4 or everything or IP6_FILTER.covers(ctx.version)):
+            found.append(_c.id.in_(network.devices_at(ctx.tx, like(text), version)))
+    return found
+
+
+def _tagged(ctx: Context) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    for name in ("tags", "tags-any", "not-tags", "not-tags-any"):
+        for text in ctx.query.all(name)[-1:]:
+            wanted = sorted(set(text.split(",")))
+            having = sa.select(tag.c.server_id).where(tag.c.tag.in_(wanted)).group_by(tag.c.server_id)
+            if not name.endswith("any"):
+                having = having.having(sa.func.count() == len(wanted))
+            found.append(_c.id.not_in(having) if name.startswith("not") else _c.id.in_(having))
+    return found

@@ -1,0 +1,57 @@
+"""Finding a server for its caller, and judging whether a verb is lawful now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from pileus.core.api import Resource
+from pileus.core.context import Context
+from pileus.core.errors import Conflict, NotFound
+from pileus.services.compute.resources.server.policy import RULES
+from pileus.services.compute.resources.server.table import action, facts, server
+from pileus.services.compute.rules.status import GUARDS, Verb, objection
+
+resource = Resource("server", "servers", rules=RULES)
+
+
+def find(ctx: Context, server_id: str, *, deleted: bool = False) -> sa.Row[Any]:
+    """A server that the caller may do this operation to.
+
+    Raises NotFound, also for servers of other projects, and Forbidden for the own project's where the policy says so.
+    """
+    row = ctx.tx.first(sa.select(server).where(server.c.id == server_id))
+    missing = NotFound(f"Instance {server_id} could not be found.")
+    if row is None or (row.deleted_at is not None and not deleted):
+        raise missing
+    ctx.guard({"project_id": row.project_id, "user_id": row.user_id}, missing)
+    return row
+
+
+def allow(ctx: Context, row: sa.Row[Any], verb: Verb) -> None:
+    """Raise Conflict unless the verb is lawful in the server's state, and no lock holds it back."""
+    if GUARDS[verb].lock and row.locked_by is not None and not ctx.auth.is_admin:
+        raise Conflict(f"Instance {row.id} is locked")
+    reason = objection(verb, facts(row), row.id)
+    if reason is not None:
+        raise Conflict(reason)
+
+
+def note(ctx: Context, row_id: str, project_id: str, word: str, event: str | None, host: str | None = None) -> None:
+    """Write down what was asked of a server; without an event on the host it is done at once."""
+    done = event is None
+    values = {
+        "server_id": row_id,
+        "action": word,
+        "event": event,
+        "request_id": ctx.request_id,
+        "user_id": ctx.auth.user_id,
+        "project_id": project_id,
+        "started_at": ctx.now,
+        "updated_at": ctx.now,
+        "finished_at": ctx.now if done else None,
+        "result": "Success" if done else None,
+        "host": host,
+    }
+    ctx.tx.execute(sa.insert(action).values(values))

@@ -1,0 +1,139 @@
+"""Listing, showing, changing and deleting servers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from pileus.core.api import Page
+from pileus.core.context import Context
+from pileus.core.errors import Conflict
+from pileus.core.fields import UNSET, given
+from pileus.services.compute.resources.server.fields import (
+    LIST_PARAMETERS,
+    Beside,
+    Server,
+    ServerName,
+    ServerUpdate,
+    ServerUpdated,
+    values,
+)
+from pileus.services.compute.resources.server.operations import listing
+from pileus.services.compute.resources.server.operations.ending import finish_deletions
+from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.table import tags_of, want
+from pileus.services.compute.rules import address
+from pileus.services.compute.rules.placing import ZONE
+from pileus.services.compute.rules.shape import links
+from pileus.services.compute.versions import UPDATE_SHOWS_ALL
+from pileus.services.fleet import interface as fleet
+from pileus.services.network import interface as network
+
+
+def host_status(host: fleet.Host | None) -> str:
+    """The API's word for how a server's host is; empty for none."""
+    if host is None:
+        return ""
+    if host.forced_down:
+        return "DOWN"
+    if not host.up:
+        return "UNKNOWN"
+    return "MAINTENANCE" if host.disabled else "UP"
+
+
+def _beside(ctx: Context, rows: Sequence[sa.Row[Any]], *, brief: bool = False) -> dict[str, Beside]:
+    """What the views of these servers take from elsewhere, by a number of queries that does not grow with them."""
+    ids = [row.id for row in rows]
+    ports = network.ports_of(ctx.tx, ids) if ids else {}
+    tags = tags_of(ctx.tx, ids)
+    placed = {row.host_id for row in rows if row.host_id is not None}
+    watched = placed and ctx.allows("os_compute_api:servers:show:host_status")
+    hosts = {one.id: one for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet), placed)} if watched else {}
+    return {
+        row.id: Beside(
+            addresses=address.by_network(ports.get(row.id, ()), brief=brief),
+            groups=address.groups(ports.get(row.id, ())),
+            tags=tags[row.id],
+            host_status=host_status(hosts.get(row.host_id)),
+        )
+        for row in rows
+    }
+
+
+@resource.get("/servers", policy="os_compute_api:servers:index", query=LIST_PARAMETERS)
+def list_names(ctx: Context) -> Page:
+    """Servers in brief."""
+    found = listing.page(ctx, "os_compute_api:servers:index:get_all_tenants")
+    items = [
+        ServerName(id=row.id, name=row.name, links=links(ctx.url, ctx.path, "servers", row.id)) for row in found.rows
+    ]
+    return Page(items, found.next_marker)
+
+
+@resource.get("/servers/detail", policy="os_compute_api:servers:detail", query=LIST_PARAMETERS)
+def list_details(ctx: Context) -> Page:
+    """Servers in full."""
+    found = listing.page(ctx, "os_compute_api:servers:detail:get_all_tenants")
+    beside = _beside(ctx, found.rows)
+    items = [Server(**{**values(ctx, row, beside[row.id]), "server_groups": UNSET}) for row in found.rows]
+    return Page(items, found.next_marker)
+
+
+@resource.get("/servers/{server_id}", policy="os_compute_api:servers:show", wraps="server")
+def show(ctx: Context, server_id: str) -> Server:
+    """One server."""
+    row = find(ctx, server_id)
+    return Server(**values(ctx, row, _beside(ctx, [row])[row.id]))
+
+
+@resource.put("/servers/{server_id}", policy="os_compute_api:servers:update", accepts="server", wraps="server")
+def update(ctx: Context, server_id: str, body: ServerUpdate) -> ServerUpdated:
+    """Change what a server is called, and the like. Raises Conflict for a zone that it cannot be bound to."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "update")
+    changes = given(body)
+    if "pinned_availability_zone" in changes:
+        changes["availability_zone"] = _pin(row, changes.pop("pinned_availability_zone"))
+    for ours, theirs in (("access_ip_v4", "access_ipv4"), ("access_ip_v6", "access_ipv6")):
+        if theirs in changes:
+            changes[ours] = changes.pop(theirs) or None
+    if changes:
+        want(ctx.tx, row, **changes)
+        row = find(ctx, server_id)
+    beside = _beside(ctx, [row], brief=not UPDATE_SHOWS_ALL.covers(ctx.version))
+    return ServerUpdated(**values(ctx, row, beside[row.id]))
+
+
+def _pin(row: sa.Row[Any], zone: str | None) -> str | None:
+    bound: str | None = row.availability_zone
+    if zone is not None and bound is not None and zone != bound:
+        raise Conflict(
+            "Cannot change pinned availability zone directly. Unpin first by setting pinned_availability_zone to null."
+        )
+    here = ZONE if row.host_id is not None else ""
+    if zone is not None and bound is None and zone != here:
+        raise Conflict(
+            f"Server can only be pinned to its current availability zone '{here}', but '{zone}' was requested."
+        )
+    return zone
+
+
+@resource.delete("/servers/{server_id}", policy="os_compute_api:servers:delete")
+def delete(ctx: Context, server_id: str) -> None:
+    """Begin to delete a server; one that is being deleted already is left to it."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "delete")
+    begin_deletion(ctx, row)
+
+
+def begin_deletion(ctx: Context, row: sa.Row[Any]) -> None:
+    """Let a server go: at once when no host holds it, else as soon as its host has let go of the guest."""
+    if row.deleting_at is not None:
+        return
+    want(ctx.tx, row, deleting_at=ctx.now)
+    # After the row is ours: the writer that would assign the guest has lost its race by now, or has done it.
+    fleet.tombstone(ctx.tx, "guest", [row.id])
+    note(ctx, row.id, row.project_id, "delete", "compute_terminate_instance", row.host)
+    finish_deletions(ctx.tx, [row.id])

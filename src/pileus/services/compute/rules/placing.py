@@ -1,0 +1,192 @@
+"""Where a server may go, and where it goes: filters and weighers over a snapshot of hosts.
+
+A filter gives its reason for refusing a host, or None.  The hosts that pass all of them are weighed, and the heaviest
+is taken; of equals the first by name, so that the same snapshot gives the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+ZONE = "nova"
+"""The availability zone of all hosts that are in no other: upstream's default."""
+
+BEST = 3
+"""How many of the best hosts a decision keeps."""
+
+
+class Stock(NamedTuple):
+    """What a host has of one resource class."""
+
+    total: int
+    reserved: int
+    ratio: float
+    used: int
+
+    @property
+    def capacity(self) -> int:
+        """How much may be given away in all."""
+        return int((self.total - self.reserved) * self.ratio)
+
+    @property
+    def free(self) -> int:
+        """How much may still be given away."""
+        return self.capacity - self.used
+
+
+class Host(NamedTuple):
+    """A host as it is judged."""
+
+    id: str
+    name: str
+    up: bool
+    disabled: bool
+    disabled_reason: str | None
+    zone: str
+    generation: int
+    """Of its inventory and allocations, when they were read."""
+    stock: Mapping[str, Stock]
+    """By resource class; empty until the host's inventory is known."""
+
+
+class Wish(NamedTuple):
+    """What a server needs of a host."""
+
+    server_id: str
+    resources: Mapping[str, int]
+    """Amounts by resource class."""
+    zone: str | None
+    host: str | None
+    """Name of the only host that will do."""
+    forced: bool
+    """Whether the named host is taken without asking whether it is up and enabled."""
+
+
+class Decision(NamedTuple):
+    """What was decided on one server."""
+
+    server_id: str
+    host: Host | None
+    counts: Mapping[str, int]
+    """How many hosts each filter refused."""
+    best: Sequence[Mapping[str, object]]
+    """The best few: name, weight, generation."""
+    refused: Mapping[str, str]
+    """Reason by host name, for each host that was refused."""
+
+
+Filter = Callable[[Wish, Host], str | None]
+
+
+def requested(wish: Wish, host: Host) -> str | None:
+    """Only the host that was asked for."""
+    return None if wish.host in (None, host.name) else f"the host {wish.host} was asked for"
+
+
+def up(wish: Wish, host: Host) -> str | None:
+    """Only hosts that answer."""
+    return None if host.up or wish.forced else "the host does not answer, or was forced down"
+
+
+def enabled(wish: Wish, host: Host) -> str | None:
+    """Only hosts that no operator took out of use."""
+    if not host.disabled or wish.forced:
+        return None
+    return f"the host is disabled: {host.disabled_reason}" if host.disabled_reason else "the host is disabled"
+
+
+def zone(wish: Wish, host: Host) -> str | None:
+    """Only hosts in the availability zone that was asked for."""
+    if wish.zone in (None, host.zone) or wish.forced:
+        return None
+    return f"the host is in the availability zone {host.zone}, not in {wish.zone}"
+
+
+def _capacity(resource: str) -> Filter:
+    def judge(wish: Wish, host: Host) -> str | None:
+        needed = wish.resources.get(resource, 0)
+        if not needed:
+            return None
+        stock = host.stock.get(resource)
+        if stock is None:
+            return f"the host has no inventory of {resource} yet"
+        if needed <= stock.free:
+            return None
+        return f"{needed} {resource} needed, {max(stock.free, 0)} of {stock.capacity} free"
+
+    return judge
+
+
+FILTERS: Mapping[str, Filter] = {
+    "requested": requested,
+    "up": up,
+    "enabled": enabled,
+    "zone": zone,
+    "VCPU": _capacity("VCPU"),
+    "MEMORY_MB": _capacity("MEMORY_MB"),
+    "DISK_GB": _capacity("DISK_GB"),
+}
+"""By name, in the order in which they are asked."""
+
+
+def weight(host: Host) -> float:
+    """The emptier the heavier: the mean share that is free of each resource class, from 0 to 1."""
+    shares = [max(stock.free, 0) / stock.capacity for stock in host.stock.values() if stock.capacity > 0]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def judge(wish: Wish, host: Host) -> tuple[str, str] | None:
+    """Name and reason of the first filter that refuses a host; None when none does."""
+    for name, refuse in FILTERS.items():
+        reason = refuse(wish, host)
+        if reason is not None:
+            return name, reason
+    return None
+
+
+def decide(wish: Wish, hosts: Iterable[Host]) -> Decision:
+    """Choose a host for one server."""
+    counts: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    passed: list[tuple[float, Host]] = []
+    for host in hosts:
+        verdict = judge(wish, host)
+        if verdict is None:
+            passed.append((weight(host), host))
+        else:
+            counts[verdict[0]] = counts.get(verdict[0], 0) + 1
+            refused[host.name] = verdict[1]
+    passed.sort(key=lambda one: (-one[0], one[1].name))
+    best = [
+        {"host": host.name, "weight": round(heavy, 6), "generation": host.generation} for heavy, host in passed[:BEST]
+    ]
+    return Decision(wish.server_id, passed[0][1] if passed else None, counts, best, refused)
+
+
+def take(host: Host, resources: Mapping[str, int]) -> Host:
+    """The host with these resources used."""
+    stock = {
+        name: one._replace(used=one.used + resources.get(name, 0)) if name in resources else one
+        for name, one in host.stock.items()
+    }
+    return host._replace(stock=stock)
+
+
+def decide_all(wishes: Iterable[Wish], hosts: Sequence[Host]) -> list[Decision]:
+    """Choose hosts for several servers, each knowing what those before it took."""
+    known = {host.id: host for host in hosts}
+    decisions = []
+    for wish in wishes:
+        decision = decide(wish, known.values())
+        if decision.host is not None:
+            known[decision.host.id] = take(known[decision.host.id], wish.resources)
+        decisions.append(decision)
+    return decisions
+
+
+def resources(flavor: Mapping[str, int], virtual_size: int | None) -> dict[str, int]:
+    """What a server of a flavor needs; a flavor without disk needs as much as the image's virtual size (bytes)."""
+    root = flavor["disk"] or -(-(virtual_size or 0) // 2**30)
+    disk = root + flavor["ephemeral"] + -(-flavor["swap"] // 1024)
+    return {"VCPU": flavor["vcpus"], "MEMORY_MB": flavor["ram"], "DISK_GB": disk}

@@ -1,0 +1,49 @@
+"""Compute's door plate."""
+
+from __future__ import annotations
+
+from pileus.core.api import Service
+from pileus.core.config import Config
+from pileus.core.errors import compute_envelope
+from pileus.core.reconcile import Controller
+from pileus.core.versions import parse
+from pileus.services.compute.controllers import Folder, GuestWriter, HostInventory, Scheduler
+from pileus.services.compute.resources import flavor, hypervisor, keypair, quota, version
+from pileus.services.compute.resources import service as services
+from pileus.services.compute.resources.server import operations as server
+from pileus.services.compute.rules.persona import BASE
+from pileus.services.compute.versions import LEDGER
+from pileus.services.fleet.interface import Fleet
+
+
+def service() -> Service:
+    """Compute v2.1. Its operations ask for `Fleet`."""
+    return Service(
+        name="nova",
+        type="compute",
+        mounts=("/compute",),
+        roots=("/v2.1", "/v2"),
+        resources=[
+            flavor.resource,
+            keypair.resource,
+            server.resource,
+            quota.resource,
+            hypervisor.resource,
+            services.resource,
+            version.resource,
+        ],
+        outer=[version.discovery],
+        envelope=compute_envelope,
+        ledger=LEDGER,
+        quota=quota.QUOTA,
+        rules=BASE,
+        strict=False,
+        project_segment=True,
+        query_closed=parse("2.102"),
+        request_id_header="x-compute-request-id",
+    )
+
+
+def controllers(fleet: Fleet, config: Config) -> list[Controller]:
+    """Compute's loops. They need the fleet of this process and the settings of what hosts offer."""
+    return [HostInventory(fleet, config), Scheduler(fleet), GuestWriter(), Folder()]
