@@ -5,8 +5,10 @@ from __future__ import annotations
 from pileus.core.api import Service
 from pileus.core.errors import network_envelope
 from pileus.services.network.resources import availability_zone, discovery, extension, quota, standard_attribute
+from pileus.services.network.resources.floatingip import operations as floatingip
 from pileus.services.network.resources.network import operations as network
 from pileus.services.network.resources.port import operations as port
+from pileus.services.network.resources.router import operations as router
 from pileus.services.network.resources.security_group import operations as security_group
 from pileus.services.network.resources.subnet import operations as subnet
 
@@ -22,6 +24,8 @@ def service() -> Service:
             network.resource,
             subnet.resource,
             port.resource,
+            router.resource,
+            floatingip.resource,
             security_group.resource,
             security_group.rule_resource,
             quota.resource,

@@ -95,10 +95,6 @@ class ExternalGatewayForFloatingIPNotFound(NotFound):
         )
 
 
-class NotAuthorized(Forbidden):
-    """403: the caller may see the thing, but not do this with it."""
-
-
 class PolicyNotAuthorized(Forbidden):
     """403: a policy rule forbids it."""
 
@@ -211,13 +207,6 @@ class IpAddressGenerationFailure(Conflict):
 
     def __init__(self, network_id: str) -> None:
         super().__init__(f"No more IP addresses available on network {network_id}.")
-
-
-class ExternalIpAddressExhausted(BadRequest):
-    """400: the external network has no address left."""
-
-    def __init__(self, network_id: str) -> None:
-        super().__init__(f"There is no IP address left on the external network {network_id}.")
 
 
 class InvalidSharedSetting(Conflict):
