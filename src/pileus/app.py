@@ -60,7 +60,6 @@ class Control:
 
     def __init__(self, config: Config, store: Store) -> None:
         from pileus.core.policy import Policy
-        from pileus.services.compute import controllers as compute_controllers
         from pileus.services.compute import service as compute
         from pileus.services.fleet import service as fleet
         from pileus.services.fleet.interface import Fleet
@@ -104,7 +103,7 @@ class Control:
         self.controllers: list[Controller] = [
             *image_controllers.controllers(self.stores),
             *network_controllers.controllers(self.fleet),
-            *compute_controllers.controllers(self.fleet, config),
+            *compute.controllers(self.fleet, config),
         ]
 
     def edge(self) -> Edge:
@@ -135,7 +134,6 @@ class Control:
         """Make what a cloud cannot be without; changes nothing that is there."""
         from pileus.services.fleet import interface as fleet
         from pileus.services.identity import interface as identity
-        from pileus.services.placement import interface as placement
 
         root = self.config.root_url
         offers = [
@@ -150,7 +148,6 @@ class Control:
                 tx, admin_password_hash=password_hash, region=self.config.region, offers=offers
             )
         )
-        self.store.write_here(placement.bootstrap)
         self.store.write_here(fleet.begin)
         first.unlink(missing_ok=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pileus.cli.client import Api, ApiFailure
 from pileus.cli.main import CommandFailure
@@ -30,8 +30,9 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     """Print the explanation; exit status."""
     api = Api(arguments.state)
     server_id = _find(api, arguments.id)
+    server = api.get(f"/compute/v2.1/servers/{server_id}")["server"]
     found = api.get(f"/compute/v2.1/servers/{server_id}/explain")["explanation"]
-    print("\n".join(lines(found)))
+    print("\n".join(lines(server, found)))
     return 0
 
 
@@ -49,17 +50,22 @@ def _find(api: Api, named: str) -> str:
     return str(rows[0]["id"])
 
 
-def lines(found: dict[str, object]) -> list[str]:
+def lines(server: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """An explanation as lines for people."""
-    head = [f"server {found['server_id']} ({found['name']}) is {found['status']}"]
-    head.append(f"  host: {found['host'] or 'none'}")
-    if found.get("fault"):
-        head.append(f"  fault: {found['fault']}")
-    if found.get("decided_at"):
-        head.append(f"  decided at: {found['decided_at']}")
-    hosts = found.get("hosts")
-    width = max((len(str(one["name"])) for one in hosts), default=0) if isinstance(hosts, list) else 0
-    for one in hosts if isinstance(hosts, list) else ():
-        mark = "✓" if one["taken"] else "·" if one["fits"] else "✗"
-        head.append(f"  {mark} {one['name']:<{width}}  {one['reason']}")
-    return head
+    needs = ", ".join(f"{amount} {name}" for name, amount in found["resources"].items())
+    said = [f"server {server['id']} ({server['name']}) is {server['status']}", f"  needs: {needs}"]
+    if server.get("fault"):
+        said.append(f"  fault: {server['fault']['message']}")
+    if found["decided_at"]:
+        refused = ", ".join(f"{count} refused by {name}" for name, count in found["refused_by"].items())
+        said.append(f"  decided at {found['decided_at']}: {found['chosen'] or 'no host'}{refused and f' ({refused})'}")
+    for host, reason in (found["kept"] or {}).items():
+        said.append(f"    ✗ {host}: {reason}")
+    said.append("  as each host is judged now:")
+    width = max((len(one["host"]) for one in found["hosts"]), default=0)
+    for one in found["hosts"]:
+        mark = {"taken": "✓", "passed": "·"}.get(one["verdict"], "✗")
+        weight = f"  weight {one['weight']:.2f}" if one["weight"] is not None else ""
+        reason = f"  {one['filter']}: {one['reason']}" if one["reason"] else ""
+        said.append(f"    {mark} {one['host']:<{width}}  {one['verdict']}{weight}{reason}")
+    return said
