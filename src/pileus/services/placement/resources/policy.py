@@ -1,0 +1,27 @@
+"""The rules that all of Placement shares.
+
+Source: Placement administrator guide, "Policies"; the names and defaults are upstream's.
+"""
+
+from __future__ import annotations
+
+from pileus.core.policy import Rule
+
+ADMIN_OR_SERVICE = "rule:admin_or_service_api"
+
+SHARED = [
+    Rule("admin_api", "role:admin", "Administrators"),
+    Rule("service_api", "role:service", "Other services"),
+    Rule("admin_or_service_api", "role:admin or role:service", "Nearly everything here"),
+    Rule("project_reader_api", "role:reader and project_id:%(project_id)s", "Readers of a project"),
+    Rule(
+        "admin_or_project_reader_or_service_api",
+        "role:admin or rule:project_reader_api or role:service",
+        "What readers of a project may know of it",
+    ),
+]
+
+
+def rules(**described: str) -> list[Rule]:
+    """Rules `placement:NAME` for administrators and services, of names with `__` for `:`."""
+    return [Rule(f"placement:{name.replace('__', ':')}", ADMIN_OR_SERVICE, text) for name, text in described.items()]
