@@ -103,7 +103,7 @@ def bootstrap(tx: Tx, *, admin_password_hash: str | None, region: str, offers: S
     That is the domain Default, the personas' roles and what they imply, the project and the user `admin` with the role
     `admin` on the project and on the system, the region, and for each offer its service and three endpoints.  What is
     there stays as it is (a password is never replaced), but for the URLs of endpoints in the region, which follow the
-    offers.
+    offers.  Without a hash, the user `admin` gets no password.
     """
     if projects.find(tx, DEFAULT_DOMAIN) is None:
         project_operations.insert(
