@@ -63,3 +63,20 @@ def test_a_rule_is_declared_once() -> None:
     policy.add([Rule("it", "!")])
     with pytest.raises(PolicyError, match="twice"):
         policy.add([Rule("it", "@")])
+
+
+def test_an_override_stands_whenever_its_rule_is_added(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text('"a": "!"\n')
+    policy = Policy(overrides=path)
+    policy.add([Rule("a", "@"), Rule("b", "@")])
+    assert not policy.passes("a", {}, MEMBER)
+    assert policy.passes("b", {}, MEMBER)
+
+
+def test_an_attribute_can_be_none() -> None:
+    policy = Policy([Rule("unscoped", "domain_id:None"), Rule("scoped", "not domain_id:None")])
+    assert policy.passes("unscoped", {}, {"domain_id": None})
+    assert policy.passes("scoped", {}, {"domain_id": "d"})
+    assert not policy.passes("scoped", {}, {"domain_id": None})
+    assert not policy.passes("unscoped", {}, {})

@@ -173,6 +173,7 @@ class Policy:
     def __init__(self, rules: Iterable[Rule] = (), overrides: Path | None = None) -> None:
         self.rules: dict[str, Rule] = {}
         self._checks: dict[str, Check] = {}
+        self._overridden: set[str] = set()
         self.add(rules)
         if overrides is not None and overrides.exists():
             self.override(yaml.safe_load(overrides.read_text()) or {})
@@ -183,14 +184,17 @@ class Policy:
             if rule.name in self.rules and self.rules[rule.name].check != rule.check:
                 raise PolicyError(f"the policy rule {rule.name} is declared twice")
             self.rules[rule.name] = rule
-            self._checks[rule.name] = compile_rule(rule.check)
+            check = compile_rule(rule.check)
+            if rule.name not in self._overridden:
+                self._checks[rule.name] = check
 
     def override(self, rules: Mapping[str, str]) -> None:
-        """Replace the checks of rules by name. Raises PolicyError for one that cannot be read."""
+        """Replace the checks of rules by name, added already or later. Raises PolicyError for one that cannot be read."""
         for name, check in rules.items():
             if not isinstance(check, str):
                 raise PolicyError(f"the policy rule {name} is not text")
             self._checks[name] = compile_rule(check)
+            self._overridden.add(name)
 
     def passes(self, name: str, target: Mapping[str, Any], creds: Mapping[str, Any]) -> bool:
         """Whether the rule lets the caller act on the target. A rule that nobody declared lets nobody."""
