@@ -189,7 +189,7 @@ class Policy:
                 self._checks[rule.name] = check
 
     def override(self, rules: Mapping[str, str]) -> None:
-        """Replace the checks of rules by name, added already or later. Raises PolicyError for one that cannot be read."""
+        """Replace the checks of rules by name, added before or after. Raises PolicyError for one it cannot read."""
         for name, check in rules.items():
             if not isinstance(check, str):
                 raise PolicyError(f"the policy rule {name} is not text")
