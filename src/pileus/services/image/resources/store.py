@@ -1,5 +1,7 @@
 """The stores that hold image data, and the row that says what of it is to be removed.
 
+Source: https://docs.openstack.org/api-ref/image/v2/#stores for how a store is named.
+
 Data is removed only by such a row, never because nobody seems to own it: a store's rows may come from an older copy.
 Every byte that is written has its key in a row before it is written, so that nothing can be forgotten.
 """

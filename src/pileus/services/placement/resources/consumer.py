@@ -1,5 +1,7 @@
 """Consumers and what they hold: the tables, and the one way in which they change.
 
+Source: https://docs.openstack.org/api-ref/placement/#allocations
+
 However many consumers and providers a change is about, it takes the same few statements.  The last place is never
 given twice, on any engine: the providers' rows are locked in the order of their uuids, what is free is read under that
 lock, and `used` is added to only where the sum stays within the capacity.

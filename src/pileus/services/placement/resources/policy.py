@@ -1,6 +1,7 @@
 """The rules that all of Placement shares.
 
-Source: Placement administrator guide, "Policies"; the names and defaults are upstream's.
+Source: https://docs.openstack.org/api-ref/placement/ and the administrator guide, "Policies"; the names and defaults
+are upstream's.
 """
 
 from __future__ import annotations

@@ -22,15 +22,6 @@ from pileus.services.placement.resources.policy import rules
 from pileus.services.placement.resources.provider import table
 from pileus.services.placement.resources.provider.operations import find
 
-resource = Resource(
-    "usage",
-    "usages",
-    rules=[
-        *rules(resource_providers__usages="Show what is held of a provider"),
-        Rule("placement:usages", "rule:admin_or_project_reader_or_service_api", "Show what a project holds"),
-    ],
-)
-
 _TYPE = re.compile(r"[A-Z0-9_]{1,255}|all|unknown")
 
 
@@ -45,6 +36,16 @@ class Usages(View):
     """How much a project holds: amounts by resource class, from 1.38 on by type of consumer."""
 
     usages: dict[str, Any]
+
+
+resource = Resource(
+    "usage",
+    "usages",
+    rules=[
+        *rules(resource_providers__usages="Show what is held of a provider"),
+        Rule("placement:usages", "rule:admin_or_project_reader_or_service_api", "Show what a project holds"),
+    ],
+)
 
 
 @resource.get("/resource_providers/{uuid}/usages", policy="placement:resource_providers:usages")
