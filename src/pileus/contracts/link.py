@@ -52,8 +52,8 @@ class Assignment(msgspec.Struct, kw_only=True):
     kind: Kind
     id: str
     generation: int
-    spec: msgspec.Raw | None
-    """None together with `tombstone`."""
+    spec: msgspec.Raw
+    """JSON's null together with `tombstone`. Not `Raw | None`: decoded as that union, nothing but null is taken."""
     tombstone: bool = False
 
 

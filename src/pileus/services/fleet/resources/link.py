@@ -132,7 +132,7 @@ def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
 
 
 def _wire(row: sa.Row[tuple[object, ...]]) -> Assignment:
-    spec = None if row.spec is None or row.tombstone else msgspec.Raw(row.spec)
+    spec = msgspec.Raw(b"null") if row.spec is None or row.tombstone else msgspec.Raw(row.spec)
     return Assignment(kind=row.kind, id=row.id, generation=row.generation, spec=spec, tombstone=row.tombstone)
 
 
