@@ -201,7 +201,7 @@ def _server(edge: Edge, protocol: type[asyncio.Protocol] | None = None) -> Any:
 
     return Server(
         uvicorn.Config(
-            edge,  # type: ignore[arg-type] # an ASGI application with wider types
+            edge,
             http=protocol or "httptools",
             ws="none",
             lifespan="off",
