@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from pileus.core.reconcile import DONE, Again, Outcome
+from pileus.core.reconcile import Again, Outcome
 from pileus.core.store import Store, Tx
 from pileus.services.compute.controllers.writer import write
 from pileus.services.compute.resources.hypervisor import candidates
 from pileus.services.compute.resources.server.operations.explain import wish
-from pileus.services.compute.resources.server.table import decision, finish_actions, server
+from pileus.services.compute.resources.server.table import decision, finish_actions, server, set_each
 from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.shape import instant
 from pileus.services.fleet import interface as fleet
@@ -129,13 +129,12 @@ def _claim(row: sa.Row[Any], one: placing.Decision) -> placement.Claim:
 
 def _place(tx: Tx, taken: Sequence[placing.Decision]) -> None:
     by_host: dict[str, list[str]] = {}
-    changes = []
+    changes = {}
     for one in taken:
         if one.host is not None:
             by_host.setdefault(one.host.id, []).append(one.server_id)
-            changes.append({"key": one.server_id, "to_id": one.host.id, "to_name": one.host.name})
-    update = sa.update(server).where(server.c.id == sa.bindparam("key"))
-    tx.execute(update.values(host_id=sa.bindparam("to_id"), host=sa.bindparam("to_name"), updated_at=tx.now), changes)
+            changes[one.server_id] = {"host_id": one.host.id, "host": one.host.name, "updated_at": tx.now}
+    set_each(tx, changes)
     for host_id, ids in sorted(by_host.items()):
         network.bind_ports(tx, ids, host_id)
     # The timer of the writer would do the same; here it spares the servers a turn of the loops.
@@ -176,6 +175,3 @@ def _remember(tx: Tx, decisions: Sequence[placing.Decision]) -> None:
             for one in decisions
         ],
     )
-
-
-__all__ = ["DONE", "PATIENCE", "Scheduler"]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Store, Tx
-from pileus.services.compute.resources.server.table import server
+from pileus.services.compute.resources.server.table import server, set_each
 from pileus.services.compute.rules import guest
 from pileus.services.compute.rules.placing import ZONE
 from pileus.services.fleet import interface as fleet
@@ -81,10 +81,7 @@ def write(tx: Tx, ids: Collection[str]) -> None:
         nics = [_nic(port) for port in own]
         specs.append(fleet.Spec(row.host_id, "guest", row.id, guest.spec(_server(row, own), nics)))
     fleet.assign(tx, specs)
-    behind = [{"key": row.id, "revision_seen": row.revision} for row in rows if row.written != row.revision]
-    if behind:
-        update = sa.update(server).where(server.c.id == sa.bindparam("key"))
-        tx.execute(update.values(written=sa.bindparam("revision_seen")), behind)
+    set_each(tx, {row.id: {"written": row.revision} for row in rows if row.written != row.revision})
 
 
 class GuestWriter:

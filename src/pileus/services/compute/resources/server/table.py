@@ -196,6 +196,21 @@ def want(tx: Tx, row: sa.Row[Any], **values: Any) -> None:
     tx.changed("compute.server", row.id)
 
 
+def set_each(tx: Tx, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give each of several servers, whose rows are locked, values of its own: by id, all for the same columns."""
+    if not changes:
+        return
+    names = next(iter(changes.values())).keys()
+    update = sa.update(server).where(server.c.id == sa.bindparam("which"))
+    tx.execute(
+        update.values({name: sa.bindparam(f"to_{name}") for name in names}),
+        [
+            {"which": server_id, **{f"to_{name}": value for name, value in values.items()}}
+            for server_id, values in changes.items()
+        ],
+    )
+
+
 def finish_actions(tx: Tx, ids: Collection[str], result: str, details: str | None = None) -> None:
     """Note that what was asked of servers is done (`Success`) or never will be (`Error`)."""
     open_ones = (action.c.server_id.in_(ids), action.c.finished_at.is_(None))
