@@ -13,4 +13,4 @@ This is the only place in the package that imports pytest.
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__name__}.hypervisor", f"{__name__}.storage")
+pytest.register_assert_rewrite(f"{__name__}.hypervisor", f"{__name__}.storage", f"{__name__}.network", f"{__name__}.network_packet")

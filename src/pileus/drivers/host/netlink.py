@@ -26,19 +26,24 @@ _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _TAP_FLAGS = 0x0002 | 0x1000 | 0x4000
 """IFF_TAP, IFF_NO_PI, IFF_VNET_HDR."""
-_IFF_UP = 1
+_IFF_UP = 0x1
+_BRIDGE_FORWARDING = 3
 _STATIC = 4
 """RTPROT_STATIC marks the routes and rules that are ours; those of the kernel carry another number."""
 _MAIN = 254
 
 
 class Link(NamedTuple):
-    """An interface as the kernel shows it; `master` is the name of its bridge, empty without one."""
+    """An interface as the kernel shows it.
+
+    `master` is the name of its bridge, empty without one; `forwarding`: the bridge passes its frames on.
+    """
 
     name: str
     kind: str
     master: str
     up: bool
+    forwarding: bool
     mtu: int
     mac: str
     alias: str
@@ -95,6 +100,7 @@ class Netlink:
                 kind=str((info and info.get_attr("IFLA_INFO_KIND")) or ""),
                 master="",
                 up=bool(message["flags"] & _IFF_UP),
+                forwarding=_forwards(info and info.get_attr("IFLA_INFO_SLAVE_DATA")),
                 mtu=int(message.get_attr("IFLA_MTU") or 0),
                 mac=str(message.get_attr("IFLA_ADDRESS") or ""),
                 alias=str(message.get_attr("IFLA_IFALIAS") or ""),
@@ -274,6 +280,11 @@ class Netlink:
         if not index:
             raise NetlinkFailure(f"no interface {name}")
         return index
+
+
+def _forwards(data: Any) -> bool:
+    """Whether the state of a bridge port (linux/if_bridge.h) is forwarding; `data` is None for what is none."""
+    return bool(data and hasattr(data, "get_attr") and data.get_attr("IFLA_BRPORT_STATE") == _BRIDGE_FORWARDING)
 
 
 def _index(name: str) -> int:

@@ -11,6 +11,8 @@ from pileus.drivers.host import netservice
 from pileus.drivers.host.process import Child, ChildFailure, Identity
 from pileus.drivers.network.bridge.dhcp import Config
 
+_HANDED = "handed"
+
 
 class Daemon:
     """The dnsmasq of one namespace. `directory` is its own; `identity` may read it and write nothing."""
@@ -23,7 +25,8 @@ class Daemon:
         self._config: Config | None = None
         self._child: Child | None = None
         self._handed: dict[str, str] = {}
-        """Address to MAC address, of all that this process may have leased in its life."""
+        """Address to MAC address, of all that this process may have leased in its life; kept in a file for the next
+        driver."""
 
     def alive(self) -> bool:
         """Whether it does what the last `ensure` asked; costs one system call."""
@@ -34,6 +37,8 @@ class Daemon:
         if config is None:
             self.remove()
             return
+        if self._child is None:
+            self._adopt()
         known = self._config
         if self._child is None or known is None or not self._child.alive() or self._must_restart(known, config):
             self._restart(config)
@@ -41,13 +46,24 @@ class Daemon:
             self._write(config)
             netservice.reload(self._child)
         self._config = config
-        self._handed.update(config.leases)
 
     def remove(self) -> None:
         """End it, also one of an earlier life, and delete its files. Absent is fine."""
         self._end()
         self._config = None
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _adopt(self) -> None:
+        """Take over the process of an earlier life, with what its files say that it was told."""
+        found = netservice.find(self._argument)
+        if len(found) != 1:
+            return
+        try:
+            main = (self.directory / "dnsmasq.conf").read_text()
+            self._handed = dict(line.split() for line in (self.directory / _HANDED).read_text().splitlines())
+        except (OSError, ValueError):
+            return
+        self._child, self._config = found[0], Config(main)
 
     def _must_restart(self, known: Config, config: Config) -> bool:
         """A lease binds an address for as long as the process lives; another guest gets it from a new process."""
@@ -79,10 +95,12 @@ class Daemon:
 
     def _write(self, config: Config) -> None:
         """The files name the users' hosts and MAC addresses: readable by the daemon, not by everybody."""
+        self._handed.update(config.leases)
+        handed = "".join(f"{address} {mac}\n" for address, mac in sorted(self._handed.items()))
         self.directory.mkdir(parents=True, exist_ok=True)
         os.chown(self.directory, 0, self._identity.gid)
         self.directory.chmod(0o750)
-        for name, content in (("dnsmasq.conf", config.main), *config.files):
+        for name, content in ((_HANDED, handed), ("dnsmasq.conf", config.main), *config.files):
             path = self.directory / name
             fresh = self.directory / f".{name}"
             fresh.write_text(content)

@@ -16,7 +16,7 @@ from pileus.drivers.host.netfilter import FilterFailure
 from pileus.drivers.host.netlink import NetlinkFailure
 from pileus.drivers.host.process import ChildFailure, Identity, apart
 from pileus.drivers.network.bridge.guard import Engine
-from pileus.drivers.network.bridge.name import TAP, Names, device
+from pileus.drivers.network.bridge.name import Names
 from pileus.drivers.network.bridge.probe import working_engine
 from pileus.drivers.network.bridge.router import Router
 from pileus.drivers.network.bridge.segment import Segment
@@ -81,6 +81,7 @@ class BridgeNetwork:
             with segment.lock:
                 self._uplink.remove(network_id)
                 segment.remove()
+                self._uplink.forget(network_id)
             with self._lock:
                 self._segments.pop(network_id, None)
 
@@ -105,9 +106,9 @@ class BridgeNetwork:
         with self._lock:
             segments = list(self._segments.values())
         for segment in segments:
-            state = segment.state
-            if state is not None and any(port.id == port_id for port in state.ports):
-                return NicAttachment(port_id=port_id, device=device(TAP, port_id), namespace=segment.name)
+            tap = segment.plugs.get(port_id)
+            if tap is not None:
+                return NicAttachment(port_id=port_id, device=tap, namespace=segment.name)
         raise NetworkFailure(f"port {port_id} is on no network of this host")
 
     def listen(self, network_id: str, address: str, port: int) -> socket.socket:

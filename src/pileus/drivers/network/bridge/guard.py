@@ -76,7 +76,7 @@ class Guard:
         for remote in sorted({rule.remote_group_id for group in used for rule in group.rules if rule.remote_group_id}):
             for name, elements in _member_sets(remote, state.groups.get(remote)).items():
                 sets[self._family, name] = elements
-        origin, target = dict[str, str](), dict[str, str]()
+        origin, target, stations = dict[str, str](), dict[str, str](), dict[str, str]()
         for port in state.ports:
             tap = device(TAP, port.id)
             if not port.admin_state_up:
@@ -86,8 +86,11 @@ class Guard:
             chains.update(((_LAYER_2, name), lines) for name, lines in self._port(port, label))
             origin[f'"{tap}"'] = f"goto from-{tap}"
             target[f'"{tap}"'] = label
+            if port.port_security:
+                stations.update((f'"{tap}" . {mac}', "") for mac in _sources(port))
         sets[_LAYER_2, "origin"] = Elements("ifname : verdict", origin)
         sets[_LAYER_2, "target"] = Elements("ifname : mark", target)
+        sets[_LAYER_2, "stations"] = Elements("ifname . ether_addr", stations)
         for way, name in (("from", "outgoing"), ("to", "incoming")):
             verdicts = {str(mark): f"goto {way}-{mark:x}" for mark in profiles.values()}
             sets[self._family, name] = Elements("mark : verdict", verdicts)
@@ -152,6 +155,8 @@ _TOWARDS = (
     "meta mark set oifname map @target",
     f"meta mark {_OURS} drop",
     f"meta mark {_OPEN} accept",
+    # What the bridge floods because it has not learnt the receiver is nobody else's to read.
+    "ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 oifname . ether daddr != @stations drop",
     "ether type arp accept",
     "ether type != { ip, ip6 } drop",
     f"icmpv6 type {{ 135, 136 }} ip6 hoplimit 255 meta mark set {_OPEN} accept",

@@ -30,7 +30,7 @@ from pileus.drivers.network.bridge.guard import ENGINES, Engine, Guard
 from pileus.drivers.network.bridge.name import BRIDGE, TAP, device
 from pileus.drivers.network.bridge.ruleset import replacement
 
-_WAIT = 0.5
+_WAIT = 2.0
 """Seconds in which a frame that passes has passed."""
 _TUNSETIFF = 0x400454CA
 _TAP_NO_PI = 0x0002 | 0x1000
@@ -42,14 +42,18 @@ def working_engine() -> Engine:
     """The first engine that works. Raises NetworkFailure with what each of them said when none does."""
     said = []
     for engine in ENGINES:
-        try:
-            reason = namespace.scratch(partial(_try, engine))
-        except (netfilter.FilterFailure, OSError) as failure:
-            reason = str(failure)
-        if not reason:
+        if not (reason := obstacle(engine)):
             return engine
         said.append(f"{engine}: {reason}")
     raise NetworkFailure("no packet filter works on this kernel; " + "; ".join(said))
+
+
+def obstacle(engine: Engine) -> str:
+    """Why an engine does not work here; empty when it does."""
+    try:
+        return namespace.scratch(partial(_try, engine))
+    except (netfilter.FilterFailure, OSError) as failure:
+        return str(failure)
 
 
 def _try(engine: Engine) -> str:
@@ -60,7 +64,7 @@ def _try(engine: Engine) -> str:
         if namespace.get_kernel(key):
             namespace.set_kernel({key: "1" if engine == "br_netfilter" else "0"})
         elif engine == "br_netfilter":
-            return "the kernel has no br_netfilter"
+            return "br_netfilter is not there (modprobe br_netfilter)"
     netfilter.load(replacement(Guard(engine).ruleset(state)))
     taps = [_tap(device(TAP, port)) for port in _PORTS]
     try:
@@ -73,12 +77,18 @@ def _try(engine: Engine) -> str:
 def _exchange(state: NetworkState, first: int, second: int) -> str:
     inside(None, _connect)
     one, two = state.ports
-    for number, expected in ((_SHUT, False), (_OPEN, True)):
+    # Frames keep their order, so what is let through also ends the wait for what is not.
+    for number in (_SHUT, _OPEN):
         os.write(first, _datagram(one, two, 5000, number))
-        if _arrives(second, number) is not expected:
-            return f"UDP port {number} {'did not get' if expected else 'got'} through"
+    arrived = _arrived(second, _OPEN)
+    if _OPEN not in arrived:
+        return "a datagram that a rule lets in did not get through"
+    if _SHUT in arrived:
+        return "a datagram that no rule lets in got through"
     os.write(second, _datagram(two, one, _OPEN, 5000))
-    return "" if _arrives(first, 5000) else "the answer to a connection that was let in did not get through"
+    if 5000 not in _arrived(first, 5000):
+        return "the answer to a connection that was let in did not get through"
+    return ""
 
 
 def _connect(link: Netlink) -> None:
@@ -124,12 +134,12 @@ def _datagram(source: PortSpec, target: PortSpec, sport: int, dport: int) -> byt
     return macs + b"\x08\x00" + header + struct.pack("!HHHH", sport, dport, 8, 0)
 
 
-def _arrives(tap: int, dport: int) -> bool:
-    deadline = time.monotonic() + _WAIT
-    while (left := deadline - time.monotonic()) > 0:
-        if not select.select([tap], [], [], left)[0]:
-            return False
-        frame = os.read(tap, 2048)
-        if frame[12:14] == b"\x08\x00" and frame[23] == 17 and struct.unpack_from("!H", frame, 36)[0] == dport:
-            return True
-    return False
+def _arrived(tap: int, last: int) -> set[int]:
+    """The ports of the UDP datagrams that arrive, up to the one to `last` or until too long."""
+    deadline, ports = time.monotonic() + _WAIT, set[int]()
+    while last not in ports and (left := deadline - time.monotonic()) > 0:
+        if select.select([tap], [], [], left)[0]:
+            frame = os.read(tap, 2048)
+            if frame[12:14] == b"\x08\x00" and frame[23] == 17:
+                ports.add(struct.unpack_from("!H", frame, 36)[0])
+    return ports

@@ -24,6 +24,7 @@ from pileus.drivers.network.bridge.segment import settle_addresses, settle_route
 
 _SETTINGS = {
     "ipv4/ip_forward": "1",
+    "ipv4/ip_unprivileged_port_start": "0",
     "ipv4/conf/all/send_redirects": "0",
     "ipv4/conf/default/send_redirects": "0",
     "ipv4/conf/default/rp_filter": "1",

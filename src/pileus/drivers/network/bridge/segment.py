@@ -37,13 +37,15 @@ class Segment:
         self._rules: Ruleset | None = None
         self._generation = 0
         self._taps: dict[str, bool] = {}
+        self.plugs: dict[str, str] = {}
+        """Port id to tap, of the ports whose filter is in force."""
         self._daemon = Daemon(directory, name, identity)
 
     def ensure(self, state: NetworkState) -> None:
         """Make it as `state` says. After a failure the next call looks at everything again."""
         if self.state == state and self.intact():
             return
-        known, self.state = self.state, None
+        known, self.state, self.plugs = self.state, None, {}
         if known is None or not self._present(known):
             known, self._rules = None, None
             self._found()
@@ -56,6 +58,7 @@ class Segment:
         self._place_taps(taps, state.network.mtu, everything=reshape)
         if known is not None:
             self._cut(known, state)
+        self.plugs = {port.id: device(TAP, port.id) for port in state.ports}
         self._daemon.ensure(serve(state, str(self._daemon.directory)))
         self.state = state
 
@@ -67,7 +70,7 @@ class Segment:
     def remove(self) -> None:
         """Take it all down. Interfaces go by name: a process that holds one open would keep the namespace alive."""
         self.state = self._rules = None
-        self._taps = {}
+        self._taps, self.plugs = {}, {}
         self._daemon.remove()
         if namespace.exists(self.name):
             inside(self.name, _delete_all)

@@ -33,19 +33,35 @@ class Uplink:
         self._loaded: tuple[str, ...] | None = None
         """The prefixes in the rule; None when it is not known whether there is one."""
         self._released = False
+        self._generation = 0
+        """Of the host's rules, when our table was last seen among them."""
+        self._was = ""
+        """What the switch was before, in case somebody flushes the table that says so."""
+        self._without: set[str] = set()
+        """Networks that are known to have no uplink, so that ensuring an inner network costs nothing here."""
 
     def intact(self, network: NetworkSpec) -> bool:
-        """Whether the uplink is there as it was made. No child is run."""
+        """Whether the uplink is there as it was made. A child is run only when the host's rules changed."""
         if self._known.get(network.id) != network or self._loaded is None:
             return False
-        wanted = [self._names.uplink(network.id)]
-        return apart(lambda: all(namespace.indices(wanted)) and namespace.get_kernel(_SWITCH) == "1")
+        name = self._names.uplink(network.id)
+
+        def look() -> tuple[bool, int]:
+            there = all(namespace.indices([name])) and namespace.get_kernel(_SWITCH) == "1"
+            return there, netfilter.generation()
+
+        there, generation = apart(look)
+        if there and generation != self._generation and ("ip", self._names.table) in netfilter.tables():
+            # Somebody else's rules changed; this host's packet filter is not ours alone.
+            self._generation = generation
+        return there and generation == self._generation
 
     def ensure(self, network: NetworkSpec) -> None:
         """Make the uplink of an external network, whose namespace is there. Raises NetworkFailure."""
         with self._lock:
             if self.intact(network):
                 return
+            self._without.discard(network.id)
             name, far = self._names.uplink(network.id), self._names.network(network.id)
             present = inside(far, lambda link: UPLINK in link.links())
             inside(None, lambda link: self._plug(link, network, far, present=present))
@@ -57,6 +73,8 @@ class Uplink:
     def remove(self, network_id: str) -> None:
         """Take away the uplink of a network, and with the last one the table and the switch. Absent is fine."""
         with self._lock:
+            if network_id in self._without:
+                return
             name = self._names.uplink(network_id)
             self._known.pop(network_id, None)
             ours = inside(None, lambda link: _is(link, name, network_id))
@@ -64,6 +82,12 @@ class Uplink:
                 inside(None, lambda link: link.delete(name))
             if ours or not (self._released or self._loaded):
                 self._masquerade()
+            self._without.add(network_id)
+
+    def forget(self, network_id: str) -> None:
+        """The network is gone."""
+        with self._lock:
+            self._without.discard(network_id)
 
     def clear(self) -> None:
         """Take away everything, also what an earlier life left."""
@@ -116,7 +140,8 @@ class Uplink:
         # The record comes first: after a crash between the two, there is still something to restore from.
         netfilter.load("\n".join((*lines, "}", "}", "")))
         apart(lambda: namespace.set_kernel({_SWITCH: "1"}))
-        self._loaded, self._released = cidrs, False
+        self._loaded, self._released, self._was = cidrs, False, before
+        self._generation = apart(netfilter.generation)
 
     def _prefixes(self, link: Netlink) -> set[str] | None:
         """The IPv4 prefixes of our uplinks; None when there is no uplink."""
@@ -131,16 +156,16 @@ class Uplink:
                 for chain in netfilter.chains(family, table):
                     if match := re.fullmatch(_WAS + "([01])", chain):
                         return match[1]
-        return "1" if apart(lambda: namespace.get_kernel(_SWITCH)) == "1" else "0"
+        return self._was or ("1" if apart(lambda: namespace.get_kernel(_SWITCH)) == "1" else "0")
 
     def _release(self) -> None:
         """Drop the table; the last cloud to do so restores the switch."""
-        self._loaded, self._released = None, True
+        known, self._loaded, self._released = self._loaded is not None, None, True
         ours = ("ip", self._names.table)
         tables = netfilter.tables()
-        if ours not in tables:
+        if ours not in tables and not known:
             return
-        before = self._before()
+        before, self._was = self._before(), ""
         others = [
             table
             for family, table in tables
@@ -151,7 +176,7 @@ class Uplink:
         ]
         if not others:
             apart(lambda: namespace.set_kernel({_SWITCH: before}))
-        netfilter.load(f"delete table ip {self._names.table}\n")
+        netfilter.load(f"add table ip {self._names.table}\ndelete table ip {self._names.table}\n")
 
     def _delete_all(self, link: Netlink) -> None:
         for name, one in link.links().items():

@@ -1,0 +1,42 @@
+"""The network driver in memory against the contract, and what it costs."""
+
+import time
+import uuid
+
+import pytest
+
+from pileus.contracts.network import Network
+from pileus.contracts.suite.network import Lan, NetworkContract
+from pileus.drivers.network.fake import FakeHost, FakeNetwork
+
+
+class _Harness:
+    def __init__(self) -> None:
+        self.host = FakeHost()
+
+    def open(self) -> Network:
+        return FakeNetwork(host=self.host)
+
+    def leftovers(self) -> list[str]:
+        return sorted([*self.host.networks, *self.host.routers])
+
+
+class TestFakeNetwork(NetworkContract):
+    @pytest.fixture
+    def harness(self) -> _Harness:
+        return _Harness()
+
+
+def test_thousands_of_ports_are_cheap() -> None:
+    driver = FakeNetwork()
+    started = time.monotonic()
+    ports = []
+    for _ in range(20):
+        lan = Lan()
+        ports += [lan.port(f"host{number}", number) for number in range(200)]
+        driver.ensure_network(lan.state)
+    for port in ports:
+        driver.plug(port.id)
+    assert time.monotonic() - started < 2
+    assert len({port.id for port in ports}) == 4000
+    assert str(uuid.uuid4()) not in driver.networks()
