@@ -11,7 +11,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 import msgspec
 
@@ -22,6 +21,9 @@ log = logging.getLogger(__name__)
 
 ADDRESS = "169.254.169.254"
 PORT = 80
+
+PATIENCE = 5.0
+"""Seconds that the child has to read a message; one that takes longer is left, and a new one started."""
 
 _Places = dict[str, str]
 
@@ -110,25 +112,33 @@ class Metadata:
     def _revive(self) -> None:
         if self._channel is not None and self._alive():
             return
-        if self._channel is not None:
-            log.warning("the metadata server ended; it is started again")
-            self._channel.close()
+        self._hang_up()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             self._alive = self._start(theirs)
+        ours.settimeout(PATIENCE)
         self._channel = ours
-        for network_id, listener in self._sockets.items():
-            self._send(Message(verb="listen", id=network_id), listener)
-            self._send(Message(verb="places", id=network_id, places=self._places.get(network_id, {})))
         for guest_id, documents in self._documents.items():
             self._send(Message(verb="guest", id=guest_id, documents=documents))
+        for network_id, places in self._places.items():
+            self._send(Message(verb="places", id=network_id, places=places))
+        for network_id, listener in self._sockets.items():
+            self._send(Message(verb="listen", id=network_id), listener)
+
+    def _hang_up(self) -> None:
+        if self._channel is not None:
+            log.warning("the metadata server ended; it is started again")
+            self._channel.close()
+            self._channel = None
 
     def _send(self, message: Message, listener: socket.socket | None = None) -> None:
         if self._channel is None:
             return
         line = msgspec.json.encode(message) + b"\n"
-        with suppress(OSError):  # a child that is gone is started at the next look, and told everything
+        try:
             if listener is not None:
                 socket.send_fds(self._channel, [line[:1]], [listener.fileno()])
                 line = line[1:]
             self._channel.sendall(line)
+        except OSError:
+            self._hang_up()  # the next look starts a child anew, and tells it everything

@@ -1,8 +1,9 @@
 """The metadata server of one host: a child without privilege that answers guests.
 
 It speaks the OpenStack tree (Compute user guide, "Metadata"; `/openstack/<version>/meta_data.json` …) and the EC2 tree
-(`/<version>/meta-data/…`).  A guest is known by the network that its connection came in on and by its source address,
-which anti-spoofing makes its own.  Everything that a guest sends is bounded: request size, time, connections.
+(`/<version>/meta-data/…`; Amazon EC2 user guide, "Access instance metadata").  A guest is known by the network that
+its connection came in on and by its source address, which anti-spoofing makes its own.  Everything that a guest sends
+is bounded: request size, time, connections.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import array
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -40,18 +41,40 @@ def answer(method: str, path: str, documents: Mapping[str, bytes] | None) -> Ans
         return Answer("405 Method Not Allowed", b"")
     if documents is None:
         return Answer("404 Not Found", b"")
-    place = path.split("?", 1)[0].strip("/")
-    if place in documents:
-        return Answer("200 OK", documents[place])
-    prefix = f"{place}/" if place else ""
-    below: dict[str, None] = {}
-    for name in documents:
-        if name.startswith(prefix):
-            head, slash, _ = name[len(prefix) :].partition("/")
-            below[head + ("/" if slash and prefix.count("/") > 1 else "")] = None
-    if not below:
-        return Answer("404 Not Found", b"")
-    return Answer("200 OK", "\n".join(below).encode())
+    parts = [part for part in path.split("?", 1)[0].split("/") if part]
+    if (found := documents.get("/".join(parts))) is not None:
+        return Answer("200 OK", found)
+    names = _list(parts, documents)
+    return Answer("200 OK", "\n".join(names).encode()) if names else Answer("404 Not Found", b"")
+
+
+def _list(parts: Sequence[str], documents: Mapping[str, bytes]) -> list[str]:
+    """What lies below a path, by name: versions as they are, other directories with a slash, keys as `0=NAME`."""
+    prefix = "".join(f"{part}/" for part in parts)
+    below = {name[len(prefix) :].partition("/")[:2] for name in documents if name.startswith(prefix)}
+    if not parts:
+        return sorted(name for name, _ in below if name != "openstack")
+    if parts == ["openstack"]:
+        return sorted(name for name, _ in below)
+    if parts[1:] == ["meta-data", "public-keys"]:
+        return [f"{name}={_key_name(name, documents)}" for name, _ in sorted(below)]
+    return sorted(name + slash for name, slash in below)
+
+
+def _key_name(number: str, documents: Mapping[str, bytes]) -> str:
+    """The name of a key, which of the two trees only the OpenStack one holds."""
+    try:
+        return msgspec.json.decode(documents["openstack/latest/meta_data.json"], type=_MetaData).keys[int(number)].name
+    except (KeyError, ValueError, IndexError):
+        return ""
+
+
+class _Key(msgspec.Struct):
+    name: str
+
+
+class _MetaData(msgspec.Struct):
+    keys: list[_Key] = []
 
 
 class Server:
@@ -89,17 +112,21 @@ class Server:
     async def _serve(self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         count = self._open.get(network_id, 0)
         if count >= CONNECTIONS:
-            writer.close()
+            writer.transport.abort()
             return
         self._open[network_id] = count + 1
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._respond(network_id, reader, writer)
+                writer.close()
+                await writer.wait_closed()
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # whatever a guest sends or leaves out is its own concern
         finally:
             self._open[network_id] -= 1
-            writer.close()
+            if not self._open[network_id]:
+                del self._open[network_id]
+            writer.transport.abort()  # nothing is kept for a guest that does not read
 
     async def _respond(self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -107,7 +134,7 @@ class Server:
         peer = writer.get_extra_info("peername")[0]
         guest = self._places.get(network_id, {}).get(peer)
         found = answer(method, path, None if guest is None else self._documents.get(guest))
-        kind = "application/json" if path.endswith(".json") else "text/plain; charset=utf-8"
+        kind = "application/json" if path.split("?", 1)[0].endswith(".json") else "text/plain; charset=utf-8"
         lines = f"HTTP/1.1 {found.status}\r\ncontent-type: {kind}\r\ncontent-length: {len(found.body)}\r\n"
         writer.write(lines.encode() + b"connection: close\r\n\r\n" + (found.body if method == "GET" else b""))
         await writer.drain()
