@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,7 @@ class FileImageCache:
                 await self._download(disk, final, link)
 
     async def _download(self, disk: DiskSpec, final: Path, link: Link) -> None:
-        partial = final.with_suffix(".partial")
+        partial, made = final.with_suffix(".partial"), final.with_suffix(".partial.qcow2")
         began, digest = time.monotonic(), hashlib.sha512()
         try:
             with partial.open("wb") as file:
@@ -74,16 +75,22 @@ class FileImageCache:
             if disk.image_sha512 is not None and digest.hexdigest() != disk.image_sha512:
                 raise StorageFailure(f"image {disk.image_id} does not hash to what it should")
             if disk.image_format == "qcow2":
-                partial.chmod(0o644)
-                partial.replace(final)
+                await asyncio.to_thread(_publish, partial, final)
             else:
-                made = final.with_suffix(".partial.qcow2")
                 await asyncio.to_thread(self._convert, partial, disk.image_format, made)
-                made.chmod(0o644)
-                made.replace(final)
+                await asyncio.to_thread(_publish, made, final)
         finally:
             partial.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
         log.info("image %s is here after %.1f s", disk.image_id, time.monotonic() - began)
+
+
+def _publish(made: Path, final: Path) -> None:
+    """Give a whole file its name: what is there by that name is never looked at again, so it must outlast the power."""
+    made.chmod(0o644)
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.replace(final)
 
 
 class NoImages:
