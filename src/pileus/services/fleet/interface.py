@@ -14,7 +14,7 @@ from pileus.contracts.link import Kind
 from pileus.core import changes
 from pileus.core.context import Request
 from pileus.core.errors import Unavailable
-from pileus.core.store import Tx
+from pileus.core.store import Tx, change
 from pileus.services.fleet.resources.assignment import assignment, call
 from pileus.services.fleet.resources.host import Fleet, host, store
 
@@ -120,7 +120,8 @@ def update_host(tx: Tx, host_id: str, **values: Any) -> None:
 def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
     """Let hosts hold these objects, as these specs say; their generations by (host, kind, id).
 
-    A spec that is the same as before changes nothing.  An object that was on its way out is wanted again.
+    A spec that is the same as before changes nothing.  An object that was on its way out is wanted again.  One that
+    comes back to a host after it was gone begins above every generation that it had.
     """
     wanted = {(one.host_id, one.kind, one.id): msgspec.json.encode(one.spec) for one in specs}
     ids = {key[2] for key in wanted}
@@ -128,6 +129,7 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
     known = {(row.host_id, row.kind, row.id): row for row in rows}
     generations: dict[tuple[str, str, str], int] = {}
     fresh = []
+    first = _first_generation(tx) if wanted.keys() - known.keys() else 0
     for key, spec in wanted.items():
         row = known.get(key)
         host_id, kind, object_id = key
@@ -135,10 +137,9 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
             generations[key] = row.generation
             continue
         if row is None:
-            generations[key] = 1
-            fresh.append(
-                {"host_id": host_id, "kind": kind, "id": object_id, "generation": 1, "spec": spec, "updated_at": tx.now}
-            )
+            generations[key] = first
+            row_key = {"host_id": host_id, "kind": kind, "id": object_id}
+            fresh.append({**row_key, "generation": first, "spec": spec, "updated_at": tx.now})
         else:
             generations[key] = row.generation + 1
             where = {"host_id": host_id, "kind": kind, "id": object_id, "generation": row.generation}
@@ -148,6 +149,14 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
     if fresh:
         tx.execute(sa.insert(assignment), fresh)
     return generations
+
+
+def _first_generation(tx: Tx) -> int:
+    """A generation above all that were ever given: each was noted in the change log by the transaction that gave it.
+
+    The last ten bits count what one transaction does to one object.
+    """
+    return (1 + (tx.scalar(sa.select(sa.func.max(change.c.seq))) or 0)) << 10
 
 
 def tombstone(tx: Tx, kind: Kind, ids: Collection[str], host_id: str | None = None) -> None:
