@@ -7,24 +7,30 @@ unknown.  A store that is another, or an older copy, is refused: everything keep
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 import pileus
+from pileus.agent.identity import Identity, IdentityFile
 from pileus.agent.image_cache import ImageCache
 from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.agent.metadata import Metadata
 from pileus.agent.world import Key, World
-from pileus.contracts.hypervisor import GuestFailure, GuestObserved, GuestPlan, GuestSpec, Hypervisor
+from pileus.contracts.hypervisor import GuestFailure, GuestObserved, GuestPlan, GuestSpec, Hypervisor, HypervisorFacts
 from pileus.contracts.link import Answer, Call, Heartbeat, Hello, Observation, Report, Unknown, Watch, Welcome
-from pileus.contracts.network import Network, NetworkFailure, RouterSpec
+from pileus.contracts.network import (
+    Network,
+    NetworkFacts,
+    NetworkFailure,
+    NetworkSpec,
+    NetworkState,
+    RouterSpec,
+)
 from pileus.contracts.storage import Storage, StorageFailure
 from pileus.core.reconcile import DONE, Again, Failed, Outcome, Queue
 from pileus.core.seams import reach
@@ -38,13 +44,8 @@ HEARTBEAT = 5.0
 RESYNC = 60.0
 """Seconds between two looks at everything that the host is to hold."""
 
-
-class Identity(msgspec.Struct):
-    """Whom the host obeys, kept across restarts: the store, the last run of it, and how far it was heard."""
-
-    store_id: str | None = None
-    incarnation: str | None = None
-    revision: int = 0
+REPORT = 1000
+"""The most observations in one report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +70,18 @@ class Agent:
         self.host = host
         self.link = link
         self.world = World()
-        self.identity = self._read_identity()
+        self._file = IdentityFile(host.state)
+        self.identity = self._file.read()
         self._pool = pool
         self._parallel = parallel
         self._queue = Queue()
         self._seen: dict[Key, Observation] = {}
         self._news: dict[Key, Observation] = {}
         self._reporting = asyncio.Event()
+        self._obeying = asyncio.Event()
         self._ensured: set[str] = set()
+        self._answers: set[asyncio.Task[None]] = set()
+        self._facts: tuple[HypervisorFacts, NetworkFacts] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
@@ -97,8 +102,9 @@ class Agent:
     # -- the link ------------------------------------------------------------------------------------------------
 
     async def _hello(self) -> None:
-        facts = await self._blocking(self.host.hypervisor.facts)
-        network = await self._blocking(self.host.network.facts)
+        if self._facts is None:
+            self._facts = await self._blocking(lambda: (self.host.hypervisor.facts(), self.host.network.facts()))
+        facts, network = self._facts
         known = self.identity
         message = Hello(
             host=self.host.name,
@@ -109,45 +115,51 @@ class Agent:
             incarnation=known.incarnation,
             revision=known.revision,
         )
-        self.link.host_id = ""
         welcome = await self.link.post("/hello", message, Welcome)
         self.link.host_id = welcome.host_id
-        self._remember(Identity(welcome.store_id, welcome.incarnation, 0), at_once=True)
+        # The same store counts on: what was heard from its earlier run, this run must know.
+        revision = known.revision if known.store_id == welcome.store_id else 0
+        self.identity = Identity(welcome.store_id, welcome.incarnation, revision)
+        await self._blocking(lambda: self._file.write(self.identity))
 
     async def _watch(self) -> None:
-        greeted, since = False, None
+        since: int | None = None
         while True:
             try:
-                if not greeted:
+                if not self._obeying.is_set():
                     await self._hello()
-                    greeted, since = True, None
-                path = "/watch" if since is None else f"/watch?since={since}"
-                found = await self.link.get(path, Watch)
+                    since = None
+                # A watch is never sent again behind a new connection: who answers there may be another store.
+                found = await self.link.get("/watch" if since is None else f"/watch?since={since}", Watch, again=False)
             except LinkDown as error:
                 log.info("the control plane is away: %s", error)
-                greeted = False
+                self._obeying.clear()
                 await asyncio.sleep(0.5)
                 continue
             except LinkRefused as error:
                 log.error("the control plane refuses this host: %s", error)
-                greeted = False
+                self._obeying.clear()
                 await asyncio.sleep(5)
                 continue
             since = found.revision
             self._take(found)
+            self._obeying.set()
 
     def _take(self, found: Watch) -> None:
-        touched = self.world.apply(found.assignments)
+        touched, unreadable = self.world.apply(found.assignments, full=found.full)
         if found.full:
             # A report may have been lost with the control plane that was to hear it.
             self._news |= {key: self._seen[key] for key in touched if key in self._seen}
             self._reporting.set()
         for key in touched:
             self._queue.add(str(key))
-        self._remember(Identity(self.identity.store_id, self.identity.incarnation, found.revision), at_once=False)
+        for key, (generation, why) in unreadable.items():
+            self._fail(key, generation, GuestFailure(f"this host does not understand the spec: {why}", permanent=True))
+        self.identity = Identity(self.identity.store_id, self.identity.incarnation, found.revision)
         for call in found.calls:
-            task = asyncio.ensure_future(self._answer(call))
-            task.add_done_callback(lambda done: done.exception())
+            task = asyncio.create_task(self._answer(call))
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
 
     async def _answer(self, call: Call) -> None:
         lines = call.arguments.get("lines")
@@ -164,32 +176,35 @@ class Agent:
     async def _report(self) -> None:
         while True:
             await self._reporting.wait()
+            await self._obeying.wait()
             self._reporting.clear()
-            batch, self._news = self._news, {}
+            batch = dict(islice(self._news.items(), REPORT))
             if not batch:
                 continue
+            self._news = {key: one for key, one in self._news.items() if key not in batch}
             try:
                 await self.link.send("/report", Report(observations=list(batch.values())))
             except (LinkDown, LinkRefused) as error:
                 log.info("a report waits: %s", error)
                 self._news = batch | self._news
-                await asyncio.sleep(0.5)
                 self._reporting.set()
+                await asyncio.sleep(0.5)
                 continue
+            if self._news:
+                self._reporting.set()
             for key, one in batch.items():
-                if one.state == "absent" and key not in self._news:
+                if one.state == "absent" and self._seen.get(key) == one:
                     self._seen.pop(key, None)
 
     async def _beat(self) -> None:
         while True:
+            await self._obeying.wait()
             try:
-                if self.link.host_id:
-                    message = await self._blocking(self._heartbeat)
-                    await self.link.send("/heartbeat", message)
-                    self._write_identity()
+                await self.link.send("/heartbeat", await self._blocking(self._heartbeat))
+                await self._blocking(lambda: self._file.write(self.identity))
             except (LinkDown, LinkRefused, OSError) as error:
                 log.info("a heartbeat was lost: %s", error)
-            await asyncio.sleep(HEARTBEAT if self.link.host_id else 0.2)
+            await asyncio.sleep(HEARTBEAT)
 
     def _heartbeat(self) -> Heartbeat:
         unknown: list[Unknown] = [
@@ -216,22 +231,23 @@ class Agent:
         while True:
             (text,) = await self._queue.take(1)
             key = Key.parse(text)
+            generation = self.world.generation(key)
             try:
                 outcome = await self._reconcile(key)
             except (GuestFailure, NetworkFailure, StorageFailure, LinkDown, LinkRefused, OSError) as error:
-                outcome = self._fail(key, error)
+                outcome = self._fail(key, generation, error)
             except Exception as error:
                 log.exception("%s: cannot be made as wanted", key)
-                outcome = self._fail(key, error)
+                outcome = self._fail(key, generation, error)
             self._queue.finish(text, outcome)
 
-    def _fail(self, key: Key, error: Exception) -> Outcome:
+    def _fail(self, key: Key, generation: int, error: Exception) -> Outcome:
         permanent = bool(getattr(error, "permanent", False))
         log.warning("%s: %s", key, error)
         state = Observation(
             kind=key.kind,
             id=key.id,
-            generation=self.world.generation(key),
+            generation=generation,
             state="failed",
             detail=str(error)[:500] or type(error).__name__,
             permanent=permanent,
@@ -260,9 +276,16 @@ class Agent:
             self._queue.add(str(network))
         if key.kind == "security_group":
             self._settle(key, wanted.generation, gone=wanted.spec is None)
-        elif wanted.spec is None and not any(self.world.wanted(network) for network in networks):
+        elif wanted.spec is None and not any(map(self.world.wanted, networks)) and (networks or self._swept()):
             self._settle(key, wanted.generation, gone=True)
         return DONE
+
+    def _swept(self) -> bool:
+        """Whether every network here was made anew by this agent, so that none holds a port that it never heard of."""
+        return all(
+            key.id in self._ensured and self.world.spec("network", key.id, NetworkSpec) is not None
+            for key in self.world.keys("network")
+        )
 
     def _settle(self, key: Key, generation: int, *, gone: bool) -> None:
         self._observe(Observation(kind=key.kind, id=key.id, generation=generation, state="absent" if gone else "ready"))
@@ -274,34 +297,50 @@ class Agent:
         state = self.world.state(key.id)
         ports = {Key("port", one): self.world.generation(Key("port", one)) for one in self.world.ports_of(key.id)}
         if state is None:
-            users = [port for port in ports if self.world.spec("port", port.id, msgspec.Struct) is not None]
-            routers = [one for one in self.world.keys("router") if key.id in self.world.networks_of_router(one.id)]
-            if users or routers:
-                return Again(0.2)
-            if self.host.metadata is not None:
-                self.host.metadata.close_network(key.id)
-            self._ensured.discard(key.id)
-            await self._blocking(lambda: self.host.network.remove_network(key.id))
-            reach("agent.network.removed")
-            for port, seen in ports.items():
-                self._settle(port, seen, gone=True)
-            self._settle(key, generation, gone=True)
-            return DONE
-        await self._blocking(lambda: self.host.network.ensure_network(state))
-        reach("agent.network.ensured")
-        if self.host.metadata is not None:
-            await self._blocking(functools.partial(self.host.metadata.open_network, state, self.host.network))
+            return await self._remove_network(key, generation, ports)
+        complete = {port for port in ports if self.world.complete(port.id)}
+        await self._blocking(lambda: self._ensure_network(state))
         self._settle(key, generation, gone=False)
         held = {port.id for port in state.ports}
         for port, seen in ports.items():
-            if port.id not in held or self.world.complete(port.id):
+            if port.id not in held or port in complete:
                 self._settle(port, seen, gone=port.id not in held)
         fresh = key.id not in self._ensured
         self._ensured.add(key.id)
         for dependent in self.world.dependents(key):
             if fresh or dependent.kind == "guest":
                 self._wake(dependent)
+        if fresh:
+            self._look_at_strays()
         return DONE
+
+    async def _remove_network(self, key: Key, generation: int, ports: dict[Key, int]) -> Outcome:
+        routers = [one for one in self.world.keys("router") if key.id in self.world.networks_of_router(one.id)]
+        if routers or self.world.held(key.id):
+            return Again(1.0)  # each of them, once it is gone, lets this network be looked at again
+        self._ensured.discard(key.id)
+        await self._blocking(lambda: self._take_network_down(key.id))
+        for port, seen in ports.items():
+            self._settle(port, seen, gone=True)
+        self._settle(key, generation, gone=True)
+        self._look_at_strays()
+        return DONE
+
+    def _ensure_network(self, state: NetworkState) -> None:
+        self.host.network.ensure_network(state)
+        reach("agent.network.ensured")
+        if self.host.metadata is not None:
+            self.host.metadata.open_network(state, self.host.network)
+
+    def _take_network_down(self, network_id: str) -> None:
+        if self.host.metadata is not None:
+            self.host.metadata.close_network(network_id)
+        self.host.network.remove_network(network_id)
+        reach("agent.network.removed")
+
+    def _look_at_strays(self) -> None:
+        for port in self.world.strays():
+            self._queue.add(str(port))
 
     def _wake(self, key: Key) -> None:
         """Look at a dependent again, unless it has nothing to wait for."""
@@ -314,7 +353,7 @@ class Agent:
         router = self.world.spec("router", key.id, RouterSpec)
         if router is None:
             await self._blocking(lambda: self.host.network.remove_router(key.id))
-            self._settle(key, generation, gone=True)
+            self._gone(key, generation)
             return DONE
         if not self.world.networks_of_router(key.id) <= self._ensured:
             return DONE if generation == self.world.generation(key) else Again(0.1)
@@ -326,10 +365,8 @@ class Agent:
         generation = self.world.generation(key)
         spec = self.world.spec("guest", key.id, GuestSpec)
         if spec is None:
-            if self.host.metadata is not None:
-                self.host.metadata.forget_guest(key.id)
             await self._blocking(lambda: self._remove_guest(key.id))
-            self._settle(key, generation, gone=True)
+            self._gone(key, generation)
             return DONE
         for nic in spec.nics:
             seen = self._seen.get(Key("port", nic.port_id))
@@ -339,13 +376,20 @@ class Agent:
             if disk.image_id is not None:
                 await self.host.images.fetch(disk, self.link)
         reach("agent.image.fetched")
-        if self.host.metadata is not None:
-            self.host.metadata.set_guest(spec)
         observed = await self._blocking(lambda: self._ensure_guest(spec))
         self._observe_guest(generation, observed)
         return DONE if _settled(spec, observed) else Again(1.0)
 
+    def _gone(self, key: Key, generation: int) -> None:
+        """A guest or a router is off the host; what it stood on may go now, if it is to go."""
+        networks = self.world.dependents(key)
+        self._settle(key, generation, gone=True)
+        for network in networks:
+            self._queue.add(str(network))
+
     def _ensure_guest(self, spec: GuestSpec) -> GuestObserved:
+        if self.host.metadata is not None:
+            self.host.metadata.set_guest(spec)
         disks = {
             disk.id: self.host.storage.ensure_disk(spec.id, disk, self.host.images.path(disk)) for disk in spec.disks
         }
@@ -359,6 +403,8 @@ class Agent:
         return seen
 
     def _remove_guest(self, guest_id: str) -> None:
+        if self.host.metadata is not None:
+            self.host.metadata.forget_guest(guest_id)
         self.host.hypervisor.remove(guest_id)
         reach("agent.guest.removed")
         self.host.storage.remove_guest(guest_id)
@@ -376,29 +422,6 @@ class Agent:
                 started_at=seen.started_at,
             )
         )
-
-    # -- identity ------------------------------------------------------------------------------------------------
-
-    def _identity_file(self) -> Path | None:
-        return None if self.host.state is None else self.host.state / "identity.json"
-
-    def _read_identity(self) -> Identity:
-        file = self._identity_file()
-        if file is None or not file.exists():
-            return Identity()
-        return msgspec.json.decode(file.read_bytes(), type=Identity)
-
-    def _remember(self, identity: Identity, *, at_once: bool) -> None:
-        self.identity = identity
-        if at_once:
-            self._write_identity()
-
-    def _write_identity(self) -> None:
-        file = self._identity_file()
-        if file is not None:
-            partial = file.with_suffix(".new")
-            partial.write_bytes(msgspec.json.encode(self.identity))
-            partial.replace(file)
 
 
 def _settled(spec: GuestSpec, seen: GuestObserved) -> bool:

@@ -35,9 +35,15 @@ class _Connection:
         self._state = h11.Connection(h11.CLIENT)
 
     async def exchange(
-        self, method: str, path: str, body: bytes, headers: list[tuple[str, str]], sink: Callable[[bytes], object]
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: list[tuple[str, str]],
+        sink: Callable[[bytes], object] | None,
+        kept: bytearray,
     ) -> int:
-        """Send a request and read the whole answer into `sink`; its status."""
+        """Send a request and read the answer, a success into `sink` if there is one, else into `kept`; its status."""
         state, writer = self._state, self._writer
         length = [("content-length", str(len(body)))] if method != "GET" else []
         head = h11.Request(method=method, target=path, headers=[("host", "link"), *headers, *length])
@@ -54,7 +60,10 @@ class _Connection:
             elif isinstance(event, h11.Response):
                 status = event.status_code
             elif isinstance(event, h11.Data):
-                sink(bytes(event.data))
+                if sink is None or status >= 400:
+                    kept += event.data
+                else:
+                    sink(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
                 break
             elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
@@ -85,13 +94,16 @@ class Link:
         self._trusted = trusted
         self._idle: list[_Connection] = []
 
-    async def get(self, path: str, kind: type[T]) -> T:
-        """GET an answer of a type. Raises LinkDown or LinkRefused."""
-        return msgspec.json.decode(await self._call("GET", path, b""), type=kind)
+    async def get(self, path: str, kind: type[T], *, again: bool = True) -> T:
+        """GET an answer of a type; on a new connection when one that was kept has ended, if `again`.
+
+        Raises LinkDown or LinkRefused.
+        """
+        return _understand(await self._call("GET", path, b"", again=again), kind)
 
     async def post(self, path: str, body: msgspec.Struct, kind: type[T]) -> T:
         """POST a struct; the answer of a type. Raises LinkDown or LinkRefused."""
-        return msgspec.json.decode(await self._call("POST", path, msgspec.json.encode(body)), type=kind)
+        return _understand(await self._call("POST", path, msgspec.json.encode(body)), kind)
 
     async def send(self, path: str, body: msgspec.Struct) -> None:
         """POST a struct that has no answer. Raises LinkDown or LinkRefused."""
@@ -99,14 +111,22 @@ class Link:
 
     async def download(self, path: str, sink: Callable[[bytes], object]) -> None:
         """GET data of any size, part by part. Raises LinkDown or LinkRefused."""
-        await self._call("GET", path, b"", sink)
+        await self._call("GET", path, b"", sink=sink, again=False)
 
     def close(self) -> None:
         """Hang up all connections."""
         while self._idle:
             self._idle.pop().close()
 
-    async def _call(self, method: str, path: str, body: bytes, sink: Callable[[bytes], object] | None = None) -> bytes:
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        sink: Callable[[bytes], object] | None = None,
+        again: bool = True,
+    ) -> bytes:
         kept = bytearray()
         fresh = not self._idle
         connection = await self._connect() if fresh else self._idle.pop()
@@ -114,12 +134,12 @@ class Link:
         if body:
             headers.append(("content-type", "application/json"))
         try:
-            status = await connection.exchange(method, path, body, headers, sink or kept.extend)
+            status = await connection.exchange(method, path, body, headers, sink, kept)
         except (OSError, h11.ProtocolError, LinkDown) as error:
             connection.close()
-            if not fresh and sink is None:
+            if again and not fresh:
                 self.close()
-                return await self._call(method, path, body)
+                return await self._call(method, path, body, again=False)
             raise LinkDown(str(error)) from error
         except asyncio.CancelledError:
             connection.close()
@@ -143,3 +163,10 @@ class Link:
                 writer.close()
                 raise LinkDown(f"{self.path} is served by user {uid}, whom this host does not trust")
         return _Connection(reader, writer)
+
+
+def _understand(answer: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.DecodeError as error:
+        raise LinkRefused(502, f"its answer cannot be understood: {error}") from error

@@ -35,6 +35,8 @@ class Wanted(NamedTuple):
 
     generation: int
     spec: msgspec.Struct | None
+    last: msgspec.Struct | None
+    """The spec, or the one before the tombstone: what may still be on the host. None when it was never heard."""
 
 
 SPECS: dict[Kind, type[msgspec.Struct]] = {
@@ -46,6 +48,20 @@ SPECS: dict[Kind, type[msgspec.Struct]] = {
 }
 
 
+class Unreadable(NamedTuple):
+    """A spec that this agent does not understand, and why."""
+
+    generation: int
+    why: str
+
+
+class Applied(NamedTuple):
+    """What came of assignments: the keys to look at, and those whose specs could not be read."""
+
+    touched: set[Key]
+    unreadable: dict[Key, Unreadable]
+
+
 class World:
     """All assignments of one host."""
 
@@ -53,29 +69,50 @@ class World:
         self._wanted: dict[Kind, dict[str, Wanted]] = {kind: {} for kind in KINDS}
         self._network_of: dict[str, str] = {}
         self._ports: dict[str, set[str]] = {}
+        self._missing: set[Key] = set()
 
-    def apply(self, assignments: Iterable[Assignment]) -> set[Key]:
-        """Take in assignments; the keys to look at. An older generation than is known changes nothing."""
+    def apply(self, assignments: Iterable[Assignment], *, full: bool = False) -> Applied:
+        """Take in assignments. An older generation than is known changes nothing, nor does a spec of unknown form.
+
+        When they are all that there are (`full`), what is known besides is kept, and counts as unknown.
+        """
         touched: set[Key] = set()
+        unreadable: dict[Key, Unreadable] = {}
+        if full:
+            self._missing = {key for kind in KINDS for key in self.keys(kind)}
         for one in assignments:
+            key = Key(one.kind, one.id)
+            self._missing.discard(key)
             known = self._wanted[one.kind].get(one.id)
             if known is not None and one.generation < known.generation:
                 continue
-            spec = None
-            if not one.tombstone and one.spec is not None:
-                spec = msgspec.json.decode(one.spec, type=SPECS[one.kind])
-            self._wanted[one.kind][one.id] = Wanted(one.generation, spec)
+            try:
+                spec = _spec(one)
+            except msgspec.ValidationError as error:
+                unreadable[key] = Unreadable(one.generation, str(error))
+                continue
+            last = spec if spec is not None or known is None else known.last
+            self._wanted[one.kind][one.id] = Wanted(one.generation, spec, last)
             if isinstance(spec, PortSpec):
-                self._network_of[one.id] = spec.network_id
-                self._ports.setdefault(spec.network_id, set()).add(one.id)
-            touched.add(Key(one.kind, one.id))
-        return touched
+                self._place(one.id, spec.network_id)
+            touched.add(key)
+        return Applied(touched, unreadable)
+
+    def _place(self, port_id: str, network_id: str) -> None:
+        before = self._network_of.get(port_id, network_id)
+        if before != network_id:
+            self._ports[before].discard(port_id)
+        self._network_of[port_id] = network_id
+        self._ports.setdefault(network_id, set()).add(port_id)
 
     def forget(self, key: Key) -> None:
         """An object is gone from the host, as its tombstone asked for."""
         self._wanted[key.kind].pop(key.id, None)
+        self._missing.discard(key)
         if key.kind == "port" and (network_id := self._network_of.pop(key.id, None)) is not None:
             self._ports[network_id].discard(key.id)
+            if not self._ports[network_id]:
+                del self._ports[network_id]
 
     def wanted(self, key: Key) -> Wanted | None:
         """The assignment of a key, a tombstone included."""
@@ -91,6 +128,11 @@ class World:
         wanted = self._wanted[kind].get(object_id)
         return wanted.spec if wanted is not None and isinstance(wanted.spec, form) else None
 
+    def last(self, kind: Kind, object_id: str, form: type[S]) -> S | None:
+        """The spec of an object, or the last one before its tombstone."""
+        wanted = self._wanted[kind].get(object_id)
+        return wanted.last if wanted is not None and isinstance(wanted.last, form) else None
+
     def keys(self, kind: Kind) -> list[Key]:
         """All objects of a kind, tombstones included."""
         return [Key(kind, object_id) for object_id in self._wanted[kind]]
@@ -103,13 +145,31 @@ class World:
         """All ports of a network that were assigned, tombstones included."""
         return sorted(self._ports.get(network_id, ()))
 
+    def strays(self) -> list[Key]:
+        """Tombstones of ports whose networks were never heard of, because the ports went before this agent came."""
+        return [key for key in self.keys("port") if key.id not in self._network_of]
+
     def state(self, network_id: str) -> NetworkState | None:
         """All that the network driver needs to know of a network; None when it is not wanted."""
         network = self.spec("network", network_id, NetworkSpec)
         if network is None:
             return None
-        ports = [port for one in self.ports_of(network_id) if (port := self.spec("port", one, PortSpec))]
+        ports = self.held(network_id)
         return NetworkState(network=network, ports=tuple(ports), groups=self._groups(ports))
+
+    def held(self, network_id: str) -> list[PortSpec]:
+        """The ports that a network is to have: those that are wanted, and those whose guests are still to go."""
+        going = {key.id for key in self.keys("guest") if self.spec("guest", key.id, GuestSpec) is None}
+        used = {nic.port_id for one in going if (guest := self.last("guest", one, GuestSpec)) for nic in guest.nics}
+        found = []
+        for port_id in self.ports_of(network_id):
+            port = self.last("port", port_id, PortSpec)
+            if port is None:
+                continue
+            wanted = self.spec("port", port_id, PortSpec) is not None
+            if wanted or port_id in used or port.guest_id in going:
+                found.append(port)
+        return found
 
     def _groups(self, ports: Iterable[PortSpec]) -> dict[str, SecurityGroupSpec]:
         found: dict[str, SecurityGroupSpec] = {}
@@ -139,14 +199,21 @@ class World:
             return {Key("network", network_id)} if network_id else set()
         if key.kind == "security_group":
             return {Key("network", one) for one in self._networks_using(key.id)}
+        if key.kind == "guest":
+            guest = self.last("guest", key.id, GuestSpec)
+            used = {nic.port_id for nic in guest.nics} if guest is not None else set()
+            ports = [port for one in self._network_of if (port := self.last("port", one, PortSpec))]
+            return {Key("network", one.network_id) for one in ports if one.id in used or one.guest_id == key.id}
+        if key.kind == "router":
+            return {Key("network", one) for one in self.networks_of_router(key.id)}
         if key.kind == "network":
             routers = {one for one in self.keys("router") if key.id in self.networks_of_router(one.id)}
             return routers | {one for one in self.keys("guest") if self._guest_uses(one.id, key.id)}
         return set()
 
     def networks_of_router(self, router_id: str) -> set[str]:
-        """Networks in which a wanted router has a leg."""
-        router = self.spec("router", router_id, RouterSpec)
+        """Networks in which a router has a leg, or had one before its tombstone."""
+        router = self.last("router", router_id, RouterSpec)
         if router is None:
             return set()
         legs = [*router.interfaces, *([router.gateway] if router.gateway else [])]
@@ -165,5 +232,13 @@ class World:
         return guest is not None and any(self._network_of.get(nic.port_id) == network_id for nic in guest.nics)
 
     def unknown(self, kind: Kind, found: Iterable[str]) -> list[Unknown]:
-        """Of the objects that a driver found on the host, those that were never assigned."""
-        return [Unknown(kind=kind, id=one) for one in found if one not in self._wanted[kind]]
+        """Of the objects that a driver found on the host, those that nobody assigned."""
+        wanted = self._wanted[kind]
+        return [Unknown(kind=kind, id=one) for one in found if one not in wanted or Key(kind, one) in self._missing]
+
+
+def _spec(one: Assignment) -> msgspec.Struct | None:
+    if one.tombstone:
+        return None
+    spec: msgspec.Struct = msgspec.json.decode(one.spec, type=SPECS[one.kind])
+    return spec
