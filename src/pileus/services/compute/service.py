@@ -8,7 +8,7 @@ from pileus.core.errors import compute_envelope
 from pileus.core.reconcile import Controller
 from pileus.core.versions import parse
 from pileus.services.compute.controllers import Folder, GuestWriter, HostInventory, Scheduler
-from pileus.services.compute.resources import flavor, hypervisor, keypair, quota, version
+from pileus.services.compute.resources import aggregate, flavor, hypervisor, keypair, quota, version
 from pileus.services.compute.resources import service as services
 from pileus.services.compute.resources.server import operations as server
 from pileus.services.compute.rules.persona import BASE
@@ -30,6 +30,7 @@ def service() -> Service:
             quota.resource,
             hypervisor.resource,
             services.resource,
+            aggregate.resource,
             version.resource,
         ],
         outer=[version.discovery],
