@@ -12,16 +12,10 @@ import sqlalchemy as sa
 
 from pileus.contracts.hypervisor import HypervisorFacts
 from pileus.contracts.link import Heartbeat
-from pileus.core.api import Service
-from pileus.core.errors import compute_envelope
 from pileus.core.seams import ManualClock, Seams
 from pileus.core.store import Tx
-from pileus.core.versions import parse
-from pileus.services.compute.resources import aggregate, hypervisor, quota
-from pileus.services.compute.resources import service as services
 from pileus.services.compute.resources.server.table import server
-from pileus.services.compute.rules.persona import BASE
-from pileus.services.compute.versions import LEDGER
+from pileus.services.compute.service import service
 from pileus.services.fleet import interface as fleet
 from pileus.services.fleet.service import link_service
 from pileus.services.placement import interface as placement
@@ -46,24 +40,6 @@ STOCK = {
     "DISK_GB": placement.Inventory(total=200),
 }
 """What a host of those FACTS offers."""
-
-
-def plate() -> Service:
-    """Compute, with those of its resources alone that are about hosts and limits."""
-    return Service(
-        name="nova",
-        type="compute",
-        mounts=("/compute",),
-        roots=("/v2.1",),
-        resources=[hypervisor.resource, services.resource, quota.resource, aggregate.resource],
-        envelope=compute_envelope,
-        ledger=LEDGER,
-        quota=quota.QUOTA,
-        rules=BASE,
-        strict=False,
-        project_segment=True,
-        query_closed=parse("2.102"),
-    )
 
 
 def ok(response: Response, status: int = 200) -> Any:
@@ -156,7 +132,7 @@ def cloud(database_url: str) -> Iterator[Cloud]:
     clock = ManualClock()
     known = fleet.Fleet(clock)
     with make_edge(
-        database_url, plate(), link_service(), provided={fleet.Fleet: known}, seams=Seams(clock, seed=1)
+        database_url, service(), link_service(), provided={fleet.Fleet: known}, seams=Seams(clock, seed=1)
     ) as served:
         served.store.write_here(fleet.begin)
         yield Cloud(served, clock, known)
