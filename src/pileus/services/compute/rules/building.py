@@ -79,7 +79,7 @@ def check_image(image: Image, flavor: Mapping[str, Any]) -> None:
 def check_user_data(text: str | None) -> None:
     """Raise BadRequest unless the text is base 64."""
     try:
-        base64.b64decode(text or "", validate=False)
+        base64.b64decode("".join((text or "").split()), validate=True)
     except (binascii.Error, ValueError):
         raise BadRequest("User data needs to be valid base 64.") from None
 

@@ -61,15 +61,10 @@ def create(ctx: Context, body: CreateBody) -> Reply:
     values["reservation_id"] = "r-" + _random(ctx, _LOWER, 8)
     rows = [_row(ctx, wanted, values, count, index) for index in range(count)]
     ctx.tx.execute(sa.insert(server), rows)
+    owner = f"compute:{values['availability_zone'] or ZONE}"
+    names = {row["id"]: row["hostname"] for row in rows}
+    network.create_many_ports(ctx, requests, names, device_owner=owner, security_groups=groups)
     for row in rows:
-        network.create_ports(
-            ctx,
-            requests,
-            device_id=row["id"],
-            device_owner=f"compute:{row['availability_zone'] or ZONE}",
-            security_groups=groups,
-            hostname=row["hostname"],
-        )
         note(ctx, row["id"], row["project_id"], "create", "compute__do_build_and_run_instance")
         ctx.tx.changed("compute.waiting", row["id"])
         ctx.tx.changed("compute.server", row["id"])

@@ -28,14 +28,14 @@ def finish_deletions(tx: Tx, ids: Collection[str]) -> list[str]:
     if not rows:
         return []
     ended = [row.id for row in rows]
-    network.release_ports(tx, ended)
-    placement.release_many(tx, ended)
     amounts: dict[str, Counter[str]] = {}
     for row in rows:
         one = {"instances": 1, "cores": row.flavor["vcpus"], "ram": row.flavor["ram"]}
         amounts.setdefault(row.project_id, Counter()).update(one)
     for project_id, total in sorted(amounts.items()):
         QUOTA.give_back(tx, project_id, total)
+    network.release_ports(tx, ended)
+    placement.release_many(tx, ended)
     gone = {"deleted_at": tx.now, "updated_at": tx.now, "admin_pass": None, "user_data": None}
     tx.execute(sa.update(server).where(server.c.id.in_(ended)).values(gone))
     finish_actions(tx, ended, "Success")
