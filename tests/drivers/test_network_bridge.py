@@ -1,4 +1,4 @@
-"""Routers, uplinks, services and crashes of the Linux network driver, with whole guests on a scratch host."""
+"""Services, threads and crashes of the Linux network driver on a scratch host."""
 
 from __future__ import annotations
 
@@ -6,29 +6,25 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pileus.contracts.network import FloatingIPSpec, HostRoute, NetworkFailure, RouterSpec
+from pileus.contracts.network import NetworkFailure, RouterSpec
 from pileus.contracts.suite import network_frame as frame
 from pileus.contracts.suite.network import Lan, rule
-from pileus.contracts.suite.network_packet import Bench
+from pileus.contracts.suite.network_bench import Bench, link_local
 from pileus.drivers.host import namespace, netfilter
-from pileus.drivers.host.netlink import Route, inside
-from pileus.drivers.host.process import Child, apart
+from pileus.drivers.host.netlink import inside
+from pileus.drivers.host.process import Child
 from pileus.drivers.network.bridge import BridgeNetwork
-from tests.drivers.network_host import BridgeHarness, Guest, TapCard, dnsmasq, needs_host, scratch_host
+from tests.drivers.network_host import BridgeHarness, TapCard, dnsmasq, needs_host, scratch_host
 
 pytestmark = needs_host
-
-_OUTER = ("203.0.113.0/24", "198.51.100.0/24")
 
 
 @pytest.fixture
@@ -40,315 +36,12 @@ def harness() -> Iterator[BridgeHarness]:
         assert harness.leftovers() == []
 
 
-class Site:
-    """A project: an external network (shared), a network of its own, a router, and guests with whole stacks."""
-
-    def __init__(self, driver: BridgeNetwork, outer: Lan, last: int, cidr: str = "10.0.0.0/24") -> None:
-        self.driver = driver
-        self.lan = Lan(cidr=cidr)
-        self.lan.group("all", *(rule(way, kind) for way in ("ingress", "egress") for kind in ("IPv4", "IPv6")))
-        base = outer.subnet.cidr.rpartition(".")[0]
-        self.outside = f"{base}.{last}"
-        self.router = RouterSpec(
-            id=str(uuid.uuid4()),
-            interfaces=(self.lan.leg(),),
-            gateway=outer.leg(last),
-            gateway_nexthops=(f"{base}.1",),
-        )
-        self.guests: list[Guest] = []
-
-    def up(self) -> None:
-        self.driver.ensure_network(self.lan.state)
-        self.driver.ensure_router(self.router)
-
-    def guest(self, last: int, *groups: str) -> Guest:
-        port = self.lan.port(f"host{last}", last, *(groups or ("all",)))
-        self.up()
-        guest = Guest(self.driver.plug(port.id), port.mac_address)
-        self.guests.append(guest)
-        base = self.lan.subnet.cidr.rpartition(".")[0]
-        guest.configure(f"{base}.{last}/24", f"{base}.1")
-        return guest
-
-    def route(self, **more: object) -> None:
-        self.router = msgspec.structs.replace(self.router, **more)
-        self.driver.ensure_router(self.router)
-
-    def floating(self, *pairs: tuple[str, str]) -> None:
-        self.route(
-            floating_ips=tuple(
-                FloatingIPSpec(id=str(uuid.uuid4()), floating_ip_address=outer, fixed_ip_address=inner)
-                for outer, inner in pairs
-            )
-        )
-
-
-@pytest.fixture
-def sites(harness: BridgeHarness) -> Iterator[Callable[..., Site]]:
-    """Makes projects on one external network, 203.0.113.0/24, whose gateway the host holds."""
-    driver = harness.driver()
-    outer = Lan(cidr="203.0.113.0/24", external=True, dhcp=False)
-    driver.ensure_network(outer.state)
-    made: list[Site] = []
-
-    def make(last: int, cidr: str = "10.0.0.0/24") -> Site:
-        made.append(Site(driver, outer, last, cidr))
-        return made[-1]
-
-    yield make
-    for site in made:
-        for guest in site.guests:
-            guest.close()
-    driver.teardown()
-
-
-def serve(guest: Guest, port: int) -> socket.socket:
-    """A socket in the guest that answers each client with the client's address, until it is closed."""
-
-    def listen() -> socket.socket:
-        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-
-    listener = guest.does(listen)
-
-    def answer() -> None:
-        while True:
-            try:
-                connection, peer = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.sendall(peer[0].removeprefix("::ffff:").encode())
-
-    threading.Thread(target=answer, daemon=True).start()
-    return listener
-
-
-def ask(where: Guest | None, address: str, port: int, timeout: float = 3) -> str:
-    """What the server there says, or the name of the error."""
-
-    def connect() -> str:
-        try:
-            with socket.create_connection((address, port), timeout) as sock:
-                return sock.recv(100).decode()
-        except OSError as error:
-            return type(error).__name__
-
-    return where.does(connect) if where else connect()
-
-
-def host_server(port: int) -> socket.socket:
-    """A server in the host's own namespace that says the client's address."""
-    listener = socket.create_server(("", port))
-
-    def answer() -> None:
-        while True:
-            try:
-                connection, peer = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.sendall(peer[0].encode())
-
-    threading.Thread(target=answer, daemon=True).start()
-    return listener
-
-
-def stop(*listeners: socket.socket) -> None:
-    for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
 def test_facts_say_what_really_filters(harness: BridgeHarness) -> None:
     driver = BridgeNetwork(state=harness.state, prefix=harness.prefix)
     facts = driver.facts()
     assert facts.driver == "bridge"
     assert facts.filter in {"bridge", "br_netfilter"}
     assert harness.leftovers() == []
-
-
-def test_a_floating_ip_leads_to_its_guest_and_keeps_the_client(sites: Callable[..., Site]) -> None:
-    site = sites(10)
-    guest = site.guest(5)
-    listener = serve(guest, 2222)
-    assert ask(None, "203.0.113.50", 2222, 0.3) != "203.0.113.1"
-    site.floating(("203.0.113.50", "10.0.0.5"))
-    assert ask(None, "203.0.113.50", 2222) == "203.0.113.1"
-    with host_server(8080) as server:
-        # Outward the guest is seen under its floating IP.
-        assert ask(guest, "203.0.113.1", 8080) == "203.0.113.50"
-        stop(server)
-    stop(listener)
-
-
-def test_without_a_floating_ip_the_gateway_speaks_for_all(sites: Callable[..., Site]) -> None:
-    site = sites(10)
-    guest = site.guest(5)
-    with host_server(8080) as server:
-        assert ask(guest, "203.0.113.1", 8080) == "203.0.113.10"
-        site.route(enable_snat=False)
-        assert ask(guest, "203.0.113.1", 8080, 0.3) == "TimeoutError", "an inner address left the router"
-        stop(server)
-
-
-def test_a_floating_ip_that_is_taken_away_ends_its_connections(sites: Callable[..., Site]) -> None:
-    site = sites(10)
-    guest = site.guest(5)
-    site.floating(("203.0.113.50", "10.0.0.5"))
-    server = guest.does(lambda: socket.create_server(("", 2222)))
-    client = socket.create_connection(("203.0.113.50", 2222), 3)
-    connection, _ = server.accept()
-    with server, client, connection:
-        client.settimeout(0.4)
-        connection.sendall(b"one")
-        assert client.recv(10) == b"one"
-        site.floating()
-        connection.sendall(b"two")
-        with pytest.raises(TimeoutError):
-            client.recv(10)
-
-
-def test_floating_ips_of_one_router_reach_each_other(sites: Callable[..., Site]) -> None:
-    site = sites(10)
-    one, two, three = site.guest(5), site.guest(6), site.guest(7)
-    site.floating(("203.0.113.50", "10.0.0.5"), ("203.0.113.60", "10.0.0.6"))
-    listeners = [serve(one, 2222), serve(two, 2222)]
-    assert ask(one, "203.0.113.60", 2222) == "203.0.113.50"
-    assert ask(one, "203.0.113.50", 2222) == "203.0.113.50"
-    assert ask(three, "203.0.113.50", 2222) == "203.0.113.10"
-    assert ask(three, "10.0.0.5", 2222) == "10.0.0.7"
-    stop(*listeners)
-
-
-def test_projects_meet_by_floating_ips_only(sites: Callable[..., Site], harness: BridgeHarness) -> None:
-    # The same CIDR in both: neither notices.
-    left, right = sites(10), sites(11)
-    mine, theirs = left.guest(5), right.guest(6)
-    listener = serve(theirs, 2222)
-    assert ask(mine, "10.0.0.6", 2222, 0.3) != "10.0.0.5"
-    right.floating(("203.0.113.60", "10.0.0.6"))
-    assert ask(mine, "203.0.113.60", 2222) == "203.0.113.10"
-    # A route to the other's network by way of its gateway does not help.
-    far = sites(12, "10.9.0.0/24")
-    hidden = far.guest(7)
-    other = serve(hidden, 2222)
-    left.route(routes=(HostRoute(destination="10.9.0.0/24", nexthop="203.0.113.12"),))
-    assert ask(mine, "10.9.0.7", 2222, 0.5) == "TimeoutError"
-    inside(None, lambda link: link.add_route(Route("10.9.0.0/24", _uplink(harness), via="203.0.113.12")))
-    assert ask(None, "10.9.0.7", 2222, 0.5) == "TimeoutError"
-    stop(listener, other)
-
-
-def test_a_router_joins_its_networks(sites: Callable[..., Site]) -> None:
-    site = sites(10)
-    guest = site.guest(5)
-    second = Lan(cidr="10.0.1.0/24")
-    second.groups = site.lan.groups
-    second.subnet6 = msgspec.structs.replace(second.subnet6, cidr="2001:db8:2::/64")
-    port = second.port("far", 5, "all")
-    fixed = (port.fixed_ips[0], msgspec.structs.replace(port.fixed_ips[1], ip_address="2001:db8:2::5"))
-    second.alter("far", fixed_ips=fixed)
-    site.driver.ensure_network(second.state)
-    legs = [site.router.interfaces[0], second.leg()]
-    for number, leg in enumerate(legs, 1):
-        legs[number - 1] = msgspec.structs.replace(leg, addresses=(*leg.addresses, f"2001:db8:{number}::1/64"))
-    site.route(interfaces=tuple(legs))
-    far = Guest(site.driver.plug(port.id), port.mac_address)
-    site.guests.append(far)
-    far.configure("10.0.1.5/24", "10.0.1.1")
-    guest.configure("2001:db8:1::5/64", "2001:db8:1::1")
-    far.configure("2001:db8:2::5/64", "2001:db8:2::1")
-    listener = serve(far, 2222)
-    assert ask(guest, "10.0.1.5", 2222) == "10.0.0.5"
-    assert ask(guest, "2001:db8:2::5", 2222) == "2001:db8:1::5"
-    site.route(admin_state_up=False)
-    assert ask(guest, "10.0.1.5", 2222, 0.3) != "10.0.0.5"
-    site.route(admin_state_up=True)
-    assert ask(guest, "10.0.1.5", 2222) == "10.0.0.5"
-    site.route(interfaces=site.router.interfaces[:1])
-    assert ask(guest, "10.0.1.5", 2222, 0.3) != "10.0.0.5"
-    stop(listener)
-
-
-def test_metadata_works_through_the_router_too(sites: Callable[..., Site]) -> None:
-    site = sites(10)
-    # This subnet has no DHCP, so its guests know no other way than their default route.
-    site.lan.resubnet(enable_dhcp=False, dhcp_address=None)
-    guest = site.guest(5)
-    listener = site.driver.listen(site.lan.network.id, "169.254.169.254", 80)
-
-    def answer() -> None:
-        connection, peer = listener.accept()
-        with connection:
-            connection.sendall(peer[0].encode())
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    assert ask(guest, "169.254.169.254", 80) == "10.0.0.5"
-    thread.join()
-    listener.close()
-
-
-def test_a_change_of_the_router_is_announced(sites: Callable[..., Site], harness: BridgeHarness) -> None:
-    site = sites(10)
-    site.guest(5)
-    # The host learnt another owner of the address; the announcement corrects it before it would be asked again.
-    with apart(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(frame.ARP))) as sniffer:
-        sniffer.bind((_uplink(harness), frame.ARP))
-        sniffer.settimeout(2)
-        site.floating(("203.0.113.50", "10.0.0.5"))
-        heard, got = set[bytes](), b""
-        while len(heard) < 2:
-            got = sniffer.recv(2000)
-            if got[28:32] == got[38:42] == socket.inet_aton("203.0.113.50"):
-                heard.add(got[20:22])
-        assert site.router.gateway is not None
-        assert got[22:28] == bytes.fromhex(site.router.gateway.mac_address.replace(":", ""))
-
-
-@pytest.mark.parametrize("mode", ["slaac", "dhcpv6-stateless", "dhcpv6-stateful"])
-def test_the_router_advertises(sites: Callable[..., Site], mode: str) -> None:
-    site = sites(10)
-    subnet = msgspec.structs.replace(
-        site.lan.subnet6,
-        enable_dhcp=True,
-        dhcp_address="2001:db8:1::2",
-        ipv6_ra_mode=mode,
-        ipv6_address_mode=mode,
-        routed=True,
-        dns_nameservers=("2001:db8::53",),
-    )
-    site.lan.network = msgspec.structs.replace(site.lan.network, subnets=(site.lan.subnet, subnet))
-    leg = msgspec.structs.replace(
-        site.router.interfaces[0], addresses=("10.0.0.1/24", "2001:db8:1::1/64"), advertise=(subnet,)
-    )
-    site.router = msgspec.structs.replace(site.router, interfaces=(leg,))
-    port = site.lan.port("host", 5, "all")
-    site.up()
-    card = TapCard(site.driver.plug(port.id))
-    link = _link_local(port.mac_address)
-    wanted, options = None, b""
-    deadline = time.monotonic() + 5
-    while wanted is None and time.monotonic() < deadline:
-        solicitation = frame.icmp(133)
-        card.send(frame.packet(link, port.mac_address, "33:33:00:00:00:02", "ff02::2", frame.ICMPV6, solicitation))
-        while (got := card.receive(0.3)) is not None:
-            datagram = frame.read(got)
-            if datagram and datagram.kind == 134:
-                wanted, options = datagram.payload, datagram.payload[16:]
-    card.close()
-    assert wanted is not None, "no advertisement"
-    flags = wanted[5] & 0xC0
-    assert flags == {"slaac": 0, "dhcpv6-stateless": 0x40, "dhcpv6-stateful": 0xC0}[mode]
-    found = {}
-    while options:
-        found[options[0]] = options[: options[1] * 8]
-        options = options[options[1] * 8 :]
-    autonomous = bool(found[3][3] & 0x40)
-    assert autonomous is (mode != "dhcpv6-stateful")
-    assert found[3][16:32] == socket.inet_pton(socket.AF_INET6, "2001:db8:1::")
-    assert int.from_bytes(found[5][4:8]) == 1450
-    assert found[25][8:24] == socket.inet_pton(socket.AF_INET6, "2001:db8::53")
 
 
 def test_stateful_dhcpv6_gives_the_port_its_address(harness: BridgeHarness) -> None:
@@ -364,7 +57,7 @@ def test_stateful_dhcpv6_gives_the_port_its_address(harness: BridgeHarness) -> N
     mac = bytes.fromhex(port.mac_address.replace(":", ""))
     client = b"\x00\x01\x00\x0a\x00\x03\x00\x01" + mac
     solicit = b"\x01\x12\x34\x56" + client + b"\x00\x03\x00\x0c" + b"\x00\x00\x00\x01" + bytes(8)
-    link = _link_local(port.mac_address)
+    link = link_local(port.mac_address)
     answer = None
     for _ in range(5):
         body = frame.udp(546, 547, solicit)
@@ -478,67 +171,6 @@ def test_connections_of_a_port_that_left_are_forgotten(harness: BridgeHarness) -
     assert (a.ip, b.ip) not in netfilter.connections(name)
 
 
-def test_uplink_and_switch_come_and_go(harness: BridgeHarness) -> None:
-    driver = harness.driver()
-    first, second = (Lan(cidr=cidr, external=True, dhcp=False) for cidr in _OUTER)
-
-    def switch() -> str:
-        return apart(lambda: namespace.get_kernel("ipv4/ip_forward"))
-
-    assert switch() == "0"
-    driver.ensure_network(first.state)
-    driver.ensure_network(second.state)
-    assert switch() == "1"
-    harness.driver().ensure_network(first.state)
-    text = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
-    assert text.count("masquerade") == 1
-    assert all(cidr in text for cidr in _OUTER)
-    driver.remove_network(first.network.id)
-    assert switch() == "1"
-    driver.remove_network(second.network.id)
-    assert switch() == "0"
-    assert harness.leftovers() == []
-
-
-def test_a_flushed_host_filter_comes_back(harness: BridgeHarness) -> None:
-    driver, lan = harness.driver(), Lan(cidr=_OUTER[0], external=True, dhcp=False)
-    driver.ensure_network(lan.state)
-    netfilter.load("flush ruleset\n")
-    driver.ensure_network(lan.state)
-    assert netfilter.tables() == [("ip", f"{harness.prefix}-uplink")]
-    # Rules of others are no reason to touch ours.
-    netfilter.load("add table ip other\n")
-    driver.ensure_network(lan.state)
-    netfilter.load("delete table ip other\nflush ruleset\n")
-    driver.teardown()
-    assert apart(lambda: namespace.get_kernel("ipv4/ip_forward")) == "0"
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_two_clouds_on_one_host_leave_each_other_alone(harness: BridgeHarness, first: int) -> None:
-    other = BridgeHarness()
-    drivers = [one.driver() for one in (harness, other)]
-    lans = [Lan(cidr=cidr, external=True, dhcp=False) for cidr in _OUTER]
-    for driver, lan in zip(drivers, lans, strict=True):
-        driver.ensure_network(lan.state)
-    assert [list(driver.networks()) for driver in drivers] == [[lan.network.id] for lan in lans]
-    drivers[first].teardown()
-    assert apart(lambda: namespace.get_kernel("ipv4/ip_forward")) == "1"
-    assert list(drivers[1 - first].networks()) == [lans[1 - first].network.id]
-    drivers[1 - first].teardown()
-    other.close()
-    assert apart(lambda: namespace.get_kernel("ipv4/ip_forward")) == "0"
-
-
-def test_a_switch_that_was_on_stays_on(harness: BridgeHarness) -> None:
-    apart(lambda: namespace.set_kernel({"ipv4/ip_forward": "1"}))
-    driver = harness.driver()
-    driver.ensure_network(Lan(cidr="203.0.113.0/24", external=True, dhcp=False).state)
-    driver.teardown()
-    assert apart(lambda: namespace.get_kernel("ipv4/ip_forward")) == "1"
-    apart(lambda: namespace.set_kernel({"ipv4/ip_forward": "0"}))
-
-
 def test_twenty_threads_at_once(harness: BridgeHarness) -> None:
     driver = harness.driver()
     lans = [Lan() for _ in range(20)]
@@ -635,15 +267,3 @@ def _kill(pid: int) -> None:
     assert child is not None
     child.kill()
     assert child.wait(5)
-
-
-def _uplink(harness: BridgeHarness) -> str:
-    (name,) = [one for one in inside(None, lambda link: link.links()) if one.startswith(f"{harness.prefix}-")]
-    return name
-
-
-def _link_local(mac: str) -> str:
-    octets = bytearray.fromhex(mac.replace(":", ""))
-    octets[0] ^= 2
-    packed = b"\xfe\x80" + bytes(6) + octets[:3] + b"\xff\xfe" + octets[3:]
-    return socket.inet_ntop(socket.AF_INET6, bytes(packed))

@@ -13,4 +13,5 @@ This is the only place in the package that imports pytest.
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__name__}.hypervisor", f"{__name__}.storage", f"{__name__}.network", f"{__name__}.network_packet")
+for _name in ("hypervisor", "network", "network_bench", "network_packet", "storage"):
+    pytest.register_assert_rewrite(f"{__name__}.{_name}")

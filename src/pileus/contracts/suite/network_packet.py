@@ -1,130 +1,33 @@
 """What every real network driver must do to packets: anti-spoofing, security groups, DHCP, isolation.
 
-A test puts a frame on the wire as one guest and looks whether another gets it.  So that "it never comes" needs no
-waiting, a third guest, the beacon, then broadcasts an ARP request, which every port lets through: what has not come
-before the beacon's does not come.
+A test puts a frame on the wire as one guest and looks whether another gets it.
 """
 
 from __future__ import annotations
 
-import itertools
 import socket
 import struct
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from pileus.contracts.network import AddressPair, DhcpOption, HostRoute, Network, PortSpec, RouterSpec
+from pileus.contracts.network import AddressPair, DhcpOption, HostRoute, RouterSpec
 from pileus.contracts.suite import network_frame as frame
-from pileus.contracts.suite.network import Card, Lan, PacketHarness, rule
+from pileus.contracts.suite.network import Lan, PacketHarness, rule
+from pileus.contracts.suite.network_bench import (
+    NOBODY,
+    PATIENCE,
+    SILENCE,
+    Bench,
+    Station,
+    lease,
+    link_local,
+    towards,
+)
 
-_PATIENCE = 2.0
-"""Seconds in which what passes has passed."""
-_SILENCE = 0.15
-"""Seconds without a frame after which nothing more comes, where no beacon can be heard."""
 _METADATA = "169.254.169.254"
-_NOBODY = "0.0.0.0"  # noqa: S104 - who has no address yet
 _UNTRUE = "fa:16:3e:66:66:66"
-_SERIAL = itertools.count(1)
-
-
-class Station:
-    """A guest: its port, its card, and the frames it would send."""
-
-    def __init__(self, port: PortSpec, card: Card) -> None:
-        self.port = port
-        self.card = card
-        self.mac = port.mac_address
-        self.ip = port.fixed_ips[0].ip_address
-        self.ip6 = port.fixed_ips[1].ip_address
-
-    def udp(self, other: Station, dport: int, sport: int = 40000, **untrue: str) -> bytes:
-        return self.packet(other, frame.UDP, frame.udp(sport, dport, b"hello"), **untrue)
-
-    def packet(self, other: Station, protocol: int, body: bytes, *, source: str = "", mac: str = "") -> bytes:
-        """A frame to another guest; IPv6 when `source` is, or for ICMPv6."""
-        six = ":" in source or protocol == frame.ICMPV6
-        source = source or (self.ip6 if six else self.ip)
-        return frame.packet(source, mac or self.mac, other.mac, other.ip6 if six else other.ip, protocol, body)
-
-
-class Bench:
-    """A driver with the networks of a test, and the guests on them."""
-
-    def __init__(self, driver: Network, harness: PacketHarness) -> None:
-        self.driver = driver
-        self.harness = harness
-        self.cards: dict[str, Card] = {}
-
-    def up(self, lan: Lan, *names: str) -> list[Station]:
-        """Ensure a network and give the named guests, plugged in; all of them without names."""
-        self.driver.ensure_network(lan.state)
-        return [self.station(lan, name) for name in names or lan.ports]
-
-    def station(self, lan: Lan, name: str) -> Station:
-        port = lan.ports[name]
-        if port.id not in self.cards:
-            self.cards[port.id] = self.harness.attach(self.driver.plug(port.id))
-        return Station(port, self.cards[port.id])
-
-    def passes(self, beacon: Station, sender: Station, receiver: Station, *sent: bytes) -> list[bool]:
-        """Which of the frames reach the receiver unchanged."""
-        mark = f"10.255.{(serial := next(_SERIAL)) >> 8}.{serial & 255}"
-        call = frame.arp(beacon.mac, beacon.mac, beacon.ip, mark)
-        for one in sent:
-            sender.card.send(one)
-        beacon.card.send(call)
-        seen = set()
-        while (got := receiver.card.receive(_PATIENCE)) != call:
-            assert got is not None, "the beacon was not heard"
-            seen.add(got)
-        return [one in seen for one in sent]
-
-    def hears(self, station: Station, wanted: Callable[[bytes], bool], timeout: float = _PATIENCE) -> bytes | None:
-        """The next frame of that kind which the guest gets, None when none comes."""
-        while (got := station.card.receive(timeout)) is not None:
-            if wanted(got):
-                return got
-        return None
-
-    def drain(self, *stations: Station) -> None:
-        for station in stations:
-            while station.card.receive(0) is not None:
-                pass
-
-    def close(self) -> None:
-        for card in self.cards.values():
-            card.close()
-        self.cards.clear()
-
-
-def _to(protocol: int, port: int) -> Callable[[bytes], bool]:
-    def is_it(got: bytes) -> bool:
-        datagram = frame.read(got)
-        return datagram is not None and (datagram.protocol, datagram.dport) == (protocol, port)
-
-    return is_it
-
-
-def lease(bench: Bench, station: Station) -> tuple[str, dict[int, bytes]] | None:
-    """The DHCP exchange of a guest without an address: what it is given, None when nobody answers the discovery."""
-
-    def ask(kind: int, options: bytes) -> tuple[str, dict[int, bytes]] | None:
-        wants = frame.dhcp_option(55, bytes((1, 3, 6, 15, 26, 51, 66, 121)))
-        body = frame.udp(68, 67, frame.dhcp(station.mac, kind, options=options + wants))
-        station.card.send(frame.packet(_NOBODY, station.mac, frame.BROADCAST, "255.255.255.255", frame.UDP, body))
-        got = bench.hears(station, _to(frame.UDP, 68), _SILENCE if kind == 1 else _PATIENCE)
-        datagram = frame.read(got) if got else None
-        return frame.dhcp_read(datagram.payload) if datagram else None
-
-    offer = None
-    for _ in range(3):
-        offer = offer or ask(1, b"")
-    if offer is None:
-        return None
-    chosen = frame.dhcp_option(50, socket.inet_aton(offer[0])) + frame.dhcp_option(54, offer[1][54])
-    return ask(3, chosen)
 
 
 class PacketContract:
@@ -308,7 +211,7 @@ class PacketContract:
             a.udp(b, 1),
             a.udp(b, 1, source=a.ip6),
             frame.arp(a.mac, a.mac, a.ip, b.ip),
-            frame.arp(a.mac, a.mac, _NOBODY, a.ip),
+            frame.arp(a.mac, a.mac, NOBODY, a.ip),
             a.packet(b, frame.ICMPV6, frame.neighbour(136, a.ip6, a.mac)),
             a.packet(b, frame.ICMPV6, frame.neighbour(135, b.ip6, a.mac)),
             frame.packet("::", a.mac, "33:33:ff:00:00:0a", a.ip6, frame.ICMPV6, frame.neighbour(135, a.ip6, a.mac)),
@@ -318,7 +221,7 @@ class PacketContract:
     def test_a_guest_cannot_play_router_or_dhcp_server(self, bench: Bench, lan: Lan) -> None:
         lan.group("in", rule("ingress"), rule("ingress", "IPv6"))
         a, b, beacon = bench.up(lan, "a", "b", "beacon")
-        link, everyone = _link_local(a.mac), "33:33:00:00:00:01"
+        link, everyone = link_local(a.mac), "33:33:00:00:00:01"
         news = frame.router_advertisement("2001:db8:66::")
         offer = frame.udp(67, 68, frame.dhcp(b.mac, 2, reply=True))
 
@@ -389,7 +292,7 @@ class PacketContract:
         odd = frame.ethernet(b.mac, _UNTRUE, 0x88CC, bytes(46))
         assert bench.passes(beacon, a, b, a.udp(b, 1, mac=_UNTRUE, source="192.0.2.9"), odd) == [True, True]
         # But a port that kept it stays closed, also to those that have none.
-        news = frame.packet(_link_local(a.mac), a.mac, c.mac, c.ip6, frame.ICMPV6, frame.router_advertisement("fd66::"))
+        news = frame.packet(link_local(a.mac), a.mac, c.mac, c.ip6, frame.ICMPV6, frame.router_advertisement("fd66::"))
         offer = a.packet(c, frame.UDP, frame.udp(67, 68, frame.dhcp(c.mac, 2, reply=True)))
         tagged = a.udp(c, 1)[:12] + struct.pack("!HH", 0x8100, 7) + a.udp(c, 1)[12:]
         assert bench.passes(beacon, a, c, a.udp(c, 1), news, offer, tagged) == [False] * 4
@@ -403,7 +306,7 @@ class PacketContract:
         bench.drain(b)
         a.card.send(a.udp(b, 1))
         beacon.card.send(frame.arp(beacon.mac, beacon.mac, beacon.ip, b.ip))
-        assert b.card.receive(_SILENCE) is None
+        assert b.card.receive(SILENCE) is None
         lan.alter("a", port_security=False, security_groups=())
         bench.up(lan)
         assert bench.passes(beacon, b, a, b.udp(a, 1)) == [False]
@@ -458,7 +361,7 @@ class PacketContract:
         assert new.ip == b.ip
         assert (lease(bench, new) or ("",))[0] == b.ip
 
-    def test_names_of_the_network_resolve_and_no_others(self, bench: Bench, lan: Lan) -> None:
+    def test_only_names_of_the_network_resolve(self, bench: Bench, lan: Lan) -> None:
         a, _, _, _ = bench.up(lan)
         mac = lan.network.dhcp_mac
         answers = {}
@@ -466,7 +369,7 @@ class PacketContract:
         for port, name in ((40001, "b.example.test"), (40002, "b"), (40003, "www.example.org")):
             body = frame.udp(port, 53, frame.question(name))
             a.card.send(frame.packet(a.ip, a.mac, mac, "10.0.0.2", frame.UDP, body))
-            got = bench.hears(a, _to(frame.UDP, port))
+            got = bench.hears(a, towards(frame.UDP, port))
             datagram = frame.read(got) if got else None
             assert datagram is not None
             answers[name] = datagram.payload
@@ -479,12 +382,12 @@ class PacketContract:
         _, b, _, _ = bench.up(lan)
         mac = lan.network.dhcp_mac
         with bench.driver.listen(lan.network.id, _METADATA, 80) as listener:
-            listener.settimeout(_PATIENCE)
+            listener.settimeout(PATIENCE)
             b.card.send(frame.arp(b.mac, b.mac, b.ip, _METADATA))
             assert bench.hears(b, lambda got: got[6:12] == bytes.fromhex(mac.replace(":", ""))) is not None
             segment = frame.tcp(40000, 80, frame.SYN, 100)
             b.card.send(frame.packet(b.ip, b.mac, mac, _METADATA, frame.TCP, segment))
-            got = bench.hears(b, _to(frame.TCP, 40000))
+            got = bench.hears(b, towards(frame.TCP, 40000))
             assert got is not None
             sequence, acknowledged, flags = frame.tcp_numbers(got)
             assert (acknowledged, flags & 0x12) == (101, 0x12)
@@ -531,11 +434,3 @@ class PacketContract:
         station.card.send(frame.arp(station.mac, station.mac, station.ip, "10.0.0.2"))
         wanted = bytes.fromhex(mac.replace(":", ""))
         assert bench.hears(station, lambda got: got[6:12] == wanted and got[12:14] == b"\x08\x06") is not None
-
-
-def _link_local(mac: str) -> str:
-    """The link-local address of a card (RFC 4291, appendix A)."""
-    octets = bytearray.fromhex(mac.replace(":", ""))
-    octets[0] ^= 2
-    address = b"\xfe\x80" + bytes(6) + octets[:3] + b"\xff\xfe" + octets[3:]
-    return socket.inet_ntop(socket.AF_INET6, bytes(address))

@@ -49,7 +49,7 @@ def serve(state: NetworkState, directory: str) -> Config | None:
     domain = domain if _DOMAIN.fullmatch(domain) else ""
     names = any(not subnet.dns_nameservers for subnet in subnets)
     main = [
-        *_common(),
+        *_always(),
         f"interface={BRIDGE}",
         "dhcp-authoritative",
         "no-ping",
@@ -85,7 +85,7 @@ def advertise(router: RouterSpec) -> Config | None:
     legs = [leg for leg in router.interfaces if leg.advertise]
     if not legs or not router.admin_state_up:
         return None
-    main = [*_common(), "port=0", "enable-ra"]
+    main = [*_always(), "port=0", "enable-ra"]
     for leg in legs:
         name = device(LEG, leg.port_id)
         main += [f"interface={name}", f"ra-param={name},mtu:{leg.mtu},60,1800"]
@@ -108,7 +108,7 @@ def _advertisement(subnet: SubnetSpec) -> Iterator[str]:
     yield f"dhcp-option=tag:{_tag(subnet)},option6:dns-server" + "".join(f",[{server}]" for server in servers)
 
 
-def _common() -> Iterator[str]:
+def _always() -> Iterator[str]:
     yield from ("bind-interfaces", "except-interface=lo", "no-resolv", "no-hosts", "no-poll", "leasefile-ro")
     yield from ("keep-in-foreground", "pid-file=", "quiet-dhcp", "quiet-dhcp6", "quiet-ra", "log-facility=/dev/null")
 
