@@ -16,7 +16,7 @@ from pileus.services.image.resources.store import ImageStores
 resource = Resource(
     "info",
     "info",
-    rules=[Rule("stores_info_detail", "rule:context_is_admin or rule:service_api", "Show the stores in detail")],
+    rules=[Rule("stores_info_detail", "rule:context_is_admin or role:service", "Show the stores in detail")],
 )
 
 

@@ -26,8 +26,6 @@ _READER = f"{_ADMIN} or ({_OWN_READER})"
 
 SERVICE_RULES = [
     Rule("context_is_admin", "role:admin", "May do everything"),
-    Rule("service_api", "role:service or role:admin", "Other services"),
-    Rule("default", "", "Rules that nobody declared"),
 ]
 
 RULES = [
