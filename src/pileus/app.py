@@ -10,6 +10,7 @@ import asyncio
 import functools
 import logging
 import os
+import pkgutil
 import signal
 import socket
 import sys
@@ -244,23 +245,49 @@ def control(arguments: argparse.Namespace) -> int:
 
     config = load(arguments.state)
     log.start("control", config.log_level)
+    os.umask(0o077)
+    config.control.mkdir(mode=0o700, exist_ok=True)
     public = _listen_public(config)
     link = _listen_link(config)
+    _preload()
+    store = Store(config.database_url)
+    migration.upgrade(store.engine)
+    Control(config, store).bootstrap()
     if os.getuid() == 0:
+        store.close()
         _give_away(config)
         os.setgroups([])
         os.setgid(config.unprivileged_uid)
         os.setuid(config.unprivileged_uid)
-    os.umask(0o077)
-    store = Store(config.database_url)
-    migration.upgrade(store.engine)
+        store = Store(config.database_url)
     cloud = Control(config, store)
-    cloud.bootstrap()
     try:
         asyncio.run(cloud.serve(public, link))
     finally:
         store.close()
     return 0
+
+
+def _preload() -> None:
+    """Import what is otherwise imported late: after the drop of privilege the code may not be readable any more.
+
+    A checkout or a Python below a home directory of mode 0700 is readable for its owner alone.
+    """
+    for name in (
+        "encodings.idna",
+        "sqlite3",
+        "sqlalchemy.dialects.postgresql.psycopg",
+        "sqlalchemy.dialects.sqlite.pysqlite",
+        "stringprep",
+        "uvicorn.protocols.http.httptools_impl",
+        "yaml",
+    ):
+        import_module(name)
+    for package in ("core", "contracts", "services"):
+        root = import_module(f"pileus.{package}")
+        for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
+            if not found.name.startswith("pileus.contracts.suite"):
+                import_module(found.name)
 
 
 def _listen_public(config: Config) -> socket.socket:
@@ -277,7 +304,8 @@ def _listen_public(config: Config) -> socket.socket:
 
 
 def _listen_link(config: Config) -> socket.socket:
-    config.link.parent.mkdir(mode=0o755, exist_ok=True)
+    config.link.parent.mkdir(exist_ok=True)
+    config.link.parent.chmod(0o755)
     config.link.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old = os.umask(0o177)
@@ -293,7 +321,6 @@ def _listen_link(config: Config) -> socket.socket:
 
 def _give_away(config: Config) -> None:
     """Let the control plane's user own what the control plane keeps, whoever wrote there last."""
-    config.control.mkdir(mode=0o700, exist_ok=True)
     for root, directories, files in os.walk(config.control):
         for name in [".", *directories, *files]:
             path = Path(root) / name
