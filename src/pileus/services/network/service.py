@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pileus.core.api import Service
 from pileus.core.errors import network_envelope
+from pileus.services.network.controllers import controllers
 from pileus.services.network.resources import availability_zone, discovery, extension, quota, standard_attribute
 from pileus.services.network.resources.floatingip import operations as floatingip
 from pileus.services.network.resources.network import operations as network
@@ -11,6 +12,8 @@ from pileus.services.network.resources.port import operations as port
 from pileus.services.network.resources.router import operations as router
 from pileus.services.network.resources.security_group import operations as security_group
 from pileus.services.network.resources.subnet import operations as subnet
+
+__all__ = ["controllers", "service"]
 
 
 def service() -> Service:

@@ -11,8 +11,12 @@ import sqlalchemy as sa
 
 from pileus.core.store import Tx
 from pileus.services.network.resources.floatingip.table import TOPIC, floatingip
+from pileus.services.network.resources.port.table import port
 from pileus.services.network.resources.router.table import TOPIC as ROUTER
 from pileus.services.network.resources.standard_attribute import Row, bump, every
+
+DEVICE = "network.device"
+"""Topic of the change log whose keys are the ids of devices whose ports or addresses changed."""
 
 
 def release(tx: Tx, port_ids: Collection[str], *, keep: Collection[str] = ()) -> None:
@@ -24,6 +28,14 @@ def release(tx: Tx, port_ids: Collection[str], *, keep: Collection[str] = ()) ->
         bump(tx, floatingip, TOPIC, row, nowhere)
         if row["router_id"] is not None:
             tx.changed(ROUTER, row["router_id"])
+
+
+def tell_device(tx: Tx, port_id: str | None) -> None:
+    """Tell that a port has other floating IPs than before: to whoever keeps the device that it belongs to."""
+    if port_id is not None:
+        device_id = tx.scalar(sa.select(port.c.device_id).where(port.c.id == port_id))
+        if device_id:
+            tx.changed(DEVICE, device_id)
 
 
 def floating_of(tx: Tx, port_ids: Collection[str]) -> dict[str, list[Row]]:

@@ -18,7 +18,7 @@ from pileus.services.network.resources import association, hold, quota
 from pileus.services.network.resources.address import Ask, Given, Wish
 from pileus.services.network.resources.port.table import TOPIC, address, port, port_group
 from pileus.services.network.resources.router.table import TOPIC as ROUTER
-from pileus.services.network.resources.security_group.table import TOPIC as GROUP
+from pileus.services.network.resources.security_group.table import MEMBER
 from pileus.services.network.resources.standard_attribute import Row, drop_tags, fresh
 from pileus.services.network.rules import address as rules
 from pileus.services.network.rules.fault import MacAddressInUse
@@ -94,6 +94,8 @@ def _row(tx: Tx, draft: Draft) -> Row:
         "dns_name": "",
         "hostname": "",
         "transient": False,
+        "attached_at": None,
+        "position": 0,
         "vnic_type": "normal",
         "binding_profile": {},
         "binding_host": "",
@@ -122,7 +124,7 @@ def join(tx: Tx, ports: Sequence[Port]) -> None:
     if rows:
         tx.execute(sa.insert(port_group), rows)
     for row in rows:
-        tx.changed(GROUP, row["group_id"])
+        tx.changed(MEMBER, row["group_id"])
 
 
 def groups_of(tx: Tx, port_ids: Collection[str]) -> dict[str, list[str]]:
@@ -166,8 +168,10 @@ def announce(tx: Tx, one: Port) -> None:
     row = one.row
     tx.changed(TOPIC, row["id"])
     for group_id in one.groups:
-        tx.changed(GROUP, group_id)
+        tx.changed(MEMBER, group_id)
     if row["host_id"] is not None:
         hold.review(tx, row["host_id"], [row["network_id"]], one.groups)
     if row["device_owner"] in (LEG, GATEWAY):
         tx.changed(ROUTER, row["device_id"])
+    elif row["device_id"]:
+        tx.changed(association.DEVICE, row["device_id"])

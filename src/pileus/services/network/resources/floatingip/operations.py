@@ -14,7 +14,7 @@ from pileus.core.errors import BadRequest
 from pileus.core.fields import given
 from pileus.core.store import Tx
 from pileus.services.network.resources import address as addresses
-from pileus.services.network.resources import draft, quota
+from pileus.services.network.resources import association, draft, quota
 from pileus.services.network.resources.address import Given, Wish
 from pileus.services.network.resources.draft import FLOATING, LEG, Draft
 from pileus.services.network.resources.floatingip import fields, policy
@@ -129,6 +129,7 @@ def _create(ctx: Context, body: FloatingIPCreate) -> Row:
     if body.port_id is not None:
         row |= associate(ctx, row, body.port_id, body.fixed_ip_address)
         tx.changed(ROUTER, row["router_id"])
+        association.tell_device(tx, row["port_id"])
     tx.execute(sa.insert(floatingip).values(row))
     tx.changed(TOPIC, row["id"])
     return row
@@ -184,6 +185,9 @@ def update(ctx: Context, floatingip_id: str, body: FloatingIPUpdate) -> Floating
     new = change(ctx, floatingip, TOPIC, row, values)
     for router_id in {row["router_id"], new["router_id"]} - {None}:
         tx.changed(ROUTER, router_id)
+    if new["port_id"] != row["port_id"] or new["fixed_ip_address"] != row["fixed_ip_address"]:
+        association.tell_device(tx, row["port_id"])
+        association.tell_device(tx, new["port_id"])
     return _views(tx, [new])[0]
 
 
@@ -197,6 +201,7 @@ def delete(ctx: Context, floatingip_id: str) -> None:
     drop_tags(tx, [floatingip_id])
     quota.give_back(tx, row["project_id"], {"floatingip": 1})
     tx.changed(TOPIC, floatingip_id)
+    association.tell_device(tx, row["port_id"])
     if row["router_id"] is not None:
         tx.changed(ROUTER, row["router_id"])
 

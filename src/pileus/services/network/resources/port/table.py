@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from pileus.core.store import metadata
+from pileus.core.store import Instant, metadata
 from pileus.services.network.resources.standard_attribute import columns
 
 TOPIC = "network.port"
@@ -26,6 +26,8 @@ port = sa.Table(
     sa.Column("dns_name", sa.String(255), nullable=False),
     sa.Column("hostname", sa.String(255), nullable=False),
     sa.Column("transient", sa.Boolean, nullable=False),
+    sa.Column("attached_at", Instant),
+    sa.Column("position", sa.Integer, nullable=False),
     sa.Column("vnic_type", sa.String(64), nullable=False),
     sa.Column("binding_profile", sa.JSON, nullable=False),
     sa.Column("binding_host", sa.String(255), nullable=False),
@@ -35,7 +37,8 @@ port = sa.Table(
 )
 """`host_id` is the host of the fleet that holds the port, `binding_host` the name that `binding:host_id` shows.
 
-`transient` ports were made for a server and go with it; `hostname` is the name of that server.
+`transient` ports were made for a server and go with it.  `attached_at` and `position` say in which order a server has
+its ports, `hostname` is the name of that server.
 """
 
 address = sa.Table(

@@ -8,6 +8,8 @@ from pileus.core.store import metadata
 from pileus.services.network.resources.standard_attribute import columns
 
 TOPIC = "network.security_group"
+MEMBER = "network.security_group_member"
+"""Topic of the change log whose keys are the ids of groups that have other members than before."""
 
 group = sa.Table(
     "network_security_group",
