@@ -100,5 +100,5 @@ class NoImages:
         """Nothing to have."""
 
     def path(self, disk: DiskSpec) -> Path | None:
-        """No file."""
-        return None
+        """A name; nobody opens it."""
+        return None if disk.image_id is None else Path(disk.image_id)
