@@ -226,6 +226,17 @@ class Cloud:
         self.store.write_here(lambda tx: tx.execute(image_table.insert().values(row)).rowcount)
         return image_id
 
+    def network(self, name: str = "net", cidr: str = "10.0.0.0/24", client: Client | None = None) -> str:
+        """The id of a new network with a subnet."""
+        client = client or self.member
+        found = client.request("POST", "/network/v2.0/networks", json={"network": {"name": name}})
+        assert found.status == 201, found
+        network_id = str(found.json["network"]["id"])
+        body = {"network_id": network_id, "cidr": cidr, "ip_version": 4, "dns_nameservers": ["9.9.9.9"]}
+        found = client.request("POST", "/network/v2.0/subnets", json={"subnet": body})
+        assert found.status == 201, found
+        return network_id
+
     def flavor(self, flavor_id: str = "1", **values: Any) -> str:
         body = {"name": f"flavor-{flavor_id}", "id": flavor_id, "ram": 512, "vcpus": 1, "disk": 1} | values
         found = self.admin.request("POST", "/compute/v2.1/flavors", json={"flavor": body})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import sqlalchemy as sa
@@ -16,10 +16,13 @@ from pileus.services.compute.rules.status import Facts
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
+DELETIONS: tuple[Literal["", "asked", "done"], ...] = ("", "asked", "done")
+POWER: tuple[status.Verb, ...] = ("start", "stop", "reboot_soft", "reboot_hard", "pause", "unpause")
+
 EVERY = [
     Facts(*one)
     for one in itertools.product(
-        ("", "asked", "done"),
+        DELETIONS,
         (False, True),
         (False, True),
         (False, True),
@@ -141,15 +144,14 @@ EXAMPLES = {
 def test_power_verbs(word: str) -> None:
     known = EXAMPLES[word]
     assert status.status(known) == word
-    verbs = ("start", "stop", "reboot_soft", "reboot_hard", "pause", "unpause")
-    assert {verb for verb in verbs if status.objection(verb, known, "x") is None} == LAWFUL[word]
+    assert {verb for verb in POWER if status.objection(verb, known, "x") is None} == LAWFUL[word]
 
 
 def test_nothing_can_be_asked_of_what_is_under_way() -> None:
     for known in EVERY:
         if known.deletion != "asked":
             continue
-        for verb in ("start", "stop", "reboot_soft", "reboot_hard", "pause", "unpause"):
+        for verb in POWER:
             assert status.objection(verb, known, "x") is not None, (verb, known)
 
 
