@@ -46,6 +46,7 @@ class Cloud:
 
     def __init__(self, hosts: int) -> None:
         self.state = Path(tempfile.mkdtemp(prefix="pileus-bench-"))
+        self.state.chmod(0o755)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]

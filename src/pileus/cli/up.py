@@ -79,6 +79,7 @@ def _configure(arguments: argparse.Namespace) -> Config:
 
     state: Path = arguments.state
     state.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _check_passable(state)
     names = ("listen", "public_url", "fake", "fake_delay", "fake_failures")
     try:
         config = load(state, {name: getattr(arguments, name) for name in names})
@@ -89,6 +90,19 @@ def _configure(arguments: argparse.Namespace) -> Config:
     elif load(state) != config:
         raise CommandFailure("the cloud runs with other settings: `pileus down` first, then `up` with the new ones")
     return config
+
+
+def _check_passable(state: Path) -> None:
+    """The cloud's processes without privilege must be able to reach what is theirs. Raises CommandFailure."""
+    if os.getuid() != 0:
+        return
+    state.chmod(state.stat().st_mode | 0o011)
+    for place in state.parents:
+        if not place.stat().st_mode & 0o001:
+            raise CommandFailure(
+                f"{place} lets only its owner pass, and parts of the cloud run as users of their own: "
+                f"choose another place by --state, or `chmod o+x {place}`"
+            )
 
 
 def _start(config: Config, progress: Progress) -> int:
