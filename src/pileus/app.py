@@ -16,7 +16,7 @@ import socket
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -154,7 +154,9 @@ class Control:
 
     async def serve(self, public: socket.socket, link: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT."""
+        from pileus.core import serve
         from pileus.core.reconcile import Loops
+        from pileus.drivers.host.peer import peer_uid
 
         self.fleet.attach(self.store)
         loops = Loops(self.store, self.controllers)
@@ -164,7 +166,7 @@ class Control:
         async with AsyncExitStack() as stack:
             await loops.start()
             stack.push_async_callback(loops.stop)
-            servers = [_server(self.edge()), _server(self.link_edge(), _peer_checked())]
+            servers = [serve.server(self.edge()), serve.server(self.link_edge(), serve.checked(peer_uid))]
             tasks = [
                 asyncio.create_task(server.serve(sockets=[listener]))
                 for server, listener in zip(servers, (public, link), strict=True)
@@ -192,63 +194,20 @@ def _catalog_path(service: Service) -> str:
     return service.mounts[0] + versioned.get(service.type, "")
 
 
-def _server(edge: Edge, protocol: type[asyncio.Protocol] | None = None) -> Any:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        @contextmanager
-        def capture_signals(self) -> Any:
-            yield  # this process handles its signals itself
-
-    return Server(
-        uvicorn.Config(
-            edge,
-            http=protocol or "httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=3,
-        )
-    )
-
-
-def _peer_checked() -> type[asyncio.Protocol]:
-    """uvicorn's protocol, for connections from root and from this process's own user alone."""
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-    from pileus.drivers.host.peer import peer_uid
-
-    class PeerChecked(HttpToolsProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's own type
-            uid = peer_uid(transport.get_extra_info("socket"))
-            if uid not in (0, os.getuid()):
-                logger.warning("user %d may not use the link", uid)
-                transport.abort()
-                return
-            super().connection_made(transport)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            if hasattr(self, "transport") and self.transport is not None:
-                super().connection_lost(exc)
-
-    return PeerChecked
-
-
 def control(arguments: argparse.Namespace) -> int:
     """Run the control plane: open what needs privilege, drop it, serve."""
     from pileus import migration
-    from pileus.core import log
+    from pileus.core import log, serve
     from pileus.core.store import Store
 
     config = load(arguments.state)
     log.start("control", config.log_level)
     os.umask(0o077)
     config.control.mkdir(mode=0o700, exist_ok=True)
-    public = _listen_public(config)
-    link = _listen_link(config)
+    public = serve.listen_tcp(*config.address)
+    link = serve.listen_unix(config.link)
+    if os.getuid() == 0:
+        os.chown(config.link, config.unprivileged_uid, config.unprivileged_uid)
     _preload()
     store = Store(config.database_url)
     migration.upgrade(store.engine)
@@ -288,36 +247,6 @@ def _preload() -> None:
         for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
             if not found.name.startswith("pileus.contracts.suite"):
                 import_module(found.name)
-
-
-def _listen_public(config: Config) -> socket.socket:
-    host, port = config.address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio sets TCP_NODELAY on those alone; without it each answer waits 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        raise SystemExit(f"cannot listen on {config.listen}: {error.strerror}; choose another with --listen") from None
-    listener.listen(1024)
-    return listener
-
-
-def _listen_link(config: Config) -> socket.socket:
-    config.link.parent.mkdir(exist_ok=True)
-    config.link.parent.chmod(0o755)
-    config.link.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)
-    try:
-        listener.bind(str(config.link))
-    finally:
-        os.umask(old)
-    listener.listen(1024)
-    if os.getuid() == 0:
-        os.chown(config.link, config.unprivileged_uid, config.unprivileged_uid)
-    return listener
 
 
 def _give_away(config: Config) -> None:

@@ -23,13 +23,28 @@ TOP = {
 }
 """What the root of the repository holds; anything else has no owner."""
 
-ROOMS = {"__init__.py", "agent", "api", "cli", "conftest.py", "core", "drivers", "real", "services", "sim", "tidy"}
+ROOMS = {
+    "__init__.py",
+    "agent",
+    "api",
+    "cli",
+    "conftest.py",
+    "core",
+    "drivers",
+    "race",
+    "real",
+    "services",
+    "sim",
+    "tidy",
+}
 """What `tests` holds."""
 
 
 def mushy(name: str) -> bool:
-    """Whether a name has a word that could be said of anything."""
-    return any(MUSHY.fullmatch(word.lower()) for word in WORD.findall(name))
+    """Whether a name has a word that could be said of anything. Tests may speak of Identity's role `manager`."""
+    words = [word.lower() for word in WORD.findall(name)]
+    persona = words[:1] == ["test"]
+    return any(MUSHY.fullmatch(word) for word in words if not (persona and word in ("manager", "managers")))
 
 
 def named(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:

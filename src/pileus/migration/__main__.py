@@ -23,7 +23,7 @@ def draft(message: str) -> Path:
     with engine.connect() as connection:
         settings = migration.configuration()
         settings.attributes["connection"] = connection
-        if any((Path(migration.__file__).parent / "versions").glob("*.py")):
+        if any((Path(migration.__file__).parent / "versions").glob("[0-9]*.py")):
             command.upgrade(settings, migration.HEAD)
         else:
             number = migration.HEAD

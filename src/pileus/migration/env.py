@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
@@ -10,7 +10,7 @@ from alembic.autogenerate.api import AutogenContext
 from pileus.core.store import Instant, metadata
 
 
-def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
+def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
     """Migrations name SQL's own types, so that they stay true when our types change."""
     if kind == "type" and isinstance(item, Instant):
         return "sa.BigInteger()"

@@ -1,0 +1,1 @@
+"""Each file takes the schema from one revision to the next."""
