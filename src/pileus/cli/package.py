@@ -48,7 +48,7 @@ RUNTIME = (
 )
 """What a host runs guests and networks with, and what its owner reaches them with."""
 
-SUITE = (Package("postgresql", "/usr/lib/postgresql/*/bin/initdb"),)
+SUITE = (Package("iputils-ping", "ping"), Package("postgresql", "/usr/lib/postgresql/*/bin/initdb"))
 """What the suite needs on top."""
 
 
