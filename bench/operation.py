@@ -264,9 +264,7 @@ class Bench:
         )
         self.add("GET /servers/detail, 100", lambda _: call("GET", "/compute/v2.1/servers/detail"), 690, 15, 2)
         self.clear()
-        print(
-            f"idle: {len(self.cloud.processes())} processes, {idle:.0f} MiB PSS (upstream 35 and 2,556; at most 150)"
-        )
+        print(f"idle: {len(self.cloud.processes())} processes, {idle:.0f} MiB PSS (upstream 35 and 2,556; at most 150)")
         return {"servers_per_second": rate, "server_cpu_ms": cpu, "idle_pss_mib": idle}
 
 

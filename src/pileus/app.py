@@ -273,7 +273,7 @@ def agent(arguments: argparse.Namespace) -> int:
     if not config.fake:
         join_host(config.state)
     pool = ThreadPoolExecutor(8 if config.fake else 32, thread_name_prefix="driver")
-    agents = _fake_agents(config, pool) if config.fake else [_host_agent(config, pool)]
+    agents = fake_agents(config, pool) if config.fake else [_host_agent(config, pool)]
     try:
         asyncio.run(_run_agents(agents))
     finally:
@@ -410,7 +410,8 @@ def examine_host(config: Config) -> Iterator[Found]:
         network.close()
 
 
-def _fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
+def fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
+    """Agents of simulated hosts, which start nothing."""
     from pileus.agent.agent import Agent, Host
     from pileus.agent.image_cache import NoImages
 

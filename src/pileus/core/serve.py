@@ -45,6 +45,7 @@ def server(edge: Edge, protocol: type[asyncio.Protocol] | None = None) -> Server
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=3,
         )
