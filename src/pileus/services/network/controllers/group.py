@@ -37,7 +37,7 @@ def _hosts(tx: Tx, ids: Collection[str]) -> tuple[set[Hold], set[Hold]]:
     return _holds(direct), _holds(tx.all(through))
 
 
-def _holds(rows: Iterable[sa.Row[Any]]) -> set[Hold]:
+def _holds(rows: Iterable[Sequence[Any]]) -> set[Hold]:
     return {Hold("security_group", row[0], row[1]) for row in rows}
 
 
