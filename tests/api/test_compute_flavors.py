@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,8 @@ FLAVORS = "/compute/v2.1/flavors"
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with Cloud(tmp_path) as found:
+def cloud(database_url: str) -> Iterator[Cloud]:
+    with Cloud(database_url) as found:
         yield found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,8 @@ PRINT = "9f:37:2e:c2:c7:69:93:be:05:fd:fe:c1:0f:f3:81:07"
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with Cloud(tmp_path) as found:
+def cloud(database_url: str) -> Iterator[Cloud]:
+    with Cloud(database_url) as found:
         yield found
 
 

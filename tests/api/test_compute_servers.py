@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ SERVERS = "/compute/v2.1/servers"
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with Cloud(tmp_path) as found:
+def cloud(database_url: str) -> Iterator[Cloud]:
+    with Cloud(database_url) as found:
         found.image()
         found.flavor("1")
         yield found

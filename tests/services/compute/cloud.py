@@ -157,7 +157,7 @@ class Host:
 class Cloud:
     """Services on one edge, their loops, and a link edge for hosts. A context manager."""
 
-    def __init__(self, place: Path | str, *, policy: Mapping[str, str] | None = None, **settings: Any) -> None:
+    def __init__(self, place: str, *, policy: Mapping[str, str] | None = None, **settings: Any) -> None:
         self.config = Config(state=Path("/nonexistent"), **settings)
         services: list[Service] = [compute.service(), network.service(), image.service()]
         provided: dict[type[Any], Any] = {Config: self.config}
@@ -194,9 +194,10 @@ class Cloud:
         self.served.__exit__()
 
     async def _stop(self) -> None:
-        for host in self.hosts:
-            if host.task is not None:
-                host.task.cancel()
+        tasks = [host.task for host in self.hosts if host.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.loops.stop()
 
     def host(self, name: str, **facts: int) -> Host:

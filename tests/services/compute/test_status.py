@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
@@ -65,9 +66,9 @@ def row(number: int, known: Facts) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    store = Store(f"sqlite:///{tmp_path_factory.mktemp('status') / 'store.sqlite'}")
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    store = Store(database_url)
     store.create()
     rows = [row(number, known) for number, known in enumerate(EVERY)]
     store.write_here(lambda tx: tx.execute(sa.insert(server), rows).rowcount)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Store, Tx
+from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources.server.table import server, set_each
 from pileus.services.compute.rules import guest
 from pileus.services.compute.rules.placing import ZONE
@@ -40,7 +41,7 @@ def _nic(port: network.PortInfo) -> guest.Nic:
     )
 
 
-def _server(row: sa.Row[Any], ports: Sequence[network.PortInfo]) -> guest.Server:
+def _server(row: sa.Row[Any], zone: str, ports: Sequence[network.PortInfo]) -> guest.Server:
     return guest.Server(
         id=row.id,
         name=row.name,
@@ -56,7 +57,7 @@ def _server(row: sa.Row[Any], ports: Sequence[network.PortInfo]) -> guest.Server
         metadata=row.metadata,
         reservation_id=row.reservation_id,
         launch_index=row.launch_index,
-        zone=ZONE,
+        zone=zone,
         groups=sorted({name for port in ports for name in port.security_group_names}),
         power=row.power,
         reboot_nonce=row.reboot_nonce,
@@ -75,11 +76,14 @@ def write(tx: Tx, ids: Collection[str]) -> None:
     if not rows:
         return
     ports = network.ports_of(tx, [row.id for row in rows])
+    zones = aggregate.zones(tx, {row.host for row in rows})
     specs = []
     for row in rows:
         own = ports.get(row.id, ())
         nics = [_nic(port) for port in own]
-        specs.append(fleet.Spec(row.host_id, "guest", row.id, guest.spec(_server(row, own), nics)))
+        specs.append(
+            fleet.Spec(row.host_id, "guest", row.id, guest.spec(_server(row, zones.get(row.host, ZONE), own), nics))
+        )
     fleet.assign(tx, specs)
     set_each(tx, {row.id: {"written": row.revision} for row in rows if row.written != row.revision})
 

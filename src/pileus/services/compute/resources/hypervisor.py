@@ -19,6 +19,7 @@ from pileus.core.fields import UNSET, UnsetType, View, W
 from pileus.core.listing import boolean
 from pileus.core.policy import Rule
 from pileus.core.store import Tx
+from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources.server.table import facts, server
 from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.persona import ADMIN
@@ -40,6 +41,7 @@ _NONE = placing.Stock(0, 0, 1.0, 0)
 def candidates(tx: Tx, hosts: Collection[fleet.Host]) -> list[placing.Host]:
     """The hosts as the scheduler judges them."""
     capacities = {one.uuid: one for one in placement.snapshot(tx, [host.id for host in hosts])}
+    zones = aggregate.zones(tx)
     found = []
     for host in hosts:
         capacity = capacities.get(host.id)
@@ -51,7 +53,7 @@ def candidates(tx: Tx, hosts: Collection[fleet.Host]) -> list[placing.Host]:
                 up=host.up,
                 disabled=host.disabled,
                 disabled_reason=host.disabled_reason,
-                zone=placing.ZONE,
+                zone=zones.get(host.name, placing.ZONE),
                 generation=-1 if capacity is None else capacity.generation,
                 stock={
                     name: placing.Stock(room.total, room.reserved, room.allocation_ratio, room.used)
@@ -129,10 +131,11 @@ _ONE = Parameters(later={"with_servers": "2.53"}, closed="2.53")
 
 
 class Known(NamedTuple):
-    """A host, its number, its stock, and its servers (rows of id, name and facts)."""
+    """A host, its number, its availability zone, its stock, and its servers' rows."""
 
     number: int
     host: fleet.Host
+    zone: str
     stock: Mapping[str, placing.Stock]
     servers: Sequence[sa.Row[Any]]
 
@@ -144,12 +147,15 @@ class Known(NamedTuple):
 def known(ctx: Context) -> list[Known]:
     """All hosts, in the order of their creation."""
     hosts = sorted(fleet.hosts(ctx.tx, ctx.of(fleet.Fleet)), key=lambda one: (one.created_at, one.id))
-    stock = {one.id: one.stock for one in candidates(ctx.tx, hosts)}
+    judged = {one.id: one for one in candidates(ctx.tx, hosts)}
     query = sa.select(server).where(server.c.host_id.is_not(None), server.c.deleted_at.is_(None))
     servers: dict[str, list[sa.Row[Any]]] = {}
     for row in ctx.tx.all(query.order_by(server.c.created_at)):
         servers.setdefault(row.host_id, []).append(row)
-    return [Known(place, host, stock[host.id], servers.get(host.id, [])) for place, host in enumerate(hosts, 1)]
+    return [
+        Known(place, host, judged[host.id].zone, judged[host.id].stock, servers.get(host.id, []))
+        for place, host in enumerate(hosts, 1)
+    ]
 
 
 def _brief(ctx: Context, one: Known) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _view(ctx: Context, one: Known) -> Service:
         id=one.name(ctx),
         binary=BINARY,
         host=host.name,
-        zone=ZONE,
+        zone=one.zone,
         status="disabled" if host.disabled else "enabled",
         state="up" if host.up else "down",
         updated_at=bare(host.seen_at),
@@ -172,7 +172,7 @@ def force_down(ctx: Context, body: ServiceVerb) -> dict[str, Any]:
 @resource.get("/os-availability-zone", policy="os_compute_api:os-availability-zone:list", wraps="availabilityZoneInfo")
 def list_zones(ctx: Context) -> list[dict[str, Any]]:
     """The availability zones."""
-    return [_zone(ctx, hosts=None)]
+    return _zones(ctx, detail=False)
 
 
 @resource.get(
@@ -180,16 +180,18 @@ def list_zones(ctx: Context) -> list[dict[str, Any]]:
 )
 def list_zones_with_hosts(ctx: Context) -> list[dict[str, Any]]:
     """The availability zones, with the hosts that are in use there."""
-    hosts = {
-        one.host.name: {
-            BINARY: {"available": one.host.up, "active": True, "updated_at": bare(one.host.seen_at)},
-        }
-        for one in known(ctx)
-        if not one.host.disabled
-    }
-    return [_zone(ctx, hosts=hosts)]
+    return _zones(ctx, detail=True)
 
 
-def _zone(ctx: Context, hosts: dict[str, Any] | None) -> dict[str, Any]:
-    available = any(not one.disabled for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet)))
-    return {"zoneName": ZONE, "zoneState": {"available": available}, "hosts": hosts}
+def _zones(ctx: Context, *, detail: bool) -> list[dict[str, Any]]:
+    """Zones that have a host in use come first; `nova` is there always, others as long as a host is in them."""
+    hosts: dict[str, dict[str, Any]] = {ZONE: {}}
+    for one in known(ctx):
+        in_use = hosts.setdefault(one.zone, {})
+        if not one.host.disabled:
+            state = {"available": one.host.up, "active": True, "updated_at": bare(one.host.seen_at)}
+            in_use[one.host.name] = {BINARY: state}
+    return [
+        {"zoneName": name, "zoneState": {"available": bool(each)}, "hosts": each if detail and each else None}
+        for name, each in sorted(hosts.items(), key=lambda item: (not item[1], item[0]))
+    ]

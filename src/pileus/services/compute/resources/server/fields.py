@@ -14,7 +14,6 @@ from pileus.core.context import Context
 from pileus.core.fields import UNSET, Body, Guard, UnsetType, View, W
 from pileus.services.compute.resources.server.table import facts
 from pileus.services.compute.rules import status
-from pileus.services.compute.rules.placing import ZONE
 from pileus.services.compute.rules.shape import (
     Description,
     HostName,
@@ -303,6 +302,8 @@ class Beside(NamedTuple):
     groups: list[str]
     """Names of security groups."""
     tags: list[str]
+    zone: str
+    """The availability zone of the host; the one asked for while there is none."""
     host_status: str
 
 
@@ -378,7 +379,7 @@ def values(ctx: Context, row: sa.Row[Any], beside: Beside) -> dict[str, Any]:
         "server_groups": [],
         "progress": 0 if word in _PROGRESS else UNSET,
         "fault": fault(ctx, row) if word in _FAULT else UNSET,
-        "zone": ZONE if row.host_id is not None else row.availability_zone or "",
+        "zone": beside.zone,
         "config_drive": "True" if row.config_drive else "",
         "key_name": row.key_name,
         "launched_at": bare(row.launched_at),

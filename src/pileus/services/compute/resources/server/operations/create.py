@@ -13,6 +13,7 @@ from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Forbidden, NotFound
 from pileus.core.fields import UNSET
 from pileus.core.quota import UNLIMITED
+from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources import flavor as flavors
 from pileus.services.compute.resources import keypair as keypairs
 from pileus.services.compute.resources.quota import QUOTA
@@ -172,7 +173,7 @@ def _destination(ctx: Context, wanted: ServerCreate) -> Values:
     name = host or node or asked or None
     if name is not None and name not in {one.name for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))}:
         raise BadRequest(f"Compute host {name} could not be found.")
-    if zone and zone != ZONE:
+    if zone and zone != ZONE and zone not in aggregate.zones(ctx.tx).values():
         raise BadRequest("The requested availability zone is not available")
     return {"availability_zone": zone or None, "target": {"host": name, "forced": forced}}
 

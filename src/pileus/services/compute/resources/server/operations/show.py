@@ -11,6 +11,7 @@ from pileus.core.api import Page
 from pileus.core.context import Context
 from pileus.core.errors import Conflict
 from pileus.core.fields import UNSET, given
+from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources.server.fields import (
     LIST_PARAMETERS,
     Beside,
@@ -51,11 +52,13 @@ def _beside(ctx: Context, rows: Sequence[sa.Row[Any]], *, brief: bool = False) -
     placed = {row.host_id for row in rows if row.host_id is not None}
     watched = placed and ctx.allows("os_compute_api:servers:show:host_status")
     hosts = {one.id: one for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet), placed)} if watched else {}
+    zones = aggregate.zones(ctx.tx, {row.host for row in rows if row.host is not None}) if placed else {}
     return {
         row.id: Beside(
             addresses=address.by_network(ports.get(row.id, ()), brief=brief),
             groups=address.groups(ports.get(row.id, ())),
             tags=tags[row.id],
+            zone=(row.availability_zone or "") if row.host is None else zones.get(row.host, ZONE),
             host_status=host_status(hosts.get(row.host_id)),
         )
         for row in rows
@@ -95,7 +98,7 @@ def update(ctx: Context, server_id: str, body: ServerUpdate) -> ServerUpdated:
     allow(ctx, row, "update")
     changes = given(body)
     if "pinned_availability_zone" in changes:
-        changes["availability_zone"] = _pin(row, changes.pop("pinned_availability_zone"))
+        changes["availability_zone"] = _pin(ctx, row, changes.pop("pinned_availability_zone"))
     for ours, theirs in (("access_ip_v4", "access_ipv4"), ("access_ip_v6", "access_ipv6")):
         if theirs in changes:
             changes[ours] = changes.pop(theirs) or None
@@ -106,13 +109,13 @@ def update(ctx: Context, server_id: str, body: ServerUpdate) -> ServerUpdated:
     return ServerUpdated(**values(ctx, row, beside[row.id]))
 
 
-def _pin(row: sa.Row[Any], zone: str | None) -> str | None:
+def _pin(ctx: Context, row: sa.Row[Any], zone: str | None) -> str | None:
     bound: str | None = row.availability_zone
     if zone is not None and bound is not None and zone != bound:
         raise Conflict(
             "Cannot change pinned availability zone directly. Unpin first by setting pinned_availability_zone to null."
         )
-    here = ZONE if row.host_id is not None else ""
+    here = "" if row.host is None else aggregate.zones(ctx.tx, [row.host]).get(row.host, ZONE)
     if zone is not None and bound is None and zone != here:
         raise Conflict(
             f"Server can only be pinned to its current availability zone '{here}', but '{zone}' was requested."
