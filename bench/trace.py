@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -159,16 +160,14 @@ async def run(trace: Trace) -> None:
             trace.start()
             made = (await client.call("POST", "/compute/v2.1/servers", {"server": server}))[2]["server"]["id"]
             async with asyncio.timeout(30):
-                status = ""
-                while not status:
-                    await asyncio.sleep(0.05)  # noqa: ASYNC110 - what is waited for is in the store
-                    status = await client.edge.store.read(lambda tx: _status(tx, made))
+                while not (await client.edge.store.read(lambda tx: _running(tx, made))):
+                    await client.edge.store.slow(lambda: time.sleep(0.05))
             trace.stop()
 
 
-def _status(tx: Any, server_id: str) -> str:
+def _running(tx: Any, server_id: str) -> bool:
     found = observed(tx, "guest", [server_id]).get(server_id, [])
-    return "ACTIVE" if found and found[0].state == "running" and found[0].current else ""
+    return bool(found) and found[0].state == "running" and found[0].current
 
 
 def main() -> None:

@@ -104,11 +104,11 @@ def test_explain_status_and_doctor(cloud: Cloud) -> None:
 
 
 def test_an_impossible_server_says_why(cloud: Cloud) -> None:
-    cloud.openstack("flavor", "create", "huge", "--vcpus", "500", "--ram", "128", "--disk", "1")
+    cloud.openstack("flavor", "create", "huge", "--vcpus", "1", "--ram", "128", "--disk", "90000")
     cloud.openstack("server", "create", "no", "--image", "mine", "--flavor", "huge", "--network", "blue")
     until(lambda: cloud.json("server", "show", "no")["status"] == "ERROR", "ERROR", 30, 1)
     assert "No valid host" in str(cloud.json("server", "show", "no")["fault"])
-    assert "VCPU" in cloud.pileus("explain", "server", "no")
+    assert "DISK_GB" in cloud.pileus("explain", "server", "no")
 
 
 def test_deleting_everything_leaves_nothing(cloud: Cloud) -> None:
