@@ -13,7 +13,6 @@ import json
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -159,10 +158,16 @@ async def run(trace: Trace) -> None:
             trace.seen.clear()
             trace.start()
             made = (await client.call("POST", "/compute/v2.1/servers", {"server": server}))[2]["server"]["id"]
-            async with asyncio.timeout(30):
-                while not (await client.edge.store.read(lambda tx: _running(tx, made))):
-                    await client.edge.store.slow(lambda: time.sleep(0.05))
+            await _until_running(client, made)
             trace.stop()
+
+
+async def _until_running(client: Client, server_id: str) -> None:
+    for _ in range(600):
+        if await client.edge.store.read(lambda tx: _running(tx, server_id)):
+            return
+        await asyncio.sleep(0.05)
+    raise RuntimeError(f"server {server_id} does not run after 30 s")
 
 
 def _running(tx: Any, server_id: str) -> bool:
