@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -144,8 +144,7 @@ async def prepare(client: Client) -> dict[str, Any]:
     image = {"name": "i", "disk_format": "raw", "container_format": "bare"}
     image_id = (await client.call("POST", "/image/v2/images", image))[2]["id"]
     await client.call("PUT", f"/image/v2/images/{image_id}/file", data=bytes(512))
-    while not (await client.call("GET", "/compute/v2.1/os-hypervisors"))[2]["hypervisors"]:
-        await asyncio.sleep(0.05)
+    await _until("the host is there", lambda: _hosts(client))
     return {"name": "s", "flavorRef": flavor_id, "imageRef": image_id, "networks": [{"uuid": network}]}
 
 
@@ -158,16 +157,21 @@ async def run(trace: Trace) -> None:
             trace.seen.clear()
             trace.start()
             made = (await client.call("POST", "/compute/v2.1/servers", {"server": server}))[2]["server"]["id"]
-            await _until_running(client, made)
+            store = client.edge.store
+            await _until("the guest runs", lambda: store.read(lambda tx: _running(tx, made)))
             trace.stop()
 
 
-async def _until_running(client: Client, server_id: str) -> None:
+async def _until(what: str, true: Callable[[], Awaitable[bool]]) -> None:
     for _ in range(600):
-        if await client.edge.store.read(lambda tx: _running(tx, server_id)):
+        if await true():
             return
         await asyncio.sleep(0.05)
-    raise RuntimeError(f"server {server_id} does not run after 30 s")
+    raise RuntimeError(f"not after 30 s: {what}")
+
+
+async def _hosts(client: Client) -> bool:
+    return bool((await client.call("GET", "/compute/v2.1/os-hypervisors"))[2]["hypervisors"])
 
 
 def _running(tx: Any, server_id: str) -> bool:
