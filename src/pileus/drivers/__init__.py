@@ -1,0 +1,1 @@
+"""Drivers: the only rooms that know an operating system."""
