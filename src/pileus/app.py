@@ -326,7 +326,7 @@ def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
     host = Host(
         name=config.host_name,
         state=config.agent,
-        hypervisor=driver("hypervisor", config.hypervisor)(state=config.agent / "guests"),
+        hypervisor=driver("hypervisor", config.hypervisor)(state=config.agent / "hypervisor"),
         network=_network(config),
         storage=driver("storage", config.storage)(root=config.agent / "disks"),
         images=FileImageCache(config.agent / "cache", functools.partial(convert, uid=config.unprivileged_uid + 1)),
@@ -372,7 +372,7 @@ def teardown(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
     if config.fake or not config.agent.exists():
         return "none here"
     join_host(config.state)
-    hypervisor = driver("hypervisor", config.hypervisor)(state=config.agent / "guests")
+    hypervisor = driver("hypervisor", config.hypervisor)(state=config.agent / "hypervisor")
     network = _network(config)
     guests = hypervisor.guests()
     say(f"{len(guests)} servers")

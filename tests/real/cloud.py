@@ -115,7 +115,7 @@ class Cloud:
         found += [f"interface {link['ifname']}" for link in links if link["ifname"] != "lo"]
         rules = self.inside("nft", "list", "ruleset").strip()
         found += [f"rules: {rules}"] if rules else []
-        for place in ("guests", "disks"):
+        for place in ("hypervisor/guests", "disks"):
             directory = self.state / "agent" / place
             found += [str(entry) for entry in directory.glob("*") if entry.is_dir()]
         for process in Path("/proc").iterdir():
@@ -130,6 +130,8 @@ class Cloud:
 
     def close(self) -> None:
         """End the cloud and its host."""
+        if "PILEUS_KEEP" in os.environ:  # for whoever looks for a cause
+            return
         self.pileus("down", "--purge", check=False)
         for guest in self.guests().values():
             os.kill(guest, signal.SIGKILL)
