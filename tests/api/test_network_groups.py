@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from tests.services.network.cloud import Cloud
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with Cloud(tmp_path, loops=False) as cloud:
+def cloud(database_url: str) -> Iterator[Cloud]:
+    with Cloud(database_url, loops=False) as cloud:
         yield cloud
 
 

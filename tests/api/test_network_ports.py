@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +11,13 @@ from tests.services.network.cloud import Cloud
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with Cloud(tmp_path, loops=False) as cloud:
+def cloud(database_url: str) -> Iterator[Cloud]:
+    with Cloud(database_url, loops=False) as cloud:
         yield cloud
 
 
-SLAAC = {"ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"}
-STATEFUL = {"ipv6_address_mode": "dhcpv6-stateful", "ipv6_ra_mode": "dhcpv6-stateful"}
+SLAAC: dict[str, Any] = {"ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"}
+STATEFUL: dict[str, Any] = {"ipv6_address_mode": "dhcpv6-stateful", "ipv6_ra_mode": "dhcpv6-stateful"}
 
 
 def addresses(port: Any) -> list[str]:

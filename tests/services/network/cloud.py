@@ -210,6 +210,13 @@ class Cloud:
             assert time.monotonic() < deadline, "the loops do not come to rest"
             quiet = quiet + 1 if self.served.run(self._idle()) else 0
 
+    def wait(self, ready: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            assert time.monotonic() < deadline, "it did not come about in time"
+            time.sleep(0.01)
+
     async def _idle(self) -> bool:
         assert self.loops is not None
         await asyncio.sleep(0.002)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from tests.services.network.cloud import Cloud
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with Cloud(tmp_path) as cloud:
+def cloud(database_url: str) -> Iterator[Cloud]:
+    with Cloud(database_url) as cloud:
         yield cloud
 
 
@@ -339,8 +338,8 @@ def test_a_router_with_a_gateway_is_deleted_whole(cloud: Cloud) -> None:
     assert cloud.get("/ports", by=cloud.admin)["ports"] == []
 
 
-def test_lost_signals_are_made_up_for(tmp_path: Path) -> None:
-    with Cloud(tmp_path, loops=False) as quiet:
+def test_lost_signals_are_made_up_for(database_url: str) -> None:
+    with Cloud(database_url, loops=False) as quiet:
         host_id = quiet.host("one")
         quiet.net()
 
@@ -351,15 +350,13 @@ def test_lost_signals_are_made_up_for(tmp_path: Path) -> None:
 
         quiet.within(work)
         assert quiet.everything(host_id) == set()
-    with Cloud(tmp_path) as cloud:
-        cloud.settle()
-        assert {kind for kind, _ in cloud.everything(host_id)} == {"network", "port", "security_group"}
-    with Cloud(tmp_path, loops=False) as quiet:
+    with Cloud(database_url) as cloud:
+        cloud.wait(lambda: {kind for kind, _ in cloud.everything(host_id)} == {"network", "port", "security_group"})
+    with Cloud(database_url, loops=False) as quiet:
         quiet.write(lambda tx: interface.release_ports(tx, ["server-1"]))
         assert len(quiet.everything(host_id)) == 3
-    with Cloud(tmp_path) as cloud:
-        cloud.settle()
-        assert cloud.everything(host_id) == set()
+    with Cloud(database_url) as cloud:
+        cloud.wait(lambda: cloud.everything(host_id) == set())
 
 
 def test_ipv6_legs_advertise(cloud: Cloud) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -293,7 +294,7 @@ def test_the_host_with_most_ports_routes() -> None:
 
 
 def test_nexthops_are_one_of_each_version() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"gateway_ip": None, "ip_version": 4},
         {"gateway_ip": "fd00::1", "ip_version": 6},
         {"gateway_ip": "10.0.0.1", "ip_version": 4},

@@ -1,14 +1,28 @@
-"""A loop that works on many keys in one transaction."""
+"""A loop that works on many keys in one transaction.
+
+Several processes may run the same loop on the same key.  So whoever tells a host something locks what it is about
+(the row of the port, router, network or security group, in this order and by id) before it reads what to tell: what was
+read last is told last.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
 
 from pileus.core.reconcile import Failed, Outcome
 from pileus.core.store import Store, Tx
 
 log = logging.getLogger(__name__)
+
+
+def lock(tx: Tx, table: sa.Table, ids: Collection[str]) -> None:
+    """Lock rows until the transaction ends; readers and new references to them need not wait."""
+    if ids:
+        query = sa.select(table.c.id).where(table.c.id.in_(ids)).order_by(table.c.id)
+        tx.all(query.with_for_update(key_share=True))
 
 
 class BatchController:

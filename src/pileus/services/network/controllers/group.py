@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from pileus.services.network.controllers.batch import BatchController
+from pileus.services.network.controllers.batch import BatchController, lock
 from pileus.services.network.controllers.hold import give, take
 from pileus.services.network.controllers.state import group_specs, remotes_among, remotes_of
 from pileus.services.network.resources.hold import Hold
 from pileus.services.network.resources.port.table import port, port_group
-from pileus.services.network.resources.security_group.table import MEMBER, TOPIC, rule
+from pileus.services.network.resources.security_group.table import MEMBER, TOPIC, group, rule
 
 
 def _hosts(tx: Tx, ids: Collection[str]) -> tuple[set[Hold], set[Hold]]:
@@ -73,6 +73,7 @@ class GroupController(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Write the specs of groups, give them to hosts that need them now, take them from those that do not."""
+        lock(tx, group, set(keys).union(*remotes_of(tx, keys).values()))
         direct, through = _hosts(tx, keys)
         named = remotes_of(tx, {one.id for one in direct})
         beside = {Hold("security_group", other, one.host_id) for one in direct for other in named.get(one.id, ())}
@@ -92,5 +93,6 @@ class MemberController(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Write the specs of groups."""
+        lock(tx, group, keys)
         _tell(tx, remotes_among(tx, keys))
         return {}

@@ -13,14 +13,15 @@ import sqlalchemy as sa
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from pileus.services.network.controllers.batch import BatchController
+from pileus.services.network.controllers.batch import BatchController, lock
 from pileus.services.network.controllers.state import group_specs, network_specs
 from pileus.services.network.resources import hold
 from pileus.services.network.resources.hold import Hold
 from pileus.services.network.resources.network.table import TOPIC as NETWORK
+from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.port.table import port, port_group
 from pileus.services.network.resources.security_group.table import TOPIC as GROUP
-from pileus.services.network.resources.security_group.table import rule
+from pileus.services.network.resources.security_group.table import group, rule
 
 
 def _needed(tx: Tx, holds: Sequence[Hold]) -> set[Hold]:
@@ -53,14 +54,21 @@ def _held(tx: Tx, holds: Iterable[Hold]) -> set[Hold]:
     return found & wanted
 
 
+def _lock(tx: Tx, holds: Collection[Hold]) -> None:
+    lock(tx, network, {one.id for one in holds if one.kind == "network"})
+    lock(tx, group, {one.id for one in holds if one.kind == "security_group"})
+
+
 def give(tx: Tx, holds: Collection[Hold]) -> None:
     """Let hosts hold what they need and have not got. What they have is kept new by its own loop.
 
-    That loop looks at them once more afterwards: a change at the same time saw no host to tell.
+    Both loops look at them once more afterwards: a change at the same time saw no host to tell, or to take from.
     """
     missing = set(holds) - _held(tx, holds)
     if not missing:
         return
+    _lock(tx, missing)
+    missing -= _held(tx, missing)
     nets = network_specs(tx, {one.id for one in missing if one.kind == "network"})
     groups = group_specs(tx, {one.id for one in missing if one.kind == "security_group"})
     specs = []
@@ -69,20 +77,21 @@ def give(tx: Tx, holds: Collection[Hold]) -> None:
         if found is not None:
             specs.append(fleet.Spec(one.host_id, one.kind, one.id, found))
             tx.changed(NETWORK if one.kind == "network" else GROUP, one.id)
+            tx.changed(hold.TOPIC, str(one))
     fleet.assign(tx, specs)
 
 
 def take(tx: Tx, holds: Collection[Hold]) -> None:
-    """Let hosts let go of what they hold and do not need.
+    """Let hosts let go of what they hold and do not need; its rows are locked.
 
     Each is looked at once more afterwards: a port that was bound at the same time saw its host hold it still.
     """
     by_host: dict[tuple[str, str], list[Hold]] = {}
     for one in _held(tx, holds):
         by_host.setdefault((one.host_id, one.kind), []).append(one)
-    for (host_id, _), group in sorted(by_host.items()):
-        fleet.tombstone(tx, group[0].kind, sorted(one.id for one in group), host_id)
-        for one in group:
+    for (host_id, _), leaving in sorted(by_host.items()):
+        fleet.tombstone(tx, leaving[0].kind, sorted(one.id for one in leaving), host_id)
+        for one in leaving:
             tx.changed(hold.TOPIC, str(one))
 
 
@@ -101,6 +110,7 @@ class HoldController(BatchController):
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Give what is needed, take what is not."""
         holds = [hold.parse(key) for key in keys]
+        _lock(tx, holds)
         needed = _needed(tx, holds)
         give(tx, needed)
         take(tx, set(holds) - needed)

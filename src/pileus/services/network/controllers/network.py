@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from pileus.services.network.controllers.batch import BatchController
+from pileus.services.network.controllers.batch import BatchController, lock
 from pileus.services.network.controllers.state import network_specs
-from pileus.services.network.resources.network.table import TOPIC
+from pileus.services.network.resources.network.table import TOPIC, network
 
 
 class NetworkController(BatchController):
@@ -24,6 +24,7 @@ class NetworkController(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Write the specs of networks; a network that is deleted is let go."""
+        lock(tx, network, keys)
         held = fleet.observed(tx, "network", keys)
         specs = network_specs(tx, held.keys())
         fleet.assign(

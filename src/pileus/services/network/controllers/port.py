@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from pileus.services.network.controllers.batch import BatchController
+from pileus.services.network.controllers.batch import BatchController, lock
 from pileus.services.network.controllers.hold import give
 from pileus.services.network.controllers.state import remotes_of
 from pileus.services.network.resources.draft import OURS, load
@@ -34,6 +34,7 @@ class PortController(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Give ports to the hosts to which they are bound, and take them from others."""
+        lock(tx, port, keys)
         ports = load(tx, every(tx, sa.select(port).where(port.c.id.in_(keys), *_BOUND)))
         named = remotes_of(tx, {group_id for one in ports for group_id in one.groups})
         holds: set[Hold] = set()

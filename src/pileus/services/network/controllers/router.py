@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pileus.core.reconcile import Again, Outcome
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from pileus.services.network.controllers.batch import BatchController
+from pileus.services.network.controllers.batch import BatchController, lock
 from pileus.services.network.controllers.hold import give
 from pileus.services.network.resources.draft import GATEWAY, LEG, Port, load
 from pileus.services.network.resources.floatingip.table import floatingip
@@ -40,6 +40,7 @@ class RouterController(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Place routers that have no host, write their specs, and let go of those that have no legs."""
+        lock(tx, router, keys)
         rows = every(tx, sa.select(router).where(router.c.id.in_(keys)).order_by(router.c.created_at, router.c.id))
         query = sa.select(port).where(port.c.device_id.in_(keys), port.c.device_owner.in_((LEG, GATEWAY)))
         legs: dict[str, list[Port]] = {}

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from pileus.services.network.controllers.batch import BatchController
+from pileus.services.network.controllers.batch import BatchController, lock
 from pileus.services.network.resources.draft import DHCP, GATEWAY, LEG, OURS
 from pileus.services.network.resources.floatingip.table import floatingip
 from pileus.services.network.resources.port.table import port
@@ -50,6 +50,7 @@ class PortStatus(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Fold what hosts say of ports."""
+        lock(tx, port, keys)
         seen = fleet.observed(tx, "port", keys)
         rows = every(tx, sa.select(port).where(port.c.id.in_(keys), port.c.device_owner.not_in(OURS)))
         statuses = []
@@ -73,10 +74,12 @@ class RouterStatus(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Fold what hosts say of routers."""
+        lock(tx, router, keys)
         seen = fleet.observed(tx, "router", keys)
         rows = every(tx, sa.select(router).where(router.c.id.in_(keys)))
         legs = every(tx, sa.select(port).where(port.c.device_id.in_(keys), port.c.device_owner.in_((LEG, GATEWAY))))
-        floating = every(tx, sa.select(floatingip).where(floatingip.c.router_id.in_(keys)))
+        through = sa.select(floatingip).where(floatingip.c.router_id.in_(keys)).order_by(floatingip.c.id)
+        floating = every(tx, through.with_for_update(key_share=True))
         said = {row["id"]: _seen(seen.get(row["id"], ()), row["host_id"] or "") for row in rows}
         up = {row["id"]: row["admin_state_up"] for row in rows}
         routed = {leg["device_id"] for leg in legs}
@@ -106,8 +109,9 @@ class DhcpStatus(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Fold what hosts say of networks."""
+        query = sa.select(port).where(port.c.network_id.in_(keys), port.c.device_owner == DHCP).order_by(port.c.id)
+        rows = every(tx, query.with_for_update(key_share=True))
         seen = fleet.observed(tx, "network", keys)
-        rows = every(tx, sa.select(port).where(port.c.network_id.in_(keys), port.c.device_owner == DHCP))
         statuses = []
         for row in rows:
             said = _seen(seen.get(row["network_id"], ()), None)
