@@ -16,20 +16,20 @@ from tests.real.cloud import Cloud, until
 pytestmark = pytest.mark.slow
 
 CREATE = (
-    ("edge.compute.resources.server.create.create", ""),
-    ("loop.scheduler.begun", ""),
-    ("loop.scheduler.done", "agent"),
+    ("edge.compute.resources.server.operations.create.create", ""),
+    ("loop.compute.scheduler.begun", ""),
+    ("loop.compute.scheduler.done", "agent"),
     ("agent.network.ensured", ""),
     ("agent.disk.made", ""),
     ("agent.guest.ensured", ""),
     ("agent.guest.ensured", "control"),
-    ("loop.guest-observer.begun", "agent"),
+    ("loop.compute.folder.begun", "agent"),
 )
 DELETE = (
-    ("edge.compute.resources.server.create.delete", ""),
+    ("edge.compute.resources.server.operations.show.delete", ""),
     ("agent.guest.removed", ""),
     ("agent.disk.removed", "control"),
-    ("loop.guest-observer.done", ""),
+    ("loop.compute.folder.done", ""),
 )
 
 
