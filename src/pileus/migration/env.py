@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import sqlalchemy as sa
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
@@ -11,9 +12,14 @@ from pileus.core.store import Instant, metadata
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
-    """Migrations name SQL's own types, so that they stay true when our types change."""
+    """Migrations name SQL's own types, so that they stay true when our types change; and each engine its own truth."""
     if kind == "type" and isinstance(item, Instant):
         return "sa.BigInteger()"
+    if kind == "server_default" and isinstance(item, sa.DefaultClause):
+        if isinstance(item.arg, sa.False_):
+            return "sa.false()"
+        if isinstance(item.arg, sa.True_):
+            return "sa.true()"
     return False
 
 
