@@ -44,6 +44,12 @@ HEARTBEAT = 5.0
 RESYNC = 60.0
 """Seconds between two looks at everything that the host is to hold."""
 
+PAUSE = 0.5
+"""Seconds before the link is tried again."""
+
+REFUSED = 5.0
+"""Seconds before a control plane that refuses this host is asked again."""
+
 REPORT = 1000
 """The most observations in one report."""
 
@@ -80,6 +86,7 @@ class Agent:
         self._reporting = asyncio.Event()
         self._obeying = asyncio.Event()
         self._ensured: set[str] = set()
+        self._changed: set[str] = set()
         self._answers: set[asyncio.Task[None]] = set()
         self._facts: tuple[HypervisorFacts, NetworkFacts] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,12 +141,12 @@ class Agent:
             except LinkDown as error:
                 log.info("the control plane is away: %s", error)
                 self._obeying.clear()
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(PAUSE)
                 continue
             except LinkRefused as error:
                 log.error("the control plane refuses this host: %s", error)
                 self._obeying.clear()
-                await asyncio.sleep(5)
+                await asyncio.sleep(REFUSED)
                 continue
             since = found.revision
             self._take(found)
@@ -188,7 +195,7 @@ class Agent:
                 log.info("a report waits: %s", error)
                 self._news = batch | self._news
                 self._reporting.set()
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(PAUSE)
                 continue
             if self._news:
                 self._reporting.set()
@@ -225,7 +232,11 @@ class Agent:
 
     def _guest_changed(self, guest_id: str) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._queue.add, str(Key("guest", guest_id)))
+            self._loop.call_soon_threadsafe(self._look_at_guest, guest_id)
+
+    def _look_at_guest(self, guest_id: str) -> None:
+        self._changed.add(guest_id)
+        self._queue.add(str(Key("guest", guest_id)))
 
     async def _work(self) -> None:
         while True:
@@ -368,6 +379,11 @@ class Agent:
             await self._blocking(lambda: self._remove_guest(key.id))
             self._gone(key, generation)
             return DONE
+        if key.id in self._changed:
+            self._changed.discard(key.id)
+            observed = await self._blocking(lambda: self.host.hypervisor.observe(key.id))
+            if self._seen.get(key) == _observation(generation, observed):
+                return DONE  # the driver told of what this agent had it do
         for nic in spec.nics:
             seen = self._seen.get(Key("port", nic.port_id))
             if seen is None or seen.state != "ready":
@@ -377,7 +393,7 @@ class Agent:
                 await self.host.images.fetch(disk, self.link)
         reach("agent.image.fetched")
         observed = await self._blocking(lambda: self._ensure_guest(spec))
-        self._observe_guest(generation, observed)
+        self._observe(_observation(generation, observed))
         return DONE if _settled(spec, observed) else Again(1.0)
 
     def _gone(self, key: Key, generation: int) -> None:
@@ -410,18 +426,17 @@ class Agent:
         self.host.storage.remove_guest(guest_id)
         reach("agent.disk.removed")
 
-    def _observe_guest(self, generation: int, seen: GuestObserved) -> None:
-        self._observe(
-            Observation(
-                kind="guest",
-                id=seen.id,
-                generation=generation,
-                state=seen.state,
-                detail=seen.detail,
-                reboot_nonce=seen.reboot_nonce,
-                started_at=seen.started_at,
-            )
-        )
+
+def _observation(generation: int, seen: GuestObserved) -> Observation:
+    return Observation(
+        kind="guest",
+        id=seen.id,
+        generation=generation,
+        state=seen.state,
+        detail=seen.detail,
+        reboot_nonce=seen.reboot_nonce,
+        started_at=seen.started_at,
+    )
 
 
 def _settled(spec: GuestSpec, seen: GuestObserved) -> bool:

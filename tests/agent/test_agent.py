@@ -1,0 +1,646 @@
+"""The agent against the real link: what one host does with what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from pileus.agent import agent as agent_module
+from pileus.agent.identity import Identity
+from pileus.core.errors import Unavailable
+from pileus.core.store import Tx, change
+from pileus.services.fleet import interface as fleet
+from pileus.services.fleet.resources.assignment import assignment
+from pileus.services.fleet.resources.host import store as runs
+from tests.agent.control import (
+    Control,
+    Machine,
+    failure,
+    group,
+    guest,
+    index,
+    network,
+    play,
+    port,
+    router,
+    until,
+)
+
+
+async def hold(control: Control, number: int = 1) -> None:
+    """Guests g1…, each with a port of its own in network n with group s, and a router r."""
+    control.assign(
+        network("n"),
+        group("s", "0.0.0.0/0"),
+        router("r", "n"),
+        *(port(f"p{one}", "n", "s", guest_id=f"g{one}") for one in range(1, number + 1)),
+        *(guest(f"g{one}", f"p{one}") for one in range(1, number + 1)),
+    )
+    await control.settles()
+
+
+def test_a_guest_runs_with_all_that_it_needs(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        assert machine.guests == {"g1": "running"}
+        assert machine.ports == {"p1"}
+        assert set(machine.network.routers) == {"r"}
+        rows = control.rows()
+        assert {key: row.state for key, row in rows.items()} == {
+            "guest/g1": "running",
+            "network/n": "ready",
+            "port/p1": "ready",
+            "router/r": "ready",
+            "security_group/s": "ready",
+        }
+        assert rows["guest/g1"].started_at is not None
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_tombstones_empty_the_host_in_the_opposite_order(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control, 3)
+        machine.calls.clear()
+        control.tombstone(*control.rows())
+        await control.empties()
+        assert machine.left() == []
+        down = index(machine.calls, ("remove network", "n"))
+        for before in [("remove guest", "g1"), ("remove guest", "g3"), ("remove router", "r")]:
+            assert index(machine.calls, before) < down
+        assert ("ensure network", "n") not in machine.calls
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_port_goes_after_its_guest(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control, 2)
+        machine.failing["g1"] = failure()
+        control.tombstone("port/p1", "guest/g1")
+        await control.reaches("guest/g1", "failed")
+        await asyncio.sleep(0.2)
+        assert machine.ports == {"p1", "p2"}, "the guest that cannot be removed keeps its filter"
+        assert "port/p1" in control.rows()
+        machine.failing.clear()
+        await control.reaches("port/p1", "gone")
+        assert machine.ports == {"p2"}
+        assert machine.guests == {"g2": "running"}
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_guest_waits_for_the_groups_of_its_ports(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(network("n"), port("p", "n", "s", "t"), guest("g", "p"))
+        await control.reaches("network/n", "ready")
+        control.assign(group("s"))
+        await control.reaches("security_group/s", "ready")
+        await asyncio.sleep(0.1)
+        assert machine.guests == {}
+        assert control.state("port/p") == ""
+        control.assign(group("t"))
+        await control.reaches("guest/g", "running")
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_group_that_comes_while_its_network_is_made_is_waited_for(database_url: str, tmp_path: Path) -> None:
+    """What the driver was handed counts, not what is known when it is done."""
+
+    async def scenario(control: Control, machine: Machine) -> None:
+        assert machine.agent is not None
+        driver = machine.agent.host.network
+        ensure: Callable[..., None] = driver.ensure_network
+
+        def slow(state: Any) -> None:
+            if not state.groups:
+                ensure(state)
+            time.sleep(0.1)
+            ensure(state)
+
+        driver.ensure_network = slow  # type: ignore[method-assign] # a driver that takes its time
+        control.assign(network("n"), port("p", "n", "s"), guest("g", "p"))
+        await until(lambda: "n" in machine.network.networks)
+        control.assign(group("s"))
+        await control.reaches("guest/g", "running")
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_change_of_a_group_reaches_the_filters(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        control.assign(group("s", "10.0.0.0/8"))
+        await until(lambda: machine.network.networks["n"].groups["s"] == group("s", "10.0.0.0/8"))
+        assert machine.attempts["g1"] == 1, "its guests are left in peace"
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_port_whose_tombstone_alone_is_seen_is_gone_when_its_network_is_made(
+    database_url: str, tmp_path: Path
+) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control, 2)
+        await machine.kill()
+        control.tombstone("port/p1", "guest/g1")
+        machine.failing["n"] = failure()
+        machine.boot()
+        await control.reaches("network/n", "failed")
+        await asyncio.sleep(0.1)
+        assert "port/p1" in control.rows(), "it is still plugged in"
+        machine.failing.clear()
+        await control.reaches("port/p1", "gone")
+        assert machine.ports == {"p2"}
+        await control.settles()
+
+    play(scenario, database_url, tmp_path)
+
+
+# -- absence ---------------------------------------------------------------------------------------------------------
+
+
+def lose(control: Control, *keys: str) -> None:
+    """Rows vanish, as no service would let them."""
+    for key in keys:
+        kind, _, object_id = key.partition("/")
+        statement = sa.delete(assignment).where(assignment.c.kind == kind, assignment.c.id == object_id)
+        control.write(partial(Tx.execute, statement=statement))
+
+
+def test_absence_deletes_nothing(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control, 2)
+        lose(control, "guest/g1", "router/r")
+        watches = control.requests.count(("POST", "/hello"))
+        control.cut()
+        await until(lambda: control.requests.count(("POST", "/hello")) > watches)
+        await until(lambda: control.unknown() == {"guest/g1", "router/r"}, control.unknown)
+        assert machine.guests == {"g1": "running", "g2": "running"}
+        assert set(machine.network.routers) == {"r"}
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_new_agent_leaves_alone_what_it_does_not_know(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(network("n"), port("p", "n"), guest("g", "p"), network("m"), router("r", "m"), guest("h"))
+        await control.settles()
+        await machine.kill()
+        lose(control, "guest/h", "network/m", "router/r")
+        calls = len(machine.calls)
+        machine.boot()
+        await until(lambda: control.unknown() == {"guest/h", "network/m", "router/r"}, control.unknown)
+        assert machine.guests == {"g": "running", "h": "running"}
+        assert set(machine.network.networks) == {"m", "n"}
+        assert not [call for call in machine.calls[calls:] if call[1] in ("h", "m", "r")]
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_nothing_is_unknown_before_the_agent_has_heard_everything(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        await machine.kill()
+        seen: list[set[str]] = []
+        beat = control.fleet.beat
+
+        def note(host_id: str, heartbeat: Any) -> None:
+            seen.append({one.id for one in heartbeat.unknown})
+            beat(host_id, heartbeat)
+
+        monkeypatch.setattr(control.fleet, "beat", note)
+        machine.boot()
+        await until(lambda: len(seen) >= 2)
+        assert seen == [set()] * len(seen)
+
+    play(scenario, database_url, tmp_path)
+
+
+# -- whom a host obeys -----------------------------------------------------------------------------------------------
+
+
+def contents(control: Control) -> Any:
+    """A copy of all that the store holds."""
+    tables = [table for table in assignment.metadata.sorted_tables if table.name.startswith(("fleet_", "core_"))]
+    return control.store.read_here(
+        lambda tx: {table: [dict(row._mapping) for row in tx.all(sa.select(table))] for table in tables}
+    )
+
+
+def restore(control: Control, copy: Any) -> None:
+    """Put a copy back."""
+
+    def work(tx: Any) -> int:
+        for table in reversed(list(copy)):
+            tx.execute(sa.delete(table))
+        for table, rows in copy.items():
+            if rows:
+                tx.execute(sa.insert(table), rows)
+        return 0
+
+    control.write(work)
+
+
+async def refused(control: Control, machine: Machine) -> None:
+    """The host has said hello in vain, and does nothing."""
+    calls, hellos = list(machine.calls), control.requests.count(("POST", "/hello"))
+    await until(lambda: control.requests.count(("POST", "/hello")) > hellos)
+    await asyncio.sleep(0.3)
+    assert machine.calls == calls
+    assert not {("GET", "/watch"), ("POST", "/report")} & set(control.requests)
+    assert machine.guests == {"g1": "running"}
+
+
+@pytest.mark.parametrize("reboot", [False, True], ids=["reconnected", "rebooted"])
+def test_an_older_copy_of_the_store_is_refused(database_url: str, tmp_path: Path, reboot: bool) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(guest("g1", power="stopped"))
+        await control.settles()
+        copy = contents(control)
+        control.tombstone("guest/g1")
+        await control.empties()
+        control.assign(guest("g1"))
+        await control.settles()
+        assert machine.agent is not None
+        heard = machine.agent.identity.revision
+        await until(lambda: Identity(**_identity(machine)).revision >= heard, "the identity is written")
+        control.requests.clear()
+        await control.stop()
+        if reboot:
+            await machine.kill()
+        restore(control, copy)
+        await control.start()
+        if reboot:
+            machine.boot()
+        control.requests.clear()
+        await refused(control, machine)
+        assert _identity(machine)["revision"] >= heard
+
+    play(scenario, database_url, tmp_path)
+
+
+def _identity(machine: Machine) -> Any:
+    return msgspec.json.decode((machine.directory / "identity.json").read_bytes())
+
+
+@pytest.mark.parametrize("reboot", [False, True], ids=["reconnected", "rebooted"])
+def test_another_store_is_refused(database_url: str, tmp_path: Path, reboot: bool) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(guest("g1"))
+        await control.settles()
+        await control.stop()
+        if reboot:
+            await machine.kill()
+        control.write(lambda tx: tx.execute(sa.update(runs).values(store_id="another")).rowcount)
+        control.write(lambda tx: tx.execute(sa.update(assignment).values(tombstone=True, spec=None)).rowcount)
+        await control.start()
+        if reboot:
+            machine.boot()
+        control.requests.clear()
+        await refused(control, machine)
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_silent_swap_of_the_store_is_noticed(database_url: str, tmp_path: Path) -> None:
+    """The older store answers on the same socket at once, so that no connect fails in between."""
+
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(guest("g1"))
+        await control.settles()
+        copy = contents(control)
+        control.assign(guest("g1", name="new"))
+        await control.settles()
+        control.cut()
+        restore(control, copy)
+        control.write(fleet.begin)
+        control.tombstone("guest/g1")
+        control.requests.clear()
+        await refused(control, machine)
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_hello_does_not_forget_how_far_the_host_has_heard(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        assert machine.agent is not None
+        heard = machine.agent.identity.revision
+        assert heard > 0
+        await until(lambda: _identity(machine)["revision"] >= heard, "the identity is written")
+        await machine.kill()
+        written = _identity(machine)["revision"]
+        machine.boot(lost=lambda path: path.startswith("/watch"))
+        await until(lambda: machine.link.host_id != "", "hello is answered")
+        await asyncio.sleep(0.1)
+        assert _identity(machine)["revision"] == written
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_change_log_that_was_trimmed_means_the_full_list(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        control.cut()  # away, while entries come and go
+        control.assign(guest("h"))
+        newest = control.store.read_here(lambda tx: tx.scalar(sa.select(sa.func.max(change.c.seq))))
+        control.write(lambda tx: tx.execute(sa.delete(change).where(change.c.seq < newest)).rowcount)
+        await control.reaches("guest/h", "running")
+        await control.settles()
+
+    play(scenario, database_url, tmp_path)
+
+
+# -- the link breaks -------------------------------------------------------------------------------------------------
+
+
+def test_lost_reports_are_sent_again(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        machine.link.lost = lambda path: path == "/report"
+        control.assign(network("n"), port("p", "n"), guest("g", "p"))
+        await until(lambda: machine.guests == {"g": "running"})
+        await asyncio.sleep(0.1)
+        assert {row.state for row in control.rows().values()} == {""}
+        machine.link.lost = lambda path: False
+        await control.settles()
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_report_that_died_with_the_control_plane_is_sent_to_the_next(database_url: str, tmp_path: Path) -> None:
+    """The agent had its answer, but the store has not: restored to just before, within what it may forget."""
+
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        fields = {"observed_generation": 0, "state": ""}
+        control.write(lambda tx: tx.execute(sa.update(assignment).values(**fields)).rowcount)
+        await control.stop()
+        await control.start()
+        await control.settles()
+        assert machine.attempts["g1"] <= 2
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_an_answer_that_was_lost_does_no_harm(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        machine.link.unanswered = lambda path: path == "/report"
+        await hold(control)
+        control.tombstone(*control.rows())
+        await control.empties()
+        machine.link.unanswered = lambda path: False
+        await hold(control)
+        assert machine.guests == {"g1": "running"}
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_the_control_plane_may_be_away_while_much_happens(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control, 2)
+        await control.stop()
+        control.assign(guest("g1", "p1", power="stopped"), guest("h"))
+        control.tombstone("guest/g2")
+        machine.hypervisor.crash("g1")
+        await until(lambda: machine.guests["g1"] == "running", "the agent works on alone")
+        await control.start()
+        await until(lambda: machine.guests == {"g1": "stopped", "h": "running"}, lambda: machine.guests)
+        await control.settles()
+        assert control.hosts()[0].up
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_what_comes_back_to_a_host_is_not_taken_for_what_it_was(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        seen: set[int] = set()
+        for _ in range(3):
+            generation = control.assign(network("n"))["n"]
+            generation = control.assign(network("n", mtu=9000))["n"]
+            assert generation not in seen
+            assert not seen or generation > max(seen)
+            seen.add(generation)
+            await control.settles()
+            control.tombstone("network/n")
+            seen.add(control.rows()["network/n"].generation)
+            await control.empties()
+        # A tombstone of an earlier life, told once more, must not hide the new one.
+        assert machine.agent is not None
+        generation = control.assign(network("n"))["n"]
+        assert generation > max(seen)
+        await control.settles()
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_long_report_is_sent_in_parts(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_module, "REPORT", 7)
+
+    async def scenario(control: Control, machine: Machine) -> None:
+        machine.link.lost = lambda path: path == "/report"
+        control.assign(*(group(f"s{number}") for number in range(50)))
+        await asyncio.sleep(0.3)
+        machine.link.lost = lambda path: False
+        await control.settles()
+        assert control.requests.count(("POST", "/report")) >= 8
+
+    play(scenario, database_url, tmp_path)
+
+
+# -- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_permanent_failure_is_reported_and_not_tried_again(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        machine.failing["g"] = failure(permanent=True)
+        control.assign(guest("g"))
+        await control.reaches("guest/g", "failed")
+        row = control.rows()["guest/g"]
+        assert (row.detail, row.permanent) == ("the driver cannot", True)
+        machine.failing.clear()
+        await asyncio.sleep(0.5)
+        assert machine.attempts == {"g": 1}
+        control.assign(guest("g", memory_mib=128))
+        await control.reaches("guest/g", "running")
+        assert not control.rows()["guest/g"].permanent
+        assert control.rows()["guest/g"].detail == ""
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_failure_that_may_pass_is_tried_again(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        machine.failing["g"] = failure()
+        control.assign(guest("g"))
+        await control.reaches("guest/g", "failed")
+        assert not control.rows()["guest/g"].permanent
+        await until(lambda: machine.attempts["g"] >= 2)
+        machine.failing.clear()
+        await control.reaches("guest/g", "running")
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_an_exception_that_no_driver_should_raise_is_a_failure(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        machine.failing["g"] = ZeroDivisionError("of some driver")
+        control.assign(guest("g"), guest("h"))
+        await control.reaches("guest/g", "failed")
+        await control.reaches("guest/h", "running")
+        machine.failing.clear()
+        await control.reaches("guest/g", "running")
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_failure_is_of_the_spec_that_failed(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        assert machine.agent is not None
+        driver = machine.agent.host.hypervisor
+        ensure: Callable[..., Any] = driver.ensure
+
+        def slow(plan: Any) -> Any:
+            if plan.spec.memory_mib == 64:
+                time.sleep(0.3)
+                raise failure(permanent=True)
+            if plan.spec.memory_mib == 128:
+                time.sleep(0.3)
+            return ensure(plan)
+
+        driver.ensure = slow  # type: ignore[method-assign] # a driver that takes its time
+        control.assign(guest("g"))
+        await asyncio.sleep(0.1)
+        newest = control.assign(guest("g", memory_mib=128))["g"]
+        seen: set[tuple[int, str]] = set()
+        deadline = time.monotonic() + 5
+        while (newest, "running") not in seen and time.monotonic() < deadline:
+            row = control.rows()["guest/g"]
+            seen.add((row.observed_generation, row.state))
+            await asyncio.sleep(0.01)
+        assert (newest, "running") in seen
+        assert (newest, "failed") not in seen
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_spec_that_cannot_be_read_fails_alone(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        strange = {"spec": b'{"id": "g1"}', "generation": assignment.c.generation + 1}
+        key = (assignment.c.kind == "guest", assignment.c.id == "g1")
+
+        def work(tx: Any) -> None:
+            tx.execute(sa.update(assignment).where(*key).values(**strange))
+            tx.changed(f"host.{control.host_id()}", "guest/g1")
+
+        control.write(work)
+        await control.reaches("guest/g1", "failed")
+        row = control.rows()["guest/g1"]
+        assert row.permanent
+        assert "name" in row.detail
+        control.assign(guest("h"))
+        await control.reaches("guest/h", "running")
+        assert machine.guests == {"g1": "running", "h": "running"}
+
+    play(scenario, database_url, tmp_path)
+
+
+# -- guests live -----------------------------------------------------------------------------------------------------
+
+
+def test_a_guest_that_turns_itself_off_is_left_off(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        machine.hypervisor.power_off("g1")
+        await control.reaches("guest/g1", "shutdown")
+        assert machine.hypervisor.boots("g1") == 1
+        control.assign(guest("g1", "p1", power="stopped"))
+        await control.reaches("guest/g1", "stopped")
+        control.assign(guest("g1", "p1"))
+        await control.reaches("guest/g1", "running")
+        assert machine.hypervisor.boots("g1") == 2
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_guest_whose_process_dies_is_started_again(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        before = control.rows()["guest/g1"].started_at
+        machine.hypervisor.crash("g1")
+        await until(lambda: control.rows()["guest/g1"].started_at > before)
+        assert control.state("guest/g1") == "running"
+        assert machine.hypervisor.boots("g1") == 2
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_reboot_is_applied_once_and_remembered_by_the_host(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        control.assign(guest("g1", "p1", reboot_nonce=1))
+        await until(lambda: control.rows()["guest/g1"].reboot_nonce == 1)
+        await control.settles()
+        assert machine.hypervisor.boots("g1") == 2
+        await machine.kill()
+        machine.boot()
+        await until(lambda: machine.attempts["g1"] >= 3)
+        assert machine.hypervisor.boots("g1") == 2
+
+    play(scenario, database_url, tmp_path)
+
+
+@pytest.mark.parametrize("power", ["paused", "stopped"])
+def test_power_follows_the_spec(database_url: str, tmp_path: Path, power: Any) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        control.assign(guest("g1", "p1", power=power))
+        await control.reaches("guest/g1", power)
+        control.assign(guest("g1", "p1"))
+        await control.reaches("guest/g1", "running")
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_the_console_of_a_guest_can_be_asked_for(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        machine.hypervisor.power_off("g1")
+        ask = fleet.ask(control.request(), control.host_id(), "console_log", "g1", {"lines": None})
+        log = await ask
+        assert log.splitlines() == ["boot 1 of name-g1: 1 vcpus, 64 MiB", "reboot: Power down"]
+        last = await fleet.ask(control.request(), control.host_id(), "console_log", "g1", {"lines": 1})
+        assert last == "reboot: Power down\n"
+        many = await asyncio.gather(
+            *(fleet.ask(control.request(), control.host_id(), "console_log", "g1", {"lines": 1}) for _ in range(20))
+        )
+        assert set(many) == {last}
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_console_that_cannot_be_read_is_said_to_be(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        def broken(guest_id: str, lines: int | None) -> str:
+            raise OSError("no such console")
+
+        machine.hypervisor.console_log = broken  # type: ignore[method-assign] # a driver that cannot
+        with pytest.raises(Unavailable, match="no such console"):
+            await fleet.ask(control.request(), control.host_id(), "console_log", "g", {})
+        await machine.kill()
+        with pytest.raises(Unavailable, match="in time"):
+            await fleet.ask(control.request(), control.host_id(), "console_log", "g", {}, seconds=0.2)
+
+    play(scenario, database_url, tmp_path)
