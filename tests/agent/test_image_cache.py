@@ -1,0 +1,201 @@
+"""Images on a host: fetched once, checked, whole or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pileus.agent.image_cache import FileImageCache, NoImages
+from pileus.agent.link import Link, LinkDown
+from pileus.contracts.hypervisor import DiskSpec
+from pileus.contracts.storage import StorageFailure
+from tests.agent.control import until
+
+DATA = b"QFI\xfb" + bytes(range(256)) * 64
+
+
+class Source(Link):
+    """A link that carries images alone: in parts, slowly, and as far as it is told to."""
+
+    def __init__(self, data: bytes = DATA) -> None:
+        super().__init__(Path("/nonexistent"))
+        self.data = data
+        self.asked: list[str] = []
+        self.breaks_after: int | None = None
+        self.pause = asyncio.Event()
+        self.pause.set()
+
+    async def download(self, path: str, sink: Callable[[bytes], object]) -> None:
+        self.asked.append(path)
+        for number, start in enumerate(range(0, len(self.data), 1000)):
+            if number == self.breaks_after:
+                raise LinkDown("in the middle")
+            sink(self.data[start : start + 1000])
+            await self.pause.wait()
+            await asyncio.sleep(0)
+
+
+def refuse(source: Path, form: str, target: Path) -> None:
+    raise AssertionError(f"{source} is not to be converted")
+
+
+def disk(image_id: str | None = "image", *, form: str = "qcow2", sha512: str | None = None) -> DiskSpec:
+    digest = sha512 or hashlib.sha512(DATA).hexdigest()
+    return DiskSpec(id="root", image_id=image_id, image_format=form, image_sha512=digest, size_gib=1)
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_one_download_serves_all_who_wait(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cache, link = FileImageCache(tmp_path, refuse), Source()
+        await asyncio.gather(*(cache.fetch(disk(), link) for _ in range(20)))
+        await cache.fetch(disk(), link)
+        assert link.asked == ["/images/image/data"]
+        path = cache.path(disk())
+        assert path is not None
+        assert path.read_bytes() == DATA
+        assert path.stat().st_mode & 0o777 == 0o644
+        assert names(tmp_path) == [path.name]
+
+    asyncio.run(scenario())
+
+
+def test_images_are_fetched_side_by_side(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cache, slow, fast = FileImageCache(tmp_path, refuse), Source(), Source()
+        slow.pause.clear()
+        waiting = asyncio.create_task(cache.fetch(disk("slow"), slow))
+        await asyncio.wait_for(cache.fetch(disk("fast"), fast), 5)
+        assert not waiting.done()
+        slow.pause.set()
+        await waiting
+
+    asyncio.run(scenario())
+
+
+def test_the_same_image_with_another_hash_is_another_file(tmp_path: Path) -> None:
+    cache = FileImageCache(tmp_path, refuse)
+    assert cache.path(disk()) != cache.path(disk(sha512="0" * 128))
+
+
+def test_a_disk_that_starts_empty_needs_nothing(tmp_path: Path) -> None:
+    cache, link = FileImageCache(tmp_path, refuse), Source()
+    asyncio.run(cache.fetch(disk(None), link))
+    assert link.asked == []
+    assert cache.path(disk(None)) is None
+
+
+def test_data_with_another_hash_is_refused_and_not_kept(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cache, link = FileImageCache(tmp_path, refuse), Source(DATA + b"x")
+        found = await asyncio.gather(*(cache.fetch(disk(), link) for _ in range(3)), return_exceptions=True)
+        assert all(isinstance(one, StorageFailure) and "hash" in str(one) for one in found)
+        assert names(tmp_path) == []
+        link.data = DATA
+        await cache.fetch(disk(), link)
+        assert len(names(tmp_path)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_other_formats_are_converted(tmp_path: Path) -> None:
+    seen: list[tuple[bytes, str]] = []
+
+    def convert(source: Path, form: str, target: Path) -> None:
+        seen.append((source.read_bytes(), form))
+        target.write_bytes(b"converted")
+
+    async def scenario() -> None:
+        cache = FileImageCache(tmp_path, convert)
+        await asyncio.gather(*(cache.fetch(disk(form="raw"), Source()) for _ in range(3)))
+        path = cache.path(disk(form="raw"))
+        assert path is not None
+        assert path.read_bytes() == b"converted"
+        assert names(tmp_path) == [path.name]
+
+    asyncio.run(scenario())
+    assert seen == [(DATA, "raw")]
+
+
+def test_what_was_not_checked_is_not_converted(tmp_path: Path) -> None:
+    cache = FileImageCache(tmp_path, refuse)
+    with pytest.raises(StorageFailure, match="hash"):
+        asyncio.run(cache.fetch(disk(form="raw"), Source(b"evil")))
+    assert names(tmp_path) == []
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def convert(source: Path, form: str, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise StorageFailure("too large", permanent=True)
+
+    cache = FileImageCache(tmp_path, convert)
+    with pytest.raises(StorageFailure, match="too large") as caught:
+        asyncio.run(cache.fetch(disk(form="raw"), Source()))
+    assert caught.value.permanent
+    assert names(tmp_path) == []
+
+
+def test_a_download_that_breaks_off_leaves_nothing_and_the_next_is_whole(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cache, link = FileImageCache(tmp_path, refuse), Source()
+        link.breaks_after = 3
+        with pytest.raises(LinkDown):
+            await cache.fetch(disk(), link)
+        assert names(tmp_path) == []
+        link.breaks_after = None
+        await cache.fetch(disk(), link)
+        path = cache.path(disk())
+        assert path is not None
+        assert path.read_bytes() == DATA
+
+    asyncio.run(scenario())
+
+
+def test_a_download_that_is_cancelled_leaves_nothing_and_lets_the_next_begin(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cache, link = FileImageCache(tmp_path, refuse), Source()
+        link.pause.clear()
+        first = asyncio.create_task(cache.fetch(disk(), link))
+        second = asyncio.create_task(cache.fetch(disk(), link))
+        await until(lambda: bool(names(tmp_path)))
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        link.pause.set()
+        await second
+        path = cache.path(disk())
+        assert path is not None
+        assert names(tmp_path) == [path.name]
+        assert path.read_bytes() == DATA
+
+    asyncio.run(scenario())
+
+
+def test_a_new_life_sweeps_what_the_last_left_half_done_and_keeps_the_rest(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cache, link = FileImageCache(tmp_path, refuse), Source()
+        await cache.fetch(disk(), link)
+        (kept,) = names(tmp_path)
+        for name in ("a.0123.partial", "a.0123.partial.qcow2"):
+            (tmp_path / name).write_bytes(b"half")
+        again = FileImageCache(tmp_path, refuse)
+        assert names(tmp_path) == [kept]
+        await again.fetch(disk(), link)
+        assert link.asked == ["/images/image/data"]
+
+    asyncio.run(scenario())
+
+
+def test_simulated_hosts_have_no_images() -> None:
+    link = Source()
+    asyncio.run(NoImages().fetch(disk(), link))
+    assert NoImages().path(disk(None)) is None
+    assert link.asked == []
