@@ -325,7 +325,7 @@ def groups_of(tx: Tx, device_id: str) -> list[dict[str, Any]]:
         sa.select(group)
         .join(port_group, port_group.c.group_id == group.c.id)
         .join(port, port.c.id == port_group.c.port_id)
-        .where(port.c.device_id == device_id)
+        .where(port.c.device_id == device_id, device.ATTACHED)
         .distinct()
         .order_by(group.c.name, group.c.id)
     )

@@ -1,6 +1,9 @@
 """Devices: servers of Compute, as Network knows them: by the ports that they have.
 
 https://docs.openstack.org/api-ref/network/v2/#ports (attributes `device_id` and `device_owner`)
+
+Users may write any device into their ports, also another project's server.  A server's own are therefore those that
+Compute attached: `attached_at` is written by nobody else.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from pileus.services.network.resources.port.table import address, port, port_gro
 from pileus.services.network.resources.security_group.table import group
 from pileus.services.network.resources.standard_attribute import Row, every
 from pileus.services.network.resources.subnet.table import subnet
+
+ATTACHED = port.c.attached_at.is_not(None)
+"""The condition for ports that Compute attached to the device that they name."""
 
 
 class AddressInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +70,7 @@ def ports_of(tx: Tx, device_ids: Collection[str]) -> dict[str, list[PortInfo]]:
     query = (
         sa.select(port, network.c.name.label("network_name"), network.c.mtu)
         .join(network, network.c.id == port.c.network_id)
-        .where(port.c.device_id.in_(device_ids), port.c.device_owner.not_like("network:%"))
+        .where(port.c.device_id.in_(device_ids), ATTACHED)
         .order_by(port.c.attached_at, port.c.position, port.c.created_at, port.c.id)
     )
     rows = every(tx, query)
@@ -143,11 +149,11 @@ def devices_at(pattern: str, escape: str, ip_version: int) -> sa.Select[tuple[st
         sa.select(port.c.device_id)
         .join(address, address.c.port_id == port.c.id)
         .join(subnet, subnet.c.id == address.c.subnet_id)
-        .where(subnet.c.ip_version == ip_version, address.c.ip_address.like(pattern, escape=escape))
+        .where(subnet.c.ip_version == ip_version, address.c.ip_address.like(pattern, escape=escape), ATTACHED)
     )
 
 
 def rows_of(tx: Tx, device_ids: Collection[str] = (), port_ids: Collection[str] = ()) -> Sequence[Row]:
     """The rows of devices' ports, or those with certain ids."""
-    own = sa.and_(port.c.device_id.in_(device_ids), port.c.device_owner.not_like("network:%"))
+    own = sa.and_(port.c.device_id.in_(device_ids), ATTACHED)
     return every(tx, sa.select(port).where(sa.or_(own, port.c.id.in_(port_ids))).order_by(port.c.id))

@@ -60,16 +60,6 @@ def count(tx: Tx, project_id: str, amounts: Mapping[str, int]) -> None:
 give_back = quota.give_back
 
 
-resource = Resource(
-    "quota",
-    "quotas",
-    rules=[
-        Rule("get_quota", ADMIN_OR_PROJECT_MANAGER, "Show the limits of a project"),
-        Rule("update_quota", ADMIN, "Set limits of a project"),
-        Rule("delete_quota", ADMIN, "Give a project the default limits again"),
-    ],
-)
-
 Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 
 
@@ -85,6 +75,17 @@ class QuotaUpdate(Body, kw_only=True):
     subnet: Limit | UnsetType = UNSET
     check_limit: bool = False
     force: bool = False
+
+
+resource = Resource(
+    "quota",
+    "quotas",
+    rules=[
+        Rule("get_quota", ADMIN_OR_PROJECT_MANAGER, "Show the limits of a project"),
+        Rule("update_quota", ADMIN, "Set limits of a project"),
+        Rule("delete_quota", ADMIN, "Give a project the default limits again"),
+    ],
+)
 
 
 def _named(project_id: str) -> dict[str, str]:

@@ -38,25 +38,6 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Tags = Annotated[list[Tag], msgspec.Meta(max_length=50)]
 
-ADMIN = "role:admin"
-ADMIN_OR_SERVICE = "role:admin or role:service"
-PROJECT_READER = "(role:reader and project_id:%(project_id)s)"
-PROJECT_MEMBER = "(role:member and project_id:%(project_id)s)"
-PROJECT_MANAGER = "(role:manager and project_id:%(project_id)s)"
-ADMIN_OR_PROJECT_READER = f"{ADMIN} or {PROJECT_READER}"
-ADMIN_OR_PROJECT_MEMBER = f"{ADMIN} or {PROJECT_MEMBER}"
-ADMIN_OR_PROJECT_MANAGER = f"{ADMIN} or {PROJECT_MANAGER}"
-NET_OWNER_READER = "(role:reader and rule:network_owner)"
-NET_OWNER_MEMBER = "(role:member and rule:network_owner)"
-NET_OWNER_MANAGER = "(role:manager and rule:network_owner)"
-
-RULES = (
-    Rule("network_owner", "project_id:%(network:project_id)s", "The project that owns the network of the thing"),
-    Rule("shared", "True:%(network:shared)s", "What is on a shared network"),
-    Rule("external", "True:%(network:router:external)s", "What is on an external network"),
-)
-"""Rules that those of the nouns are made of."""
-
 tag = sa.Table(
     "network_tag",
     metadata,
@@ -141,14 +122,46 @@ class Owned(Body, kw_only=True):
     tenant_id: Id | UnsetType = UNSET
 
 
+class TagList(Body, kw_only=True):
+    """All tags of a thing."""
+
+    tags: Tags
+
+
+ADMIN = "role:admin"
+ADMIN_OR_SERVICE = "role:admin or role:service"
+PROJECT_READER = "(role:reader and project_id:%(project_id)s)"
+PROJECT_MEMBER = "(role:member and project_id:%(project_id)s)"
+PROJECT_MANAGER = "(role:manager and project_id:%(project_id)s)"
+ADMIN_OR_PROJECT_READER = f"{ADMIN} or {PROJECT_READER}"
+ADMIN_OR_PROJECT_MEMBER = f"{ADMIN} or {PROJECT_MEMBER}"
+ADMIN_OR_PROJECT_MANAGER = f"{ADMIN} or {PROJECT_MANAGER}"
+NET_OWNER_READER = "(role:reader and rule:network_owner)"
+NET_OWNER_MEMBER = "(role:member and rule:network_owner)"
+NET_OWNER_MANAGER = "(role:manager and rule:network_owner)"
+
+RULES = (
+    Rule("network_owner", "project_id:%(network:project_id)s", "The project that owns the network of the thing"),
+    Rule("shared", "True:%(network:shared)s", "What is on a shared network"),
+    Rule("external", "True:%(network:router:external)s", "What is on an external network"),
+)
+"""Rules that those of the nouns are made of."""
+
+
 def owner(ctx: Context, body: Owned) -> str:
-    """The project that a new thing is for. Raises InvalidInput when there is none, or two."""
+    """The project that a new thing is for: the caller's own, and any for admins and services.
+
+    Raises InvalidInput when there is none, or two, and PolicyNotAuthorized.  The rules of some nouns ask only who owns
+    the network, so they would let its owner use up the quota of others.
+    """
     given = {one for one in (body.project_id, body.tenant_id) if one is not UNSET}
     if len(given) > 1:
         raise InvalidInput("project_id and tenant_id differ")
     project_id = given.pop() if given else ctx.auth.project_id
     if not isinstance(project_id, str):
         raise InvalidInput("project_id must be given when the token is not scoped to a project")
+    if project_id != ctx.auth.project_id and ctx.auth.roles.isdisjoint(("admin", "service")):
+        raise PolicyNotAuthorized("project_id")
     return project_id
 
 
@@ -321,12 +334,6 @@ def paging(request: Request, key: str, found: Page) -> dict[str, Any]:
         back = [*kept, ("marker", found.previous_marker), ("page_reverse", "True")]
         links.append({"rel": "previous", "href": f"{here}?{urlencode(back)}"})
     return {key: found.items, **found.more, **({f"{key}_links": links} if links else {})}
-
-
-class TagList(Body, kw_only=True):
-    """All tags of a thing."""
-
-    tags: Tags
 
 
 def tag_operations(

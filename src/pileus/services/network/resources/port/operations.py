@@ -149,12 +149,31 @@ def _authorize(ctx: Context, verb: str, body: PortCreate | PortUpdate, target: M
                     enforce(ctx, f"{verb}_port:fixed_ips:{name}", target)
 
 
+def _check_device(row: Mapping[str, Any], body: PortCreate | PortUpdate) -> None:
+    """Raise for a port that would become, or cease to be, a part of a router or of a server by its name alone.
+
+    Raises InvalidInput for ports that the cloud makes for itself, and PortInUse for one that a server has.
+    """
+    given_id, kind = body.device_id, body.device_owner
+    if kind in OURS and kind != row["device_owner"]:
+        raise InvalidInput(f"ports with the device owner {kind} are made by the cloud itself")
+    moved = given_id is not UNSET and given_id != row["device_id"]
+    if row["device_owner"] in OURS and (moved or kind not in (UNSET, row["device_owner"])):
+        raise InvalidInput(f"the port belongs to {row['device_owner']} {row['device_id']}")
+    if row["attached_at"] is not None and moved:
+        raise PortInUse(row["id"], row["device_id"])
+
+
+_NO_DEVICE: dict[str, Any] = {"device_owner": "", "device_id": "", "attached_at": None}
+
+
 def _draft(ctx: Context, net: Row, body: PortCreate) -> Draft:
     """A port as a user asks for it. Raises what is wrong with that."""
     project_id = owner(ctx, body)
     target = policy.target({"project_id": project_id, "device_owner": body.device_owner}, net)
     enforce(ctx, "create_port", target)
     _authorize(ctx, "create", body, target)
+    _check_device(_NO_DEVICE, body)
     trusted = body.device_owner.startswith("network:")
     secure = net["port_security_enabled"] if body.port_security_enabled is UNSET else body.port_security_enabled
     secure = secure and not trusted
@@ -315,6 +334,7 @@ def update(ctx: Context, port_id: str, body: PortUpdate) -> PortView:
     check_revision(ctx, row)
     device_owner = row["device_owner"] if body.device_owner is UNSET else body.device_owner
     _authorize(ctx, "update", body, policy.target({**row, "device_owner": device_owner}, net))
+    _check_device(row, body)
     before = load(tx, [row])[0]
     values = _values(ctx, before, body)
     members = before.groups

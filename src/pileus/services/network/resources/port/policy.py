@@ -32,7 +32,8 @@ from pileus.services.network.resources.standard_attribute import (
 from pileus.services.network.rules.fault import PortNotFound
 
 _OWNER = f"{ADMIN_OR_SERVICE} or {NET_OWNER_MEMBER}"
-_OWNER_OR_SHARED = f"{_OWNER} or rule:shared"
+# Upstream lets everybody who sees a shared network; that is readers too, who are to change nothing.
+_OWNER_OR_SHARED = f"{_OWNER} or (role:member and rule:shared)"
 _DEVICE_OWNER = f"not rule:network_device or {_OWNER}"
 _DELETE = (
     f"{ADMIN_OR_SERVICE} or (not rule:compute_device and not rule:baremetal_device and not rule:manila_device"
@@ -93,7 +94,9 @@ def visible(ctx: Context) -> sa.ColumnElement[bool]:
     """The condition for ports that the caller sees: its project's, and those on its project's networks."""
     if sees_all(ctx, "get_port"):
         return sa.true()
-    project_id = ctx.auth.project_id or ""
+    project_id = ctx.auth.project_id
+    if project_id is None:
+        return sa.false()  # ports of the cloud itself have no project either
     own = sa.select(network.c.id).where(network.c.project_id == project_id)
     return sa.or_(port.c.project_id == project_id, port.c.network_id.in_(own))
 

@@ -268,6 +268,9 @@ def _interface(row: Row, one: Port) -> InterfaceView:
 
 def _by_subnet(ctx: Context, row: Row, subnet_id: str, legs: Sequence[Leg]) -> Port:
     found, net = subnets.find(ctx, subnet_id)
+    if found["project_id"] != ctx.auth.project_id and not ctx.auth.is_admin:
+        # The leg would have the gateway's address, and so the traffic of everybody there.
+        raise BadRequest(f"Subnet {subnet_id} is not owned by the project that makes the request.")
     if found["gateway_ip"] is None:
         raise BadRequest(f"Subnet {subnet_id} has no gateway IP, which a router's interface needs.")
     check_room(legs, [found])
