@@ -248,13 +248,13 @@ def statements(cloud: Cloud) -> int:
         if statement.startswith("SELECT"):
             seen.append(statement)
 
-    cloud.served.run(cloud.loops.stop())
+    cloud.pause()
     sa.event.listen(cloud.store.engine, "before_cursor_execute", note)
     try:
         found = cloud.admin.request("GET", f"{SERVERS}/detail", headers=NEWEST)
     finally:
         sa.event.remove(cloud.store.engine, "before_cursor_execute", note)
-        cloud.served.run(cloud.loops.start())
+        cloud.resume()
     assert found.status == 200
     assert len(found.json["servers"]) == cloud.store.read_here(
         lambda tx: tx.scalar(sa.select(sa.func.count()).select_from(server))

@@ -171,9 +171,7 @@ class Cloud:
             return Auth(user_id=token, roles=frozenset({"host"}))
 
         self.link = Edge([fleet_service.link_service()], self.store, Policy(), host, provided)
-        self.loops = Loops(
-            self.store, [*compute.controllers(self.fleet, self.config), *network.controllers(self.fleet)]
-        )
+        self.loops = self._loops()
         self.hosts: list[Host] = []
         self.admin = self.served.client(f"admin:{PROJECT}")
         self.member = self.served.client(f"member:{PROJECT}")
@@ -185,6 +183,19 @@ class Cloud:
         self.served.run(self._start())
         return self
 
+    def _loops(self) -> Loops:
+        controllers = [*compute.controllers(self.fleet, self.config), *network.controllers(self.fleet)]
+        return Loops(self.store, controllers)
+
+    def pause(self) -> None:
+        """End the loops, whatever they are at."""
+        self.served.run(self.loops.stop())
+
+    def resume(self) -> None:
+        """Begin new loops, that know nothing of what happened before."""
+        self.loops = self._loops()
+        self.served.run(self.loops.start())
+
     async def _start(self) -> None:
         self.fleet.attach(self.store)
         await self.loops.start()
@@ -194,14 +205,15 @@ class Cloud:
         self.served.__exit__()
 
     async def _stop(self) -> None:
-        tasks = [host.task for host in self.hosts if host.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = {host.task for host in self.hosts if host.task is not None}
+        while tasks:  # a cancellation that meets a result is swallowed by asyncio.wait_for until Python 3.12
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=1)
         await self.loops.stop()
 
     def host(self, name: str, **facts: int) -> Host:
-        """A host that joins the cloud; returns when it is known."""
+        """A host that joins the cloud; returns when it offers what it has."""
         host = Host(self, name, **facts)
         self.hosts.append(host)
 
@@ -209,8 +221,12 @@ class Cloud:
             host.task = asyncio.create_task(host.run())
 
         self.served.run(begin())
-        self.wait(lambda: bool(host.id))
+        self.wait(lambda: self._offers(name))
         return host
+
+    def _offers(self, name: str) -> bool:
+        found = self.admin.request("GET", "/compute/v2.1/os-hypervisors/detail").json["hypervisors"]
+        return any(one["hypervisor_hostname"] == name and one["vcpus"] for one in found)
 
     def wait(self, ready: Callable[[], bool], seconds: float = 10.0) -> None:
         """Wait until something is so."""

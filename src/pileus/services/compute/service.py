@@ -7,8 +7,8 @@ from pileus.core.config import Config
 from pileus.core.errors import compute_envelope
 from pileus.core.reconcile import Controller
 from pileus.core.versions import parse
-from pileus.services.compute.controllers import Folder, GuestWriter, HostInventory, Scheduler
-from pileus.services.compute.resources import aggregate, flavor, hypervisor, keypair, quota, version
+from pileus.services.compute.controllers import Archive, Folder, GuestWriter, HostInventory, Scheduler
+from pileus.services.compute.resources import aggregate, flavor, hypervisor, keypair, quota, server_group, version
 from pileus.services.compute.resources import service as services
 from pileus.services.compute.resources.server import operations as server
 from pileus.services.compute.rules.persona import BASE
@@ -27,6 +27,7 @@ def service() -> Service:
             flavor.resource,
             keypair.resource,
             server.resource,
+            server_group.resource,
             quota.resource,
             hypervisor.resource,
             services.resource,
@@ -47,4 +48,4 @@ def service() -> Service:
 
 def controllers(fleet: Fleet, config: Config) -> list[Controller]:
     """Compute's loops. They need the fleet of this process and the settings of what hosts offer."""
-    return [HostInventory(fleet, config), Scheduler(fleet), GuestWriter(), Folder()]
+    return [HostInventory(fleet, config), Scheduler(fleet), GuestWriter(), Folder(), Archive()]

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Store, Tx
+from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.resources.server.operations.ending import finish_deletions
 from pileus.services.compute.resources.server.table import facts, finish_actions, server
 from pileus.services.compute.rules.folding import Fold, Seen, Wanted, fold
@@ -26,24 +27,30 @@ class Folder:
     batch = 64
     parallel = 1
 
+    def __init__(self) -> None:
+        self._swept = False
+
     def keys(self, tx: Tx) -> Iterable[str]:
-        """Servers on hosts that are not as wanted, and those that are being deleted."""
-        query = sa.select(server).where(
-            server.c.deleted_at.is_(None),
-            sa.or_(
-                server.c.deleting_at.is_not(None),
-                sa.and_(
-                    server.c.host_id.is_not(None),
-                    sa.or_(server.c.state != server.c.power, server.c.reboot_done < server.c.reboot_nonce),
-                ),
-            ),
+        """Servers on hosts that are not as wanted, and those that are being deleted.
+
+        At the first time all servers on hosts: what hosts said while nobody listened is not in the rows.
+        """
+        open_ones = sa.or_(server.c.state != server.c.power, server.c.reboot_done < server.c.reboot_nonce)
+        settling = server.c.host_id.is_not(None) if not self._swept else open_ones & server.c.host_id.is_not(None)
+        query = sa.select(server.c.id).where(
+            server.c.deleted_at.is_(None), sa.or_(server.c.deleting_at.is_not(None), settling)
         )
+        self._swept = True
         return [row.id for row in tx.all(query)]
 
     async def reconcile(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Fold all of them in one transaction."""
-        await store.write(lambda tx: fold_all(tx, keys))
-        return {}
+
+        async def work(some: Sequence[str]) -> Mapping[str, Outcome]:
+            await store.write(lambda tx: fold_all(tx, some))
+            return {}
+
+        return await together(self.name, keys, work)
 
 
 def _seen(row: sa.Row[Any], entries: Sequence[fleet.Observed]) -> Seen | None:

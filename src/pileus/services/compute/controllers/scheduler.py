@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from pileus.core.reconcile import Again, Outcome
 from pileus.core.store import Store, Tx
+from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.controllers.writer import write
+from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
 from pileus.services.compute.resources.server.operations.explain import wish
 from pileus.services.compute.resources.server.table import decision, finish_actions, server, set_each
 from pileus.services.compute.rules import placing
+from pileus.services.compute.rules.group import Group
 from pileus.services.compute.rules.shape import instant
 from pileus.services.fleet import interface as fleet
 from pileus.services.network import interface as network
@@ -36,6 +39,8 @@ class _View(NamedTuple):
 
     waiting: Sequence[sa.Row[Any]]
     hosts: list[placing.Host]
+    groups: Mapping[str, Group]
+    """By server, for those that are in one."""
 
 
 class Scheduler:
@@ -49,7 +54,7 @@ class Scheduler:
 
     def __init__(self, hosts: fleet.Fleet) -> None:
         self._fleet = hosts
-        self._started: Any = None
+        self._started: datetime | None = None
 
     def keys(self, tx: Tx) -> Iterable[str]:
         """Servers that wait for a host."""
@@ -57,19 +62,23 @@ class Scheduler:
 
     async def reconcile(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Decide on all of them, and claim what was decided. A key whose claim lost a race comes again at once."""
+        return await together(self.name, keys, lambda some: self._decide(store, some))
+
+    async def _decide(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
         now = store.seams.clock.now()
-        self._started = self._started or now
+        started = self._started = self._started or now
         seen = await store.read(lambda tx: self._look(tx, keys))
         if not seen.waiting:
             return {}
-        decisions = placing.decide_all([wish(row) for row in seen.waiting], seen.hosts)
+        wishes = [wish(row, seen.groups.get(row.id)) for row in seen.waiting]
+        decisions = placing.decide_all(wishes, seen.hosts)
         rows = {row.id: row for row in seen.waiting}
         placed = [one for one in decisions if one.host is not None]
         lost = [one for one in decisions if one.host is None]
         outcomes: dict[str, Outcome] = {}
         hopeless = []
         for one in lost:
-            young = now - max(rows[one.server_id].created_at, self._started) < PATIENCE
+            young = now - max(rows[one.server_id].created_at, started) < PATIENCE
             if young and (not seen.hosts or one.counts.get("up") or _unknown(seen.hosts)):
                 outcomes[one.server_id] = Again(0.5)
             else:
@@ -82,7 +91,10 @@ class Scheduler:
     def _look(self, tx: Tx, keys: Sequence[str]) -> _View:
         query = sa.select(server).where(server.c.id.in_(keys), *_WAITING).order_by(server.c.created_at, server.c.id)
         rows = tx.all(query)
-        return _View(rows, candidates(tx, fleet.hosts(tx, self._fleet)) if rows else [])
+        if not rows:
+            return _View(rows, [], {})
+        groups = server_group.placed(tx, [row.id for row in rows])
+        return _View(rows, candidates(tx, fleet.hosts(tx, self._fleet)), groups)
 
 
 def _unknown(hosts: Sequence[placing.Host]) -> bool:
@@ -101,6 +113,8 @@ def _settle(
     query = sa.select(server.c.id).where(server.c.id.in_(ids), *_WAITING).order_by(server.c.id)
     still = {row.id for row in tx.all(query.with_for_update())}
     placed = [one for one in placed if one.server_id in still]
+    apart = _against_groups(tx, placed)
+    placed = [one for one in placed if one.server_id not in apart]
     claims = [_claim(rows[one.server_id], one) for one in placed]
     raced = placement.claim_many(tx, claims) if claims else {}
     taken = [one for one in placed if one.server_id not in raced]
@@ -110,7 +124,23 @@ def _settle(
         if one.server_id in still:
             _give_up(tx, one)
     _remember(tx, [*taken, *(one for one in hopeless if one.server_id in still)])
-    return list(raced)
+    return [*raced, *apart]
+
+
+def _against_groups(tx: Tx, placed: Sequence[placing.Decision]) -> set[str]:
+    """Servers whose group does not allow their host any more, since another process placed members meanwhile."""
+    groups = server_group.placed(tx, [one.server_id for one in placed], lock=True)
+    refused = set()
+    for one in placed:
+        group = groups.get(one.server_id)
+        if group is None or one.host is None:
+            continue
+        if group.objection(one.host.name) is None:
+            joined = group.joined(one.host.name)
+            groups = {key: joined if other.id == group.id else other for key, other in groups.items()}
+        else:
+            refused.add(one.server_id)
+    return refused
 
 
 def _claim(row: sa.Row[Any], one: placing.Decision) -> placement.Claim:

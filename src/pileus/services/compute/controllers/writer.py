@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.reconcile import Outcome
 from pileus.core.store import Store, Tx
+from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources.server.table import server, set_each
 from pileus.services.compute.rules import guest
@@ -97,12 +98,24 @@ class GuestWriter:
     batch = 64
     parallel = 1
 
+    def __init__(self) -> None:
+        self._swept = False
+
     def keys(self, tx: Tx) -> Iterable[str]:
-        """Servers whose hosts have not been told the newest."""
-        query = sa.select(server.c.id).where(*_OPEN, server.c.written < server.c.revision)
-        return [row.id for row in tx.all(query)]
+        """Servers whose hosts have not been told the newest.
+
+        At the first time all servers: what Network said while nobody listened is not in the rows.
+        """
+        query = sa.select(server.c.id).where(*_OPEN)
+        rows = tx.all(query.where(server.c.written < server.c.revision) if self._swept else query)
+        self._swept = True
+        return [row.id for row in rows]
 
     async def reconcile(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Write all of them in one transaction."""
-        await store.write(lambda tx: write(tx, keys))
-        return {}
+
+        async def work(some: Sequence[str]) -> Mapping[str, Outcome]:
+            await store.write(lambda tx: write(tx, some))
+            return {}
+
+        return await together(self.name, keys, work)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from pileus.services.compute.rules.group import Group
+
 ZONE = "nova"
 """The availability zone of all hosts that are in no other: upstream's default."""
 
@@ -61,6 +63,8 @@ class Wish(NamedTuple):
     """Name of the only host that will do."""
     forced: bool
     """Whether the named host is taken without asking whether it is up and enabled."""
+    group: Group | None = None
+    """The server group that the server is in, with where the other members are."""
 
 
 class Decision(NamedTuple):
@@ -103,6 +107,11 @@ def zone(wish: Wish, host: Host) -> str | None:
     return f"the host is in the availability zone {host.zone}, not in {wish.zone}"
 
 
+def group(wish: Wish, host: Host) -> str | None:
+    """Only hosts that the server's group allows."""
+    return None if wish.group is None else wish.group.objection(host.name)
+
+
 def _capacity(resource: str) -> Filter:
     def judge(wish: Wish, host: Host) -> str | None:
         needed = wish.resources.get(resource, 0)
@@ -126,6 +135,7 @@ FILTERS: Mapping[str, Filter] = {
     "VCPU": _capacity("VCPU"),
     "MEMORY_MB": _capacity("MEMORY_MB"),
     "DISK_GB": _capacity("DISK_GB"),
+    "group": group,
 }
 """By name, in the order in which they are asked."""
 
@@ -153,7 +163,8 @@ def decide(wish: Wish, hosts: Iterable[Host]) -> Decision:
     for host in hosts:
         verdict = judge(wish, host)
         if verdict is None:
-            passed.append((weight(host), host))
+            wanted = 0.0 if wish.group is None else wish.group.preference(host.name)
+            passed.append((weight(host) + wanted, host))
         else:
             counts[verdict[0]] = counts.get(verdict[0], 0) + 1
             refused[host.name] = verdict[1]
@@ -176,11 +187,15 @@ def take(host: Host, resources: Mapping[str, int]) -> Host:
 def decide_all(wishes: Iterable[Wish], hosts: Sequence[Host]) -> list[Decision]:
     """Choose hosts for several servers, each knowing what those before it took."""
     known = {host.id: host for host in hosts}
+    groups: dict[str, Group] = {}
     decisions = []
     for wish in wishes:
-        decision = decide(wish, known.values())
+        together = wish.group and groups.get(wish.group.id, wish.group)
+        decision = decide(wish._replace(group=together), known.values())
         if decision.host is not None:
             known[decision.host.id] = take(known[decision.host.id], wish.resources)
+            if together is not None:
+                groups[together.id] = together.joined(decision.host.name)
         decisions.append(decision)
     return decisions
 

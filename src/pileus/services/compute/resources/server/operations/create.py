@@ -13,7 +13,7 @@ from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Forbidden, NotFound
 from pileus.core.fields import UNSET
 from pileus.core.quota import UNLIMITED
-from pileus.services.compute.resources import aggregate
+from pileus.services.compute.resources import aggregate, server_group
 from pileus.services.compute.resources import flavor as flavors
 from pileus.services.compute.resources import keypair as keypairs
 from pileus.services.compute.resources.quota import QUOTA
@@ -62,6 +62,8 @@ def create(ctx: Context, body: CreateBody) -> Reply:
     values["reservation_id"] = "r-" + _random(ctx, _LOWER, 8)
     rows = [_row(ctx, wanted, values, count, index) for index in range(count)]
     ctx.tx.execute(sa.insert(server), rows)
+    if "group" in values["scheduler_hints"]:
+        server_group.join(ctx, values["scheduler_hints"]["group"], [row["id"] for row in rows])
     owner = f"compute:{values['availability_zone'] or ZONE}"
     names = {row["id"]: row["hostname"] for row in rows}
     network.create_many_ports(ctx, requests, names, device_owner=owner, security_groups=groups)

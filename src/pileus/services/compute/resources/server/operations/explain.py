@@ -8,11 +8,13 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.fields import View
+from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
 from pileus.services.compute.resources.server.fields import host_hash
 from pileus.services.compute.resources.server.operations.row import find, resource
 from pileus.services.compute.resources.server.table import decision
 from pileus.services.compute.rules import placing
+from pileus.services.compute.rules.group import Group
 from pileus.services.compute.rules.shape import bare
 from pileus.services.fleet import interface as fleet
 
@@ -45,11 +47,11 @@ class Explanation(View):
     """Each host, judged now."""
 
 
-def wish(row: sa.Row[Any]) -> placing.Wish:
-    """What a server needs of a host."""
+def wish(row: sa.Row[Any], group: Group | None = None) -> placing.Wish:
+    """What a server needs of a host, given the server group that it is in."""
     needed = placing.resources(row.flavor, row.image.get("virtual_size"))
     target = row.target
-    return placing.Wish(row.id, needed, row.availability_zone, target.get("host"), bool(target.get("forced")))
+    return placing.Wish(row.id, needed, row.availability_zone, target.get("host"), bool(target.get("forced")), group)
 
 
 @resource.get("/servers/{server_id}/explain", policy="os_compute_api:servers:explain", wraps="explanation")
@@ -60,7 +62,7 @@ def explain(ctx: Context, server_id: str) -> Explanation:
     filter spoke.
     """
     row = find(ctx, server_id)
-    wanted = wish(row)
+    wanted = wish(row, server_group.placed(ctx.tx, [row.id]).get(row.id))
     kept = ctx.tx.first(sa.select(decision).where(decision.c.server_id == row.id))
     found = []
     for host in candidates(ctx.tx, fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))):
@@ -82,7 +84,7 @@ def explain(ctx: Context, server_id: str) -> Explanation:
 
 
 def _verdict(wanted: placing.Wish, host: placing.Host, *, taken: bool) -> Verdict:
-    refusal = placing.judge(wanted, host)
+    refusal = placing.judge(wanted._replace(group=None) if taken else wanted, host)
     name, reason = refusal or (None, None)
     word = "taken" if taken else "passed" if refusal is None else "refused"
     return Verdict(host=host.name, verdict=word, filter=name, reason=reason, weight=round(placing.weight(host), 6))

@@ -11,7 +11,7 @@ from pileus.core.api import Page
 from pileus.core.context import Context
 from pileus.core.errors import Conflict
 from pileus.core.fields import UNSET, given
-from pileus.services.compute.resources import aggregate
+from pileus.services.compute.resources import aggregate, server_group
 from pileus.services.compute.resources.server.fields import (
     LIST_PARAMETERS,
     Beside,
@@ -88,7 +88,12 @@ def list_details(ctx: Context) -> Page:
 def show(ctx: Context, server_id: str) -> Server:
     """One server."""
     row = find(ctx, server_id)
-    return Server(**values(ctx, row, _beside(ctx, [row])[row.id]))
+    return Server(**_in_group(ctx, row, values(ctx, row, _beside(ctx, [row])[row.id])))
+
+
+def _in_group(ctx: Context, row: sa.Row[Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The fields of one server with the server group that it is in; lists have them not."""
+    return {**found, "server_groups": list(server_group.of_servers(ctx.tx, [row.id]).values())}
 
 
 @resource.put("/servers/{server_id}", policy="os_compute_api:servers:update", accepts="server", wraps="server")
@@ -106,7 +111,7 @@ def update(ctx: Context, server_id: str, body: ServerUpdate) -> ServerUpdated:
         want(ctx.tx, row, **changes)
         row = find(ctx, server_id)
     beside = _beside(ctx, [row], brief=not UPDATE_SHOWS_ALL.covers(ctx.version))
-    return ServerUpdated(**values(ctx, row, beside[row.id]))
+    return ServerUpdated(**_in_group(ctx, row, values(ctx, row, beside[row.id])))
 
 
 def _pin(ctx: Context, row: sa.Row[Any], zone: str | None) -> str | None:
