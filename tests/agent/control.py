@@ -202,13 +202,14 @@ class Control:
         rows = [fleet.Spec(host_id, KIND[type(one)], one.id, one) for one in specs]  # type: ignore[attr-defined] # all have ids
         return {key[2]: generation for key, generation in self.write(lambda tx: fleet.assign(tx, rows)).items()}
 
-    def tombstone(self, *keys: str) -> None:
-        """Let objects go, `kind/id` each, in one transaction."""
+    def tombstone(self, *keys: str, host: str | None = None) -> None:
+        """Let objects go, `kind/id` each, in one transaction, from one host or from all."""
+        host_id = None if host is None else self.host_id(host)
 
         def work(tx: Tx) -> None:
             for kind in KIND.values():
                 ids = [key.partition("/")[2] for key in keys if key.startswith(f"{kind}/")]
-                fleet.tombstone(tx, kind, ids)
+                fleet.tombstone(tx, kind, ids, host_id)
 
         self.write(work)
 
@@ -216,6 +217,14 @@ class Control:
         """All assignments, by `kind/id`."""
         rows = self.store.read_here(lambda tx: tx.all(sa.select(assignment)))
         return {f"{row.kind}/{row.id}": row for row in rows}
+
+    def rows_by_host(self) -> dict[str, dict[str, Any]]:
+        """All assignments, by host and `kind/id`."""
+        names = {one.id: one.name for one in self.hosts()}
+        found: dict[str, dict[str, Any]] = {}
+        for row in self.store.read_here(lambda tx: tx.all(sa.select(assignment))):
+            found.setdefault(names[row.host_id], {})[f"{row.kind}/{row.id}"] = row
+        return found
 
     def state(self, key: str) -> str:
         """What was observed of the newest spec; empty when nothing was, `gone` without a row."""
@@ -302,7 +311,6 @@ class Hypervisor(FakeHypervisor):
         if (failure := self._machine.failing.get(guest_id)) is not None:
             raise failure
         super().remove(guest_id)
-        self._machine.plans.pop(guest_id, None)
 
 
 class Network(FakeNetwork):
@@ -365,7 +373,6 @@ class Machine:
         self.images: ImageCache = NoImages()
         self.calls: list[tuple[str, str]] = []
         self.attempts: dict[str, int] = {}
-        self.plans: dict[str, GuestPlan] = {}
         self.faults: list[str] = []
         self.failing: dict[str, Exception] = {}
         """What a driver raises, by the id of the object that it is asked to make."""
@@ -426,28 +433,34 @@ class Machine:
         """The ports that are plugged in."""
         return {one.id for state in self.network.networks.values() for one in state.ports}
 
+    def disks(self) -> list[str]:
+        """The guests that have disks here."""
+        return FakeStorage(root=self.directory / "disks").guests()
+
     def left(self) -> list[str]:
         """Everything that is on the host."""
-        disks = FakeStorage(root=self.directory / "disks").guests()
-        return [*self.guests, *self.network.networks, *self.network.routers, *self.ports, *disks]
+        return [*self.guests, *self.network.networks, *self.network.routers, *self.ports, *self.disks()]
 
 
 def play(
-    scenario: Callable[[Control, Machine], Coroutine[Any, Any, None]], url: str, directory: Path, **hypervisor: Any
+    scenario: Callable[..., Coroutine[Any, Any, None]], url: str, directory: Path, hosts: int = 1, **hypervisor: Any
 ) -> None:
-    """Run a scenario with a control plane and a host that has joined it."""
+    """Run a scenario with a control plane and hosts (`host-1` …) that have joined it."""
 
     async def scene() -> None:
         control = Control(url, directory)
-        machine = Machine(control, directory, **hypervisor)
+        machines = [Machine(control, directory, f"host-{number + 1}", **hypervisor) for number in range(hosts)]
         try:
             await control.start()
-            await machine.join()
-            await scenario(control, machine)
-            assert machine.failed() is None
-            assert machine.faults == []
+            for machine in machines:
+                await machine.join()
+            await scenario(control, *machines)
+            for machine in machines:
+                assert machine.failed() is None
+                assert machine.faults == []
         finally:
-            await machine.kill()
+            for machine in machines:
+                await machine.kill()
             await control.stop()
             control.store.close()
 

@@ -87,6 +87,7 @@ class Agent:
         self._obeying = asyncio.Event()
         self._ensured: set[str] = set()
         self._changed: set[str] = set()
+        self._waiting: set[Key] = set()
         self._answers: set[asyncio.Task[None]] = set()
         self._facts: tuple[HypervisorFacts, NetworkFacts] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -356,7 +357,13 @@ class Agent:
     def _wake(self, key: Key) -> None:
         """Look at a dependent again, unless it has nothing to wait for."""
         seen = self._seen.get(key)
-        if seen is None or seen.state == "failed" or seen.generation != self.world.generation(key):
+        if (
+            key in self._waiting
+            or seen is None
+            or seen.state == "failed"
+            or seen.generation != self.world.generation(key)
+        ):
+            self._waiting.discard(key)
             self._queue.add(str(key))
 
     async def _router(self, key: Key) -> Outcome:
@@ -385,8 +392,10 @@ class Agent:
             if self._seen.get(key) == _observation(generation, observed):
                 return DONE  # the driver told of what this agent had it do
         for nic in spec.nics:
-            seen = self._seen.get(Key("port", nic.port_id))
-            if seen is None or seen.state != "ready":
+            port = Key("port", nic.port_id)
+            seen = self._seen.get(port)
+            if seen is None or seen.state != "ready" or seen.generation != self.world.generation(port):
+                self._waiting.add(key)
                 return DONE  # the port's network wakes this guest when its filter is in force
         for disk in spec.disks:
             if disk.image_id is not None:

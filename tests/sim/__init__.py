@@ -1,0 +1,1 @@
+"""Seeded simulations of more than one part at once."""
