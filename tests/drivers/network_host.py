@@ -8,6 +8,7 @@ import os
 import secrets
 import select
 import shutil
+import string
 import tempfile
 import threading
 import time
@@ -96,7 +97,8 @@ class BridgeHarness:
 
     def __init__(self, engine: Engine = "br_netfilter") -> None:
         self._engine: Engine = engine
-        self.prefix = f"t{secrets.token_hex(2)}"
+        # Long enough that two runs on one machine do not meet.
+        self.prefix = "t" + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(5))
         # Not below a directory of pytest's: the DHCP service of another user could not read its files there.
         self._directory = Path(tempfile.mkdtemp(prefix=f"{self.prefix}-"))
         self._directory.chmod(0o711)

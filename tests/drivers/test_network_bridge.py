@@ -14,12 +14,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pileus.contracts.hypervisor import NicAttachment
 from pileus.contracts.network import NetworkFailure, RouterSpec
 from pileus.contracts.suite import network_frame as frame
 from pileus.contracts.suite.network import Lan, rule
 from pileus.contracts.suite.network_bench import Bench, link_local
 from pileus.drivers.host import namespace, netfilter
-from pileus.drivers.host.netlink import inside
+from pileus.drivers.host.netlink import Netlink, inside
 from pileus.drivers.host.process import Child
 from pileus.drivers.network.bridge import BridgeNetwork
 from tests.drivers.network_host import BridgeHarness, TapCard, dnsmasq, needs_host, scratch_host
@@ -114,6 +115,35 @@ def test_a_later_driver_keeps_the_running_service(harness: BridgeHarness) -> Non
     assert dnsmasq(harness, "networks", lan.network.id) == [pid]
 
 
+def test_a_tap_that_no_port_owns_is_closed(harness: BridgeHarness) -> None:
+    driver, lan = harness.driver(), Lan()
+    lan.group("all", rule("ingress"), rule("egress"))
+    for last, name in enumerate(("a", "beacon"), 10):
+        lan.port(name, last, "all")
+    bench = Bench(driver, harness)
+    a, beacon = bench.up(lan)
+    namespace_of = driver.plug(a.port.id).namespace
+    intruder = "tapintruder"
+
+    def place(link: Netlink) -> None:
+        link.add_tap(intruder)
+        link.change(intruder, master="br", up=True)
+
+    inside(namespace_of, place)
+    card = TapCard(NicAttachment(port_id="none", device=intruder, namespace=namespace_of))
+    call = frame.arp(a.mac, a.mac, a.ip, "10.0.0.200")
+    a.card.send(call)
+    assert bench.hears(beacon, lambda got: got == call) is not None
+    assert card.receive(0.15) is None
+    own = "fa:16:3e:77:77:77"
+    card.send(frame.arp(own, own, "10.0.0.77", a.ip))
+    assert bench.passes(beacon, beacon, a, beacon.udp(a, 1)) == [True]
+    card.send(frame.arp(own, own, "10.0.0.77", a.ip))
+    assert bench.hears(a, lambda got: got[6:12] == bytes.fromhex("fa163e777777"), 0.15) is None
+    card.close()
+    bench.close()
+
+
 def test_rules_that_somebody_removed_come_back(harness: BridgeHarness) -> None:
     driver, lan = harness.driver(), Lan()
     port = lan.port("host", 10)
@@ -198,6 +228,7 @@ def test_twenty_threads_at_once(harness: BridgeHarness) -> None:
 _KILLED = """
 import sys, threading, os, time, signal, msgspec
 from pathlib import Path
+from pileus.contracts.hypervisor import NicAttachment
 from pileus.contracts.network import NetworkState, RouterSpec
 from pileus.drivers.network.bridge import BridgeNetwork
 driver = BridgeNetwork(state=Path(sys.argv[1]), prefix=sys.argv[2], engine="br_netfilter")

@@ -8,6 +8,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Self
 
 import msgspec
 import pytest
@@ -132,6 +134,34 @@ def ask(where: Guest | None, address: str, port: int, timeout: float = 3) -> str
     return where.does(connect) if where else connect()
 
 
+class Sniffer:
+    """Hears what arrives at the host's uplink."""
+
+    def __init__(self, harness: BridgeHarness) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(frame.IPV4))
+        self._socket.bind((_uplink(harness), frame.IPV4))
+        self._socket.settimeout(3)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def until(self, port: int) -> list[frame.Datagram]:
+        """All packets up to the one for that port."""
+        heard: list[frame.Datagram] = []
+        while not heard or heard[-1].dport != port:
+            if (datagram := frame.read(self._socket.recv(2000))) is not None:
+                heard.append(datagram)
+        return heard
+
+
+def _send(address: str, port: int, payload: bytes = b"hello") -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(payload, (address, port))
+
+
 def host_server(port: int) -> socket.socket:
     """A server in the host's own namespace that says the client's address."""
     listener = socket.create_server(("", port))
@@ -169,14 +199,20 @@ def test_a_floating_ip_leads_to_its_guest_and_keeps_the_client(sites: Callable[.
     stop(listener)
 
 
-def test_without_a_floating_ip_the_gateway_speaks_for_all(sites: Callable[..., Site]) -> None:
+def test_without_a_floating_ip_the_gateway_speaks_for_all(sites: Callable[..., Site], harness: BridgeHarness) -> None:
     site = sites(10)
     guest = site.guest(5)
     with host_server(8080) as server:
         assert ask(guest, "203.0.113.1", 8080) == "203.0.113.10"
-        site.route(enable_snat=False)
-        assert ask(guest, "203.0.113.1", 8080, 0.3) == "TimeoutError", "an inner address left the router"
         stop(server)
+    site.route(enable_snat=False)
+    with Sniffer(harness) as sniffer:
+        guest.does(lambda: _send("203.0.113.1", 9999))
+        # What the router itself says ends the wait: it comes after what the guest said.
+        site.floating(("203.0.113.50", "10.0.0.5"))
+        guest.does(lambda: _send("203.0.113.1", 9998))
+        heard = sniffer.until(9998)
+    assert [one.source for one in heard if one.dport in {9999, 9998}] == ["203.0.113.50"], "an inner address got out"
 
 
 def test_a_floating_ip_that_is_taken_away_ends_its_connections(sites: Callable[..., Site]) -> None:
@@ -194,6 +230,33 @@ def test_a_floating_ip_that_is_taken_away_ends_its_connections(sites: Callable[.
         connection.sendall(b"two")
         with pytest.raises(TimeoutError):
             client.recv(10)
+
+
+def test_a_floating_ip_that_moves_takes_no_connection_along(sites: Callable[..., Site], harness: BridgeHarness) -> None:
+    site = sites(10)
+    before, after = site.guest(5), site.guest(6)
+    site.floating(("203.0.113.50", "10.0.0.5"))
+    with (
+        before.does(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as old,
+        after.does(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as new,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        for sock in (old, new):
+            sock.bind(("", 4444))
+            sock.settimeout(2)
+        client.connect(("203.0.113.50", 4444))
+        client.send(b"one")
+        assert old.recv(100) == b"one"
+        # A driver that does not know what was there before cannot forget its connections: the filter must end them.
+        site.driver = harness.driver()
+        site.driver.ensure_network(site.lan.state)
+        site.floating(("203.0.113.50", "10.0.0.6"))
+        client.send(b"two")
+        _send("203.0.113.50", 4444, b"three")
+        assert new.recv(100) == b"three"
+        old.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            old.recv(100)
 
 
 def test_floating_ips_of_one_router_reach_each_other(sites: Callable[..., Site]) -> None:
@@ -224,6 +287,14 @@ def test_projects_meet_by_floating_ips_only(sites: Callable[..., Site], harness:
     assert ask(mine, "10.9.0.7", 2222, 0.5) == "TimeoutError"
     inside(None, lambda link: link.add_route(Route("10.9.0.0/24", _uplink(harness), via="203.0.113.12")))
     assert ask(None, "10.9.0.7", 2222, 0.5) == "TimeoutError"
+    # Not even a datagram that needs no answer.
+    with hidden.does(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("", 4444))
+        sock.settimeout(2)
+        far.floating(("203.0.113.70", "10.9.0.7"))
+        _send("10.9.0.7", 4444, b"by the inner address")
+        _send("203.0.113.70", 4444, b"by the floating one")
+        assert sock.recv(100) == b"by the floating one"
     stop(listener, other)
 
 
@@ -270,10 +341,11 @@ def test_metadata_works_through_the_router_too(sites: Callable[..., Site]) -> No
         with connection:
             connection.sendall(peer[0].encode())
 
-    thread = threading.Thread(target=answer)
+    listener.settimeout(5)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     assert ask(guest, "169.254.169.254", 80) == "10.0.0.5"
-    thread.join()
+    thread.join(5)
     listener.close()
 
 
@@ -292,6 +364,25 @@ def test_a_change_of_the_router_is_announced(sites: Callable[..., Site], harness
                 heard.add(got[20:22])
         assert site.router.gateway is not None
         assert got[22:28] == bytes.fromhex(site.router.gateway.mac_address.replace(":", ""))
+
+
+def test_the_outside_does_not_learn_what_is_inside(sites: Callable[..., Site], harness: BridgeHarness) -> None:
+    site = sites(10)
+    site.up()
+    uplink = _uplink(harness)
+    mac = inside(None, lambda link: link.links()[uplink].mac)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(frame.ARP)) as sock:
+        sock.bind((uplink, frame.ARP))
+        sock.settimeout(3)
+        # An inner address of the router, then its outer one: only the second is answered.
+        for address in ("10.0.0.1", "203.0.113.10"):
+            sock.send(frame.arp(mac, mac, "203.0.113.1", address))
+        answers = []
+        while "203.0.113.10" not in answers:
+            got = sock.recv(2000)
+            if got[20:22] == b"\x00\x02":
+                answers.append(socket.inet_ntoa(got[28:32]))
+    assert "10.0.0.1" not in answers
 
 
 @pytest.mark.parametrize("mode", ["slaac", "dhcpv6-stateless", "dhcpv6-stateful"])
@@ -377,18 +468,17 @@ def test_a_flushed_host_filter_comes_back(harness: BridgeHarness) -> None:
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_two_clouds_on_one_host_leave_each_other_alone(harness: BridgeHarness, first: int) -> None:
-    other = BridgeHarness()
-    drivers = [one.driver() for one in (harness, other)]
-    lans = [Lan(cidr=cidr, external=True, dhcp=False) for cidr in _OUTER]
-    for driver, lan in zip(drivers, lans, strict=True):
-        driver.ensure_network(lan.state)
-    assert [list(driver.networks()) for driver in drivers] == [[lan.network.id] for lan in lans]
-    drivers[first].teardown()
-    assert apart(lambda: namespace.get_kernel("ipv4/ip_forward")) == "1"
-    assert list(drivers[1 - first].networks()) == [lans[1 - first].network.id]
-    drivers[1 - first].teardown()
-    other.close()
-    assert apart(lambda: namespace.get_kernel("ipv4/ip_forward")) == "0"
+    with closing(BridgeHarness()) as other:
+        drivers = [one.driver() for one in (harness, other)]
+        lans = [Lan(cidr=cidr, external=True, dhcp=False) for cidr in _OUTER]
+        for driver, lan in zip(drivers, lans, strict=True):
+            driver.ensure_network(lan.state)
+        assert [list(driver.networks()) for driver in drivers] == [[lan.network.id] for lan in lans]
+        drivers[first].teardown()
+        assert apart(lambda: namespace.get_kernel("ipv4/ip_forward")) == "1"
+        assert list(drivers[1 - first].networks()) == [lans[1 - first].network.id]
+        drivers[1 - first].teardown()
+        assert apart(lambda: namespace.get_kernel("ipv4/ip_forward")) == "0"
 
 
 def test_a_switch_that_was_on_stays_on(harness: BridgeHarness) -> None:

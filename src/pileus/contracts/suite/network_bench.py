@@ -63,16 +63,21 @@ class Bench:
 
     def passes(self, beacon: Station, sender: Station, receiver: Station, *sent: bytes) -> list[bool]:
         """Which of the frames reach the receiver unchanged."""
+        seen = set(self.arrivals(beacon, sender, receiver, *sent))
+        return [one in seen for one in sent]
+
+    def arrivals(self, beacon: Station, sender: Station, receiver: Station, *sent: bytes) -> list[bytes]:
+        """All that the receiver gets from when the frames are sent until the beacon's call."""
         mark = f"10.255.{(serial := next(_SERIAL)) >> 8}.{serial & 255}"
         call = frame.arp(beacon.mac, beacon.mac, beacon.ip, mark)
         for one in sent:
             sender.card.send(one)
         beacon.card.send(call)
-        seen = set()
+        seen: list[bytes] = []
         while (got := receiver.card.receive(PATIENCE)) != call:
             assert got is not None, "the beacon was not heard"
-            seen.add(got)
-        return [one in seen for one in sent]
+            seen.append(got)
+        return seen
 
     def hears(self, station: Station, wanted: Callable[[bytes], bool], timeout: float = PATIENCE) -> bytes | None:
         """The next frame of that kind which the guest gets, None when none comes."""

@@ -220,6 +220,8 @@ class PacketContract:
 
     def test_a_guest_cannot_play_router_or_dhcp_server(self, bench: Bench, lan: Lan) -> None:
         lan.group("in", rule("ingress"), rule("ingress", "IPv6"))
+        # Without connection tracking, which would not let some of this pass either.
+        lan.group("out", rule("egress"), rule("egress", "IPv6"), stateful=False)
         a, b, beacon = bench.up(lan, "a", "b", "beacon")
         link, everyone = link_local(a.mac), "33:33:00:00:00:01"
         news = frame.router_advertisement("2001:db8:66::")
@@ -237,11 +239,17 @@ class PacketContract:
             six(frame.ICMPV6, news, a.ip6),
             six(60, struct.pack("!BB6x", frame.ICMPV6, 0) + whole),
             six(44, struct.pack("!BBHI", frame.ICMPV6, 0, 1, 9) + whole[:8]),
+            six(44, struct.pack("!BBHI", frame.ICMPV6, 0, 8, 9) + whole[8:]),
             six(44, struct.pack("!BBHI", 60, 0, 1, 9) + struct.pack("!BB6x", frame.ICMPV6, 0)),
             six(frame.UDP, frame.udp(547, 546, b"advertise")),
             six(frame.ICMPV6, frame.icmp(137)),
         ]
         assert bench.passes(beacon, a, b, *untrue) == [False] * len(untrue)
+        # Nor towards a guest whose own port judges nothing: it is the sender's port that stops it.
+        lan.alter("b", port_security=False, security_groups=())
+        bench.up(lan)
+        came = bench.arrivals(beacon, a, b, *untrue)
+        assert [one for one in came if one[6:12].hex(":") == a.mac] == []
 
     def test_only_ip_and_arp_pass(self, bench: Bench, lan: Lan) -> None:
         lan.group("in", rule("ingress"), rule("ingress", "IPv6"))
@@ -306,6 +314,8 @@ class PacketContract:
         bench.drain(b)
         a.card.send(a.udp(b, 1))
         beacon.card.send(frame.arp(beacon.mac, beacon.mac, beacon.ip, b.ip))
+        # The answers of DHCP are broadcast.
+        assert lease(bench, beacon) is not None
         assert b.card.receive(SILENCE) is None
         lan.alter("a", port_security=False, security_groups=())
         bench.up(lan)

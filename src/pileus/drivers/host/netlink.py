@@ -36,7 +36,10 @@ _MAIN = 254
 class Link(NamedTuple):
     """An interface as the kernel shows it.
 
-    `master` is the name of its bridge, empty without one; `forwarding`: the bridge passes its frames on.
+    `master` is the name of its bridge, empty without one; `forwarding`: frames pass both ways.
+
+    A tap forwards only some time after it was opened, up to a second: until the kernel has noticed the carrier, its
+    queue discards what it is given, whatever the bridge thinks.
     """
 
     name: str
@@ -100,7 +103,8 @@ class Netlink:
                 kind=str((info and info.get_attr("IFLA_INFO_KIND")) or ""),
                 master="",
                 up=bool(message["flags"] & _IFF_UP),
-                forwarding=_forwards(info and info.get_attr("IFLA_INFO_SLAVE_DATA")),
+                forwarding=message.get_attr("IFLA_OPERSTATE") == "UP"
+                and _forwards(info and info.get_attr("IFLA_INFO_SLAVE_DATA")),
                 mtu=int(message.get_attr("IFLA_MTU") or 0),
                 mac=str(message.get_attr("IFLA_ADDRESS") or ""),
                 alias=str(message.get_attr("IFLA_IFALIAS") or ""),
