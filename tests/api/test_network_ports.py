@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from tests.services.network.cloud import Cloud
 
@@ -356,3 +357,46 @@ def test_tags_of_ports(cloud: Cloud) -> None:
     assert cloud.ask("PUT", f"/ports/{port['id']}/tags/b").status == 201
     assert cloud.get("/ports?tags=a,b")["ports"][0]["id"] == port["id"]
     assert cloud.ask("DELETE", f"/ports/{port['id']}").status == 204
+
+
+def test_a_port_costs_few_statements(cloud: Cloud) -> None:
+    net, _ = cloud.net()
+    cloud.make("port", network_id=net["id"])
+    statements: list[str] = []
+    sa.event.listen(cloud.store.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    cloud.make("port", network_id=net["id"])
+    assert len(statements) <= 16, statements
+    statements.clear()
+    made = cloud.make("network")
+    cloud.make("subnet", network_id=made["id"], cidr="10.0.0.0/24")
+    assert len(statements) <= 25, statements
+
+
+def test_the_clouds_own_ports_are_not_made_or_changed_by_users(cloud: Cloud) -> None:
+    _, subnet = cloud.net()
+    router = cloud.make("router")
+    leg = cloud.leg(router, subnet)
+    [dhcp] = cloud.get("/ports?device_owner=network:dhcp")["ports"]
+    changes: list[dict[str, Any]] = [
+        {"fixed_ips": []},
+        {"security_groups": []},
+        {"allowed_address_pairs": [{"ip_address": "10.0.0.9"}]},
+        {"port_security_enabled": False},
+    ]
+    for one in (dhcp["id"], leg["port_id"]):
+        for values in changes:
+            cloud.refused(409, "UnsupportedPortDeviceOwner", "PUT", f"/ports/{one}", {"port": values})
+        assert cloud.ask("PUT", f"/ports/{one}", {"port": {"name": "ours"}}).status == 200
+
+
+@pytest.mark.parametrize("name", ["-a", "a_b", "a\nb", "a b", "x" * 64])
+def test_dns_names_that_cannot_be(cloud: Cloud, name: str) -> None:
+    net, _ = cloud.net()
+    assert cloud.ask("POST", "/ports", {"port": {"network_id": net["id"], "dns_name": name}}).status == 400
+    assert cloud.ask("PUT", f"/networks/{net['id']}", {"network": {"dns_domain": name}}).status == 400
+
+
+def test_names_in_the_networks_domain(cloud: Cloud) -> None:
+    net, _ = cloud.net(dns_domain="cloud.example.")
+    port = cloud.make("port", network_id=net["id"], dns_name="web-1")
+    assert port["dns_assignment"][0]["fqdn"] == "web-1.cloud.example."

@@ -33,8 +33,9 @@ def release(tx: Tx, port_ids: Collection[str], *, keep: Collection[str] = ()) ->
 def tell_device(tx: Tx, port_id: str | None) -> None:
     """Tell that a port has other floating IPs than before: to whoever keeps the device that it belongs to."""
     if port_id is not None:
-        device_id = tx.scalar(sa.select(port.c.device_id).where(port.c.id == port_id))
-        if device_id:
+        query = sa.select(port.c.device_id).where(port.c.id == port_id, port.c.attached_at.is_not(None))
+        device_id = tx.scalar(query)
+        if device_id is not None:
             tx.changed(DEVICE, device_id)
 
 

@@ -173,5 +173,5 @@ def announce(tx: Tx, one: Port) -> None:
         hold.review(tx, row["host_id"], [row["network_id"]], one.groups)
     if row["device_owner"] in (LEG, GATEWAY):
         tx.changed(ROUTER, row["device_id"])
-    elif row["device_id"]:
+    elif row["attached_at"] is not None:
         tx.changed(association.DEVICE, row["device_id"])

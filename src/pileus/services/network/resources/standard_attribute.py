@@ -34,6 +34,9 @@ Row = dict[str, Any]
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Text = Annotated[str, msgspec.Meta(max_length=255)]
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+DnsName = Annotated[str, msgspec.Meta(max_length=255, pattern=rf"^({_LABEL}(\.{_LABEL})*\.?)?\Z")]
+"""A name that the domain name system can hold (RFC 1123, section 2.1), or none."""
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Tags = Annotated[list[Tag], msgspec.Meta(max_length=50)]

@@ -188,6 +188,13 @@ class ServicePortInUse(Conflict):
         super().__init__(f"Port {port_id} cannot be deleted directly: {reason}.")
 
 
+class UnsupportedPortDeviceOwner(Conflict):
+    """409: ports of the cloud itself are not changed like this."""
+
+    def __init__(self, port_id: str, device_owner: str) -> None:
+        super().__init__(f"This cannot be changed of port {port_id}, which belongs to {device_owner}.")
+
+
 class MacAddressInUse(Conflict):
     """409: another port of the network has the MAC address."""
 

@@ -12,6 +12,7 @@ from pileus.core.fields import Body, Guard, View
 from pileus.core.listing import Filter, Listing, boolean, integer
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.standard_attribute import (
+    DnsName,
     Name,
     Owned,
     StandardView,
@@ -45,7 +46,7 @@ class NetworkCreate(Owned, kw_only=True):
     is_default: Annotated[bool | UnsetType, Guard("create_network:is_default")] = UNSET
     port_security_enabled: bool = True
     mtu: Mtu | None = None
-    dns_domain: Text = ""
+    dns_domain: DnsName = ""
     availability_zone_hints: Zones = msgspec.field(default_factory=list)
     network_type: Annotated[NetworkType | UnsetType, Guard("create_network:provider:network_type")] = msgspec.field(
         name="provider:network_type", default=UNSET
@@ -78,7 +79,7 @@ class NetworkUpdate(Body, kw_only=True):
     is_default: Annotated[bool | UnsetType, Guard("update_network:is_default")] = UNSET
     port_security_enabled: bool | UnsetType = UNSET
     mtu: Mtu | UnsetType = UNSET
-    dns_domain: Text | UnsetType = UNSET
+    dns_domain: DnsName | UnsetType = UNSET
 
 
 class NetworkView(StandardView, kw_only=True):

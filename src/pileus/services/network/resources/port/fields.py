@@ -14,6 +14,7 @@ from pileus.core.listing import Filter, Listing
 from pileus.services.network.resources.address import Given
 from pileus.services.network.resources.port.table import address, port, port_group
 from pileus.services.network.resources.standard_attribute import (
+    DnsName,
     Id,
     Name,
     Owned,
@@ -47,7 +48,7 @@ class PairBody(Body, kw_only=True):
 class OptionBody(Body, kw_only=True):
     """An extra DHCP option; a value of null takes it away."""
 
-    opt_name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    opt_name: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9_.:-]+\Z")]
     opt_value: Annotated[str, msgspec.Meta(max_length=255)] | None
     ip_version: Literal[4, 6] | None = None
 
@@ -67,7 +68,7 @@ class PortCreate(Owned, kw_only=True):
     port_security_enabled: bool | UnsetType = UNSET
     allowed_address_pairs: list[PairBody] | UnsetType | None = UNSET
     extra_dhcp_opts: list[OptionBody] | UnsetType | None = UNSET
-    dns_name: Name = ""
+    dns_name: DnsName = ""
     tags: Tags = msgspec.field(default_factory=list)
     qos_policy_id: None = None
     vnic_type: VnicType = msgspec.field(name="binding:vnic_type", default="normal")
@@ -100,7 +101,7 @@ class PortUpdate(Body, kw_only=True):
     port_security_enabled: bool | UnsetType = UNSET
     allowed_address_pairs: list[PairBody] | UnsetType | None = UNSET
     extra_dhcp_opts: list[OptionBody] | UnsetType | None = UNSET
-    dns_name: Name | UnsetType = UNSET
+    dns_name: DnsName | UnsetType = UNSET
     qos_policy_id: UnsetType | None = UNSET
     vnic_type: VnicType | UnsetType = msgspec.field(name="binding:vnic_type", default=UNSET)
     host: Annotated[Name | UnsetType | None, Guard("update_port:binding:host_id")] = msgspec.field(

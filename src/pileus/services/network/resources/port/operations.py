@@ -68,6 +68,7 @@ from pileus.services.network.rules.fault import (
     PortSecurityPortHasSecurityGroup,
     SecurityGroupNotFound,
     ServicePortInUse,
+    UnsupportedPortDeviceOwner,
 )
 from pileus.services.network.rules.subnet import parse_address, parse_cidr
 
@@ -111,7 +112,7 @@ def _options(options: Sequence[OptionBody], before: Sequence[Mapping[str, Any]] 
     found = {(one["opt_name"], one["ip_version"]): dict(one) for one in before}
     for one in options:
         version = one.ip_version or 4
-        if any(ord(letter) < 32 for letter in (one.opt_value or "") + one.opt_name) or " " in one.opt_name:
+        if any(ord(letter) < 32 for letter in one.opt_value or ""):
             raise InvalidInput(f"the DHCP option {one.opt_name!r} holds a letter that it must not")
         if one.opt_value is None:
             found.pop((one.opt_name, version), None)
@@ -152,7 +153,8 @@ def _authorize(ctx: Context, verb: str, body: PortCreate | PortUpdate, target: M
 def _check_device(row: Mapping[str, Any], body: PortCreate | PortUpdate) -> None:
     """Raise for a port that would become, or cease to be, a part of a router or of a server by its name alone.
 
-    Raises InvalidInput for ports that the cloud makes for itself, and PortInUse for one that a server has.
+    Raises InvalidInput and UnsupportedPortDeviceOwner for ports that the cloud makes for itself, and PortInUse for one
+    that a server has.
     """
     given_id, kind = body.device_id, body.device_owner
     if kind in OURS and kind != row["device_owner"]:
@@ -160,9 +162,14 @@ def _check_device(row: Mapping[str, Any], body: PortCreate | PortUpdate) -> None
     moved = given_id is not UNSET and given_id != row["device_id"]
     if row["device_owner"] in OURS and (moved or kind not in (UNSET, row["device_owner"])):
         raise InvalidInput(f"the port belongs to {row['device_owner']} {row['device_id']}")
+    if row["device_owner"] in OURS and given(body).keys() - _HARMLESS:
+        raise UnsupportedPortDeviceOwner(row["id"], row["device_owner"])
     if row["attached_at"] is not None and moved:
         raise PortInUse(row["id"], row["device_id"])
 
+
+_HARMLESS = {"name", "description", "admin_state_up", "dns_name", "device_id", "device_owner"}
+"""What users may say of ports that the cloud made for itself."""
 
 _NO_DEVICE: dict[str, Any] = {"device_owner": "", "device_id": "", "attached_at": None}
 
