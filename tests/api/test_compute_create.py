@@ -159,6 +159,15 @@ def test_tags_of_cards_came_and_went(cloud: Cloud, version: str, status: int) ->
     assert post(cloud, version, networks=[{"uuid": network, "tag": "a"}]).status == status
 
 
+def test_no_image_is_an_empty_one(cloud: Cloud) -> None:
+    """Clients send an empty reference when the list of disks says what to boot from."""
+    local = {"source_type": "image", "destination_type": "local", "uuid": IMAGE, "boot_index": 0}
+    assert post(cloud, "2.1", imageRef="", block_device_mapping_v2=[local]).status == 202
+    volume = local | {"destination_type": "volume", "volume_size": 1}
+    found = post(cloud, "2.1", imageRef="", block_device_mapping_v2=[volume])
+    assert (found.status, "no volumes" in message(found)) == (400, True)
+
+
 def test_descriptions_began_as_names(cloud: Cloud) -> None:
     for version, expected in (("2.18", "s"), ("2.19", None)):
         made = post(cloud, version).json["server"]["id"]

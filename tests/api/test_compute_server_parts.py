@@ -162,6 +162,10 @@ def test_update(cloud: Cloud) -> None:
     assert put("2.94", hostname="box.example.org").status == 200
     assert cloud.show(server_id)["OS-EXT-SRV-ATTR:hostname"] == "box.example.org"
     assert put("2.1", accessIPv4="nonsense").status == 400
+    assert put("2.1", accessIPv4="999.0.0.1").status == 400
+    assert put("2.1", accessIPv6=":::").status == 400
+    assert cloud.show(server_id)["accessIPv4"] == "192.0.2.1"
+    assert put("2.1", accessIPv4="", accessIPv6="").json["server"]["accessIPv4"] == ""
     assert put("2.1", nothing=1).status == 400
     assert put("2.1", client=cloud.reader, name="x").status == 403
     assert put("2.1", client=cloud.stranger, name="x").status == 404

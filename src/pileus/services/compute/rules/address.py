@@ -1,9 +1,12 @@
-"""How a server's ports look in Compute's API."""
+"""How a server's ports look in Compute's API, and what may be said of its addresses."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
+
+from pileus.core.errors import BadRequest
 
 
 class Fixed(Protocol):
@@ -53,3 +56,12 @@ def by_network(ports: Iterable[Port], *, brief: bool = False) -> dict[str, list[
 def groups(ports: Iterable[Port]) -> list[str]:
     """Names of the security groups of a server's ports, each as often as ports have it."""
     return [name for port in ports for name in port.security_group_names]
+
+
+def check_access(ipv4: str | None, ipv6: str | None) -> None:
+    """Raise BadRequest unless `accessIPv4` and `accessIPv6` are addresses of their versions, or nothing."""
+    for text, kind in ((ipv4, ipaddress.IPv4Address), (ipv6, ipaddress.IPv6Address)):
+        try:
+            kind(text or kind(0))
+        except ValueError:
+            raise BadRequest(f"{text!r} is not an IP address of its version") from None

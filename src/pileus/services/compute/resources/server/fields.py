@@ -35,6 +35,10 @@ Label = Annotated[str, msgspec.Meta(min_length=2, max_length=63, pattern=_LABEL)
 
 IPv4 = Annotated[str, msgspec.Meta(pattern=r"^\d{1,3}(\.\d{1,3}){3}$")]
 IPv6 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*$")]
+# A union with Literal[""] would not do: of two kinds of text msgspec keeps one.
+NoneOrIPv4 = Annotated[str, msgspec.Meta(pattern=r"^(\d{1,3}(\.\d{1,3}){3})?$")]
+NoneOrIPv6 = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)?$")]
+NoneOrUuid = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12})?$")]
 DiskConfig = Literal["AUTO", "MANUAL"]
 _DEVICE_TAG = (W(Tag, since="2.32", until="2.32"), W(Tag, since="2.42"))
 
@@ -96,7 +100,7 @@ class ServerCreate(Body):
 
     name: Name
     flavor_ref: str | int = msgspec.field(name="flavorRef")
-    image_ref: Literal[""] | Uuid | None = msgspec.field(name="imageRef", default=None)
+    image_ref: NoneOrUuid | None = msgspec.field(name="imageRef", default=None)
     admin_pass: str | None = msgspec.field(name="adminPass", default=None)
     metadata: Metadata = msgspec.field(default_factory=dict)
     networks: Annotated[
@@ -141,8 +145,8 @@ class ServerUpdate(Body):
 
     name: Name | UnsetType = UNSET
     disk_config: DiskConfig | UnsetType = msgspec.field(name="OS-DCF:diskConfig", default=UNSET)
-    access_ipv4: IPv4 | Literal[""] | UnsetType = msgspec.field(name="accessIPv4", default=UNSET)
-    access_ipv6: IPv6 | Literal[""] | UnsetType = msgspec.field(name="accessIPv6", default=UNSET)
+    access_ipv4: NoneOrIPv4 | UnsetType = msgspec.field(name="accessIPv4", default=UNSET)
+    access_ipv6: NoneOrIPv6 | UnsetType = msgspec.field(name="accessIPv6", default=UNSET)
     description: Annotated[Description | UnsetType | None, W(since="2.19")] = UNSET
     hostname: _HostName = UNSET
     pinned_availability_zone: Annotated[Name | UnsetType | None, W(since="2.104")] = UNSET

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import string
 from typing import Any
 
@@ -21,6 +20,7 @@ from pileus.services.compute.resources.server.fields import CreateBody, Disk, Se
 from pileus.services.compute.resources.server.operations.metadata import check_count
 from pileus.services.compute.resources.server.operations.row import note, resource
 from pileus.services.compute.resources.server.table import server, tag
+from pileus.services.compute.rules.address import check_access
 from pileus.services.compute.rules.building import (
     Device,
     boot_image,
@@ -99,11 +99,7 @@ def _refuse(wanted: ServerCreate) -> None:
         raise BadRequest("This cloud verifies no image signatures: trusted_image_certificates cannot be used.")
     if wanted.block_device_mapping:
         raise BadRequest("Block Device Mapping is Invalid: this cloud has no volumes to boot from or to attach.")
-    for text, kind in ((wanted.access_ipv4, ipaddress.IPv4Address), (wanted.access_ipv6, ipaddress.IPv6Address)):
-        try:
-            kind(text or kind(0))
-        except ValueError:
-            raise BadRequest(f"{text!r} is not an IP address of its version") from None
+    check_access(wanted.access_ipv4, wanted.access_ipv6)
 
 
 def _device(one: Disk) -> Device:

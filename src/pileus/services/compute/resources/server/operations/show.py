@@ -98,12 +98,16 @@ def _in_group(ctx: Context, row: sa.Row[Any], found: dict[str, Any]) -> dict[str
 
 @resource.put("/servers/{server_id}", policy="os_compute_api:servers:update", accepts="server", wraps="server")
 def update(ctx: Context, server_id: str, body: ServerUpdate) -> ServerUpdated:
-    """Change what a server is called, and the like. Raises Conflict for a zone that it cannot be bound to."""
+    """Change what a server is called, and the like.
+
+    Raises BadRequest for what is no address, Conflict for a zone that it cannot be bound to.
+    """
     row = find(ctx, server_id)
     allow(ctx, row, "update")
     changes = given(body)
     if "pinned_availability_zone" in changes:
         changes["availability_zone"] = _pin(ctx, row, changes.pop("pinned_availability_zone"))
+    address.check_access(changes.get("access_ipv4"), changes.get("access_ipv6"))
     for ours, theirs in (("access_ip_v4", "access_ipv4"), ("access_ip_v6", "access_ipv6")):
         if theirs in changes:
             changes[ours] = changes.pop(theirs) or None
