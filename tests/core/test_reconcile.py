@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pileus.core.errors import Unavailable
 from pileus.core.reconcile import DONE, Again, Broken, Failed, KeyController, Loops, Outcome, Queue
 from pileus.core.store import Store, Tx
 
@@ -94,3 +95,90 @@ def test_loops_work_by_signal_and_by_timer_and_after_failures(tmp_path: Path) ->
     controller = asyncio.run(run())
     assert not controller.overlap
     assert controller.seen.keys() == {"listed", *map(str, range(10))}
+
+
+def test_a_key_that_is_added_while_it_waits_is_not_worked_on_twice_as_often() -> None:
+    """Else each look at everything would leave one more timer behind for a key that goes on failing."""
+
+    async def run() -> list[str]:
+        queue = Queue()
+        for _ in range(5):
+            queue.add("a")
+            await queue.take(1)
+            queue.finish("a", Again(0.05))
+        await asyncio.sleep(0.2)
+        first = await asyncio.wait_for(queue.take(1), 1)
+        queue.finish("a", DONE)
+        await asyncio.sleep(0.2)
+        assert queue.idle()
+        return first
+
+    assert asyncio.run(run()) == ["a"]
+
+
+def test_a_key_that_goes_on_failing_has_one_timer() -> None:
+    async def run() -> int:
+        queue, turns = Queue(), 0
+        for _ in range(20):
+            queue.add("a")
+        deadline = asyncio.get_running_loop().time() + 0.5
+        while asyncio.get_running_loop().time() < deadline:
+            for _ in range(3):
+                queue.add("a")  # the timer of the controller, and signals
+            if queue.idle():
+                continue
+            await queue.take(1)
+            queue.finish("a", Again(30))
+            turns += 1
+            await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        pending = [one for one in getattr(loop, "_scheduled", ()) if not one.cancelled()]
+        assert turns > 10
+        return len(pending)
+
+    assert asyncio.run(run()) <= 2
+
+
+def test_the_change_log_is_followed_again_after_the_store_did_not_answer(database_url: str) -> None:
+    class Following(KeyController):
+        name = "following"
+        topics = frozenset({"number"})
+        interval = 60.0
+
+        def __init__(self) -> None:
+            self.seen = asyncio.Event()
+
+        def work(self, tx: Tx, key: str) -> Outcome:
+            self.seen.set()
+            return DONE
+
+    async def run(store: Store) -> None:
+        controller = Following()
+        loops = Loops(store, [controller], poll=0.02)
+        await loops.start()
+        following = asyncio.create_task(loops._follow())
+        read, calls = store.read, 0
+
+        async def refuse(work: object) -> object:
+            nonlocal calls
+            calls += 1
+            raise Unavailable("the engine is being started anew")
+
+        store.read = refuse  # type: ignore[assignment,method-assign] # the engine, down for a moment
+        await asyncio.sleep(0.1)
+        store.read = read  # type: ignore[method-assign]
+        assert calls
+        store.observers.clear()  # as if another process had written
+        await store.write(lambda tx: tx.changed("number", "1"))
+        try:
+            await asyncio.wait_for(controller.seen.wait(), 5)
+        finally:
+            following.cancel()
+            await loops.stop()
+
+    store = Store(database_url)
+    store.create()
+    try:
+        asyncio.run(run(store))
+    finally:
+        store.close()

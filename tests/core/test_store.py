@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from pileus.core import changes, lease
-from pileus.core.errors import QuotaExceeded, Raced
+from pileus.core.errors import QuotaExceeded, Raced, Unavailable
 from pileus.core.quota import Quota
 from pileus.core.seams import ManualClock, Seams
 from pileus.core.store import Change, Store, Tx, Work, change, metadata
@@ -191,3 +195,138 @@ def test_a_lease_has_one_holder_and_fences_the_last(store: Store, clock: ManualC
         store.write_here(lambda tx: lease.check(tx, "job", "a", 1))
     store.write_here(lambda tx: lease.release(tx, "job", "b"))
     assert acquire("a") == 3
+
+
+def test_an_observer_that_fails_ends_neither_the_write_nor_the_writer(store: Store) -> None:
+    def fail(found: Sequence[Change]) -> None:
+        raise RuntimeError("the loop is closed")
+
+    store.observers.append(fail)
+    assert store.write_here(insert(1)) == 1
+    assert store.write_here(insert(2)) == 2
+    assert count(store) == 2
+
+
+def test_writes_go_on_after_the_disk_was_full(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite'}")
+    store.create()
+
+    def limit(pages: int) -> Work[None]:
+        def work(tx: Tx) -> None:
+            tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+        return work
+
+    def much(tx: Tx) -> None:
+        for key in range(2000):
+            tx.execute(sa.insert(change).values(topic="x" * 60, key="y" * 250, xid=0, at=tx.now, seq=key + 1000))
+
+    try:
+        for _ in range(3):
+            store.write_here(limit(1))  # of the writer's connection
+            with pytest.raises(Unavailable):
+                store.write_here(much)
+        assert store.write_here(insert(1)) == 1
+        assert count(store) == 1
+    finally:
+        store.close()
+
+
+def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'nowhere' / 'store.sqlite'}")
+    try:
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                store._submit(insert(1)).result(5)
+    finally:
+        store.close()
+
+
+def test_writes_that_nobody_waits_for_any_more_do_not_end_the_writer(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite'}")
+    store.create()
+    begun, gate = threading.Event(), threading.Event()
+
+    def wait(tx: Tx) -> bool:
+        begun.set()
+        return gate.wait(5)
+
+    try:
+        first = store._submit(wait)
+        assert begun.wait(5)
+        given_up = [store._submit(insert(key)) for key in range(3)]
+        assert all(one.cancel() for one in given_up)
+
+        def broken(tx: Tx) -> None:
+            raise sa.exc.OperationalError("x", None, sqlite3.OperationalError("disk I/O error"))
+
+        bad = store._submit(broken)
+        gate.set()
+        assert first.result(5)
+        with pytest.raises(Unavailable):
+            bad.result(5)
+        assert store.write_here(insert(9)) == 9
+        assert count(store) == 1
+    finally:
+        store.close()
+
+
+def test_a_statement_that_the_engine_refuses_leaves_its_neighbours_alone(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite'}")
+    store.create()
+
+    def deep(tx: Tx) -> None:
+        tx.execute(insert_number(5))
+        tx.all(sa.select(number).where(sa.or_(*(number.c.value == key for key in range(2000)))))
+
+    def insert_number(key: int) -> sa.Insert:
+        return sa.insert(number).values(id=key, value=0)
+
+    async def run() -> list[object]:
+        works = [store.write(insert(1)), store.write(deep), store.write(insert(2))]
+        return list(await asyncio.gather(*works, return_exceptions=True))
+
+    try:
+        first, second, third = asyncio.run(run())
+        assert (first, third) == (1, 2)
+        assert isinstance(second, Unavailable)
+        assert count(store) == 2
+    finally:
+        store.close()
+
+
+def test_nothing_of_a_group_counts_that_the_engine_ended(tmp_path: Path) -> None:
+    """SQLite may roll the whole transaction back when the disk is full: then nobody may be told of success."""
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite'}")
+    store.create()
+    begun, gate = threading.Event(), threading.Event()
+
+    def wait(tx: Tx) -> None:
+        tx.connection.exec_driver_sql("PRAGMA max_page_count = 1")
+        begun.set()
+        gate.wait(5)
+
+    def ended(tx: Tx) -> None:
+        tx.connection.exec_driver_sql("ROLLBACK")  # as the engine does
+        raise sa.exc.OperationalError("x", None, sqlite3.OperationalError("database or disk is full"))
+
+    def much(tx: Tx) -> None:
+        for key in range(2000):
+            tx.execute(sa.insert(change).values(topic="x" * 60, key="y" * 250, xid=0, at=tx.now, seq=key + 1000))
+
+    try:
+        for bad in (much, ended):
+            begun.clear()
+            gate.clear()
+            first = store._submit(wait)
+            assert begun.wait(5)
+            group: list[Future[Any]] = [store._submit(insert(1)), store._submit(bad), store._submit(insert(2))]
+            gate.set()
+            first.result(5)
+            for one in group:
+                with pytest.raises(Unavailable):
+                    one.result(5)
+            assert count(store) == 0
+        assert store.write_here(insert(3)) == 3
+    finally:
+        store.close()

@@ -12,8 +12,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-import sqlalchemy as sa
-
 from pileus.core import changes
 from pileus.core.seams import reach
 from pileus.core.store import Change, Store, Tx
@@ -112,10 +110,14 @@ class Queue:
         self._busy: set[str] = set()
         self._dirty: set[str] = set()
         self._failures: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
 
     def add(self, key: str) -> None:
-        """Let a key be worked on: soon, or again when its worker is finished."""
+        """Let a key be worked on: soon, or again when its worker is finished. It is not waited for any longer."""
+        if (timer := self._timers.pop(key, None)) is not None:
+            # Else each look at everything would leave one more timer behind, for as long as the key is not settled.
+            timer.cancel()
         if key in self._busy:
             self._dirty.add(key)
         else:
@@ -152,7 +154,7 @@ class Queue:
         return not self._ready and not self._busy
 
     def _later(self, key: str, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self.add, key)
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self.add, key)
 
 
 class Loops:
@@ -237,7 +239,7 @@ class Loops:
             await asyncio.sleep(self.poll)
             try:
                 found = await self.store.read(lambda tx: changes.since(tx, self._cursor))
-            except (OSError, sa.exc.SQLAlchemyError):
+            except Exception:  # whatever it is: without this task nothing is heard of other processes any more
                 log.exception("cannot read the change log")
                 continue
             self._cursor = found.cursor

@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -84,6 +85,7 @@ change = sa.Table(
     sa.Column("xid", sa.BigInteger, nullable=False),
     sa.Column("at", Instant, nullable=False),
     sa.Index("ix_core_change_topic_seq", "topic", "seq"),
+    sa.Index("ix_core_change_xid_topic", "xid", "topic"),
     sqlite_autoincrement=True,
 )
 
@@ -264,38 +266,44 @@ class Store:
         return future
 
     def _write_in_groups(self) -> None:
-        with self.engine.connect().execution_options(pileus_write=True) as connection:
-            while (job := self._jobs.get()) is not None:
-                group: list[_Job | None] = [job]
-                while not self._jobs.empty() and len(group) < 64:
-                    group.append(self._jobs.get())
-                jobs = [one for one in group if one is not None]
+        connection: sa.Connection | None = None
+        ended = False
+        while not ended:
+            group = [self._jobs.get()]
+            while not self._jobs.empty() and len(group) < 64:
+                group.append(self._jobs.get())
+            ended = None in group
+            jobs = [one for one in group if one is not None]
+            try:
+                if connection is None:
+                    connection = self.engine.connect().execution_options(pileus_write=True)
                 self._commit_group(connection, jobs)
-                if None in group:
-                    return
+            except BaseException as error:  # whatever it is: without this thread all writes would wait for ever
+                _refuse(jobs, error)
+                _let_go(connection)
+                connection = None
+        _let_go(connection)
 
     def _commit_group(self, connection: sa.Connection, jobs: list[_Job]) -> None:
         changes: list[Change] = []
         settled: list[tuple[_Job, Any, BaseException | None]] = []
-        try:
-            with connection.begin():
-                for job in jobs:
-                    if not job.future.set_running_or_notify_cancel():
-                        continue
-                    try:
-                        result, told = self._attempt(connection, job.work)
-                        changes += told
-                        settled.append((job, result, None))
-                    except OperationalError:
-                        raise
-                    except Exception as error:  # the operation's own answer, carried to its caller
-                        settled.append((job, None, error))
-        except DBAPIError as error:
-            log.error("a group of %d writes failed: %s", len(jobs), error.orig)
+        with connection.begin():
             for job in jobs:
-                if not job.future.done() and not job.future.cancelled():
-                    job.future.set_exception(_unavailable(error))
-            return
+                if not job.future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    result, told = self._attempt(connection, job.work)
+                    changes += told
+                    settled.append((job, result, None))
+                except OperationalError as error:
+                    # Of the statement, not of the engine: too many terms, too deep. Its neighbours do not suffer,
+                    # unless the engine has ended the transaction, and the error is but that of the savepoint's end.
+                    own = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+                    if not own or not _within(connection):
+                        raise
+                    settled.append((job, None, _unavailable(error)))
+                except Exception as error:  # the operation's own answer, carried to its caller
+                    settled.append((job, None, error))
         self._tell(changes)
         for job, result, failure in settled:
             if failure is None:
@@ -334,8 +342,39 @@ class Store:
 
     def _tell(self, changes: Sequence[Change]) -> None:
         if changes:
-            for observer in self.observers:
-                observer(changes)
+            for observer in tuple(self.observers):
+                try:
+                    observer(changes)
+                except Exception:  # what is committed is committed; changes are hints, with polling behind them
+                    log.exception("an observer of commits failed")
+
+
+def _refuse(jobs: Sequence[_Job], error: BaseException) -> None:
+    """Answer writes of which none was committed."""
+    answer: BaseException = error
+    if isinstance(error, DBAPIError):
+        # The whole error would hold what was to be written, which may be secret.
+        log.error("a group of %d writes failed: %s", len(jobs), error.orig)
+        answer = _unavailable(error)
+    else:
+        log.error("a group of %d writes failed", len(jobs), exc_info=error)
+    for job in jobs:
+        if not job.future.done():
+            with suppress(InvalidStateError):  # its caller gave it up just now
+                job.future.set_exception(answer)
+
+
+def _within(connection: sa.Connection) -> bool:
+    """Whether SQLite still holds the transaction that was begun: it ends one by itself on some errors."""
+    raw = connection.connection.dbapi_connection
+    return raw is not None and bool(raw.in_transaction)
+
+
+def _let_go(connection: sa.Connection | None) -> None:
+    """Close a connection, in whatever state a failure has left it."""
+    if connection is not None:
+        with suppress(Exception):
+            connection.close()
 
 
 def _unavailable(error: DBAPIError) -> Unavailable:
