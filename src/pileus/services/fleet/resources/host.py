@@ -117,7 +117,8 @@ class Fleet:
 
     def _wake(self, topics: set[str]) -> None:
         for topic in topics:
-            self._waiters[topic].set()
+            if (event := self._waiters.get(topic)) is not None:  # else forgotten since the commit
+                event.set()
 
 
 class HostView(View):
