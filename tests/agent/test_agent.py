@@ -274,8 +274,8 @@ def test_an_older_copy_of_the_store_is_refused(database_url: str, tmp_path: Path
         control.assign(guest("g1"))
         await control.settles()
         assert machine.agent is not None
-        heard = machine.agent.identity.revision
-        await until(lambda: Identity(**_identity(machine)).revision >= heard, "the identity is written")
+        heard = machine.agent.identity.position
+        await until(lambda: Identity(**_identity(machine)).position >= heard, "the identity is written")
         control.requests.clear()
         await control.stop()
         if reboot:
@@ -286,7 +286,7 @@ def test_an_older_copy_of_the_store_is_refused(database_url: str, tmp_path: Path
             machine.boot()
         control.requests.clear()
         await refused(control, machine)
-        assert _identity(machine)["revision"] >= heard
+        assert _identity(machine)["position"] >= heard
 
     play(scenario, database_url, tmp_path)
 
@@ -337,15 +337,15 @@ def test_hello_does_not_forget_how_far_the_host_has_heard(database_url: str, tmp
     async def scenario(control: Control, machine: Machine) -> None:
         await hold(control)
         assert machine.agent is not None
-        heard = machine.agent.identity.revision
+        heard = machine.agent.identity.position
         assert heard > 0
-        await until(lambda: _identity(machine)["revision"] >= heard, "the identity is written")
+        await until(lambda: _identity(machine)["position"] >= heard, "the identity is written")
         await machine.kill()
-        written = _identity(machine)["revision"]
+        written = _identity(machine)["position"]
         machine.boot(lost=lambda path: path.startswith("/watch"))
         await until(lambda: machine.link.host_id != "", "hello is answered")
         await asyncio.sleep(0.1)
-        assert _identity(machine)["revision"] == written
+        assert _identity(machine)["position"] == written
 
     play(scenario, database_url, tmp_path)
 

@@ -14,7 +14,7 @@ from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.contracts.link import Answer, Watch, Welcome
 
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
-WATCH = b'{"revision": 7, "full": false, "assignments": []}'
+WATCH = b'{"revision": 7, "position": 7, "full": false, "assignments": []}'
 
 
 def answer(body: bytes, status: str = "200 OK") -> bytes:

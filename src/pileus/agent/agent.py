@@ -121,13 +121,13 @@ class Agent:
             version=pileus.__version__,
             store_id=known.store_id,
             incarnation=known.incarnation,
-            revision=known.revision,
+            position=known.position,
         )
         welcome = await self.link.post("/hello", message, Welcome)
         self.link.host_id = welcome.host_id
         # The same store counts on: what was heard from its earlier run, this run must know.
-        revision = known.revision if known.store_id == welcome.store_id else 0
-        self.identity = Identity(welcome.store_id, welcome.incarnation, revision)
+        position = known.position if known.store_id == welcome.store_id else 0
+        self.identity = Identity(welcome.store_id, welcome.incarnation, position)
         await self._blocking(lambda: self._file.write(self.identity))
 
     async def _watch(self) -> None:
@@ -163,7 +163,7 @@ class Agent:
             self._queue.add(str(key))
         for key, (generation, why) in unreadable.items():
             self._fail(key, generation, GuestFailure(f"this host does not understand the spec: {why}", permanent=True))
-        self.identity = Identity(self.identity.store_id, self.identity.incarnation, found.revision)
+        self.identity = Identity(self.identity.store_id, self.identity.incarnation, found.position)
         for call in found.calls:
             task = asyncio.create_task(self._answer(call))
             self._answers.add(task)

@@ -13,7 +13,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     store_id: str | None = None
     incarnation: str | None = None
-    revision: int = 0
+    position: int = 0
 
 
 class IdentityFile:

@@ -34,8 +34,8 @@ class Hello(msgspec.Struct, kw_only=True):
     """The store that this host last obeyed, None on its first day."""
     incarnation: str | None = None
     """Which run of the control plane it last heard."""
-    revision: int = 0
-    """The newest revision that it heard from that run."""
+    position: int = 0
+    """How far that run's store had come, when it was last heard."""
 
 
 class Welcome(msgspec.Struct, kw_only=True):
@@ -80,6 +80,9 @@ class Watch(msgspec.Struct, kw_only=True):
     """Answer to a watch: what changed since a revision, or everything (`full`), and questions."""
 
     revision: int
+    """From where the next watch goes on."""
+    position: int
+    """How far the store has come; a host that heard of it refuses a copy that is older."""
     full: bool
     assignments: list[Assignment]
     calls: list[Call] = []

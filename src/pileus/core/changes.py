@@ -1,8 +1,10 @@
 """Reading the change log.
 
 A sequence number is taken when a row is written and seen when its transaction commits, so on PostgreSQL they become
-visible out of order.  A reader therefore stops below the oldest transaction that still runs: what it has read stays
-complete.  Entries are hints: they name what changed, and the reader looks at the thing itself.
+visible out of order.  There a cursor is therefore a transaction's number: a reader stops below the oldest transaction
+that still runs (all before it have ended, and none of them can write any more), and goes on from there.  On SQLite,
+where one transaction writes at a time, a cursor is the sequence number.  Entries are hints: they name what changed, and
+the reader looks at the thing itself.
 """
 
 from __future__ import annotations
@@ -17,36 +19,49 @@ from pileus.core.store import Change, Tx, change
 RETENTION = timedelta(hours=1)
 """How long entries are kept. A reader that was away for longer is told so, and reads everything anew."""
 
+_OLDEST_RUNNING = sa.text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+
 
 class Slice(NamedTuple):
-    """What happened after a cursor: the changes, the new cursor, and whether some were already gone (`lost`)."""
+    """What happened from a cursor on: the changes, the new cursor, and whether some were already gone (`lost`)."""
 
     changes: list[Change]
     cursor: int
     lost: bool
 
 
-def _horizon(tx: Tx) -> sa.ColumnElement[bool]:
-    if tx.dialect == "sqlite":
-        return sa.true()
-    return change.c.xid < sa.text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-
-
 def head(tx: Tx) -> int:
-    """The newest sequence number that is safe to start from."""
-    return int(tx.scalar(sa.select(sa.func.max(change.c.seq)).where(_horizon(tx))) or 0)
+    """The cursor from which nothing is missed that is committed after this snapshot."""
+    return position(tx) if tx.dialect == "sqlite" else int(tx.scalar(_OLDEST_RUNNING))
+
+
+def position(tx: Tx) -> int:
+    """The newest sequence number that this snapshot sees: how far this store has come, whatever engine it is on."""
+    return int(tx.scalar(sa.select(sa.func.max(change.c.seq))) or 0)
 
 
 def since(tx: Tx, cursor: int, *, topic: str | None = None, limit: int = 1000) -> Slice:
-    """The changes after a cursor, oldest first, at most `limit`; of one topic, or of all."""
-    oldest = tx.scalar(sa.select(sa.func.min(change.c.seq)))
-    lost = oldest is not None and cursor < oldest - 1
-    query = sa.select(change.c.seq, change.c.topic, change.c.key).where(change.c.seq > cursor, _horizon(tx))
+    """The changes from a cursor on, oldest first, about `limit` at most; of one topic, or of all.
+
+    A change may be given twice, where the limit fell between those of one transaction.
+    """
+    first = head(tx)
+    number = change.c.seq if tx.dialect == "sqlite" else change.c.xid
+    lower = number > cursor if tx.dialect == "sqlite" else number >= cursor
+    upper = number <= first if tx.dialect == "sqlite" else number < first
+    oldest = tx.scalar(sa.select(sa.func.min(number)))
+    lost = oldest is not None and cursor < oldest - (tx.dialect == "sqlite")
+    query = sa.select(number.label("number"), change.c.topic, change.c.key).where(lower, upper)
     if topic is not None:
         query = query.where(change.c.topic == topic)
-    safe = head(tx)
-    rows = tx.all(query.where(change.c.seq <= safe).order_by(change.c.seq).limit(limit))
-    reached = rows[-1].seq if len(rows) == limit else max(cursor, safe)
+    rows = tx.all(query.order_by(number, change.c.seq).limit(limit))
+    reached = max(cursor, first)
+    if len(rows) == limit:
+        reached = rows[-1].number
+        if tx.dialect != "sqlite" and reached == cursor:
+            # One transaction alone has more: give all of it, and go on after it.
+            rows = tx.all(query.where(number == cursor).order_by(change.c.seq))
+            reached = cursor + 1
     return Slice([Change(row.topic, row.key) for row in rows], reached, lost)
 
 

@@ -17,8 +17,8 @@ def test_a_store_that_only_grew_is_obeyed(history: list[Incarnation], growth: in
     head = history[-1].start + growth
     place = data.draw(st.integers(0, len(history) - 1))
     end = history[place + 1].start if place + 1 < len(history) else head
-    revision = data.draw(st.integers(0, end))
-    assert refusal("s", history, head, known="s", heard=history[place].id, revision=revision) is None
+    position = data.draw(st.integers(0, end))
+    assert refusal("s", history, head, known="s", heard=history[place].id, position=position) is None
 
 
 @given(history=runs, heard_beyond=st.integers(1, 50), growth=st.integers(0, 500))
@@ -28,17 +28,17 @@ def test_an_older_copy_is_refused_however_far_it_grows(
     copied_at = history[-1].start + 10
     restored = [*history, Incarnation("after the restore", copied_at)]
     heard = history[-1].id
-    answer = refusal("s", restored, copied_at + growth, known="s", heard=heard, revision=copied_at + heard_beyond)
+    answer = refusal("s", restored, copied_at + growth, known="s", heard=heard, position=copied_at + heard_beyond)
     assert "older copy" in (answer or "")
 
 
 def test_a_run_that_the_copy_never_had_is_refused() -> None:
-    answer = refusal("s", [Incarnation("a", 0)], 100, known="s", heard="b", revision=0)
+    answer = refusal("s", [Incarnation("a", 0)], 100, known="s", heard="b", position=0)
     assert "older copy" in (answer or "")
 
 
 def test_another_store_is_refused_and_a_new_host_obeys() -> None:
     history = [Incarnation("a", 0)]
-    answer = refusal("s", history, 5, known="t", heard="a", revision=0)
+    answer = refusal("s", history, 5, known="t", heard="a", position=0)
     assert "obeys the store t" in (answer or "")
-    assert refusal("s", history, 5, known=None, heard=None, revision=0) is None
+    assert refusal("s", history, 5, known=None, heard=None, position=0) is None

@@ -102,6 +102,19 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_compute_server_host_id'), ['host_id'], unique=False)
         batch_op.create_index('ix_compute_server_project_id_created_at', ['project_id', 'created_at'], unique=False)
 
+    op.create_table('compute_server_group',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('project_id', sa.String(length=64), nullable=False),
+    sa.Column('user_id', sa.String(length=64), nullable=False),
+    sa.Column('name', sa.String(length=255), nullable=False),
+    sa.Column('policy', sa.String(length=32), nullable=False),
+    sa.Column('rules', sa.JSON(), nullable=False),
+    sa.Column('created_at', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_compute_server_group'))
+    )
+    with op.batch_alter_table('compute_server_group', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_compute_server_group_project_id'), ['project_id'], unique=False)
+
     op.create_table('core_change',
     sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
     sa.Column('topic', sa.String(length=64), nullable=False),
@@ -113,6 +126,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('core_change', schema=None) as batch_op:
         batch_op.create_index('ix_core_change_topic_seq', ['topic', 'seq'], unique=False)
+        batch_op.create_index('ix_core_change_xid_topic', ['xid', 'topic'], unique=False)
 
     op.create_table('core_quota_limit',
     sa.Column('project_id', sa.String(length=64), nullable=False),
@@ -403,6 +417,16 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['server_id'], ['compute_server.id'], name=op.f('fk_compute_server_decision_server_id')),
     sa.PrimaryKeyConstraint('server_id', name=op.f('pk_compute_server_decision'))
     )
+    op.create_table('compute_server_group_member',
+    sa.Column('server_id', sa.String(length=64), nullable=False),
+    sa.Column('group_id', sa.String(length=64), nullable=False),
+    sa.ForeignKeyConstraint(['group_id'], ['compute_server_group.id'], name=op.f('fk_compute_server_group_member_group_id')),
+    sa.ForeignKeyConstraint(['server_id'], ['compute_server.id'], name=op.f('fk_compute_server_group_member_server_id')),
+    sa.PrimaryKeyConstraint('server_id', name=op.f('pk_compute_server_group_member'))
+    )
+    with op.batch_alter_table('compute_server_group_member', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_compute_server_group_member_group_id'), ['group_id'], unique=False)
+
     op.create_table('compute_server_tag',
     sa.Column('server_id', sa.String(length=64), nullable=False),
     sa.Column('tag', sa.String(length=60), nullable=False),

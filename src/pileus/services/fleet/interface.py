@@ -85,7 +85,7 @@ def begin(tx: Tx) -> str:
     known = tx.scalar(sa.select(store.c.store_id).limit(1))
     store_id = known or tx.seams.uuid()
     tx.execute(
-        sa.insert(store).values(store_id=store_id, incarnation=tx.seams.uuid(), start=changes.head(tx), at=tx.now)
+        sa.insert(store).values(store_id=store_id, incarnation=tx.seams.uuid(), start=changes.position(tx), at=tx.now)
     )
     return str(store_id)
 
@@ -211,7 +211,7 @@ async def ask(
     await store_.write(put)
     deadline = clock.monotonic() + seconds
     try:
-        while (left := deadline - clock.monotonic()) > 0:
+        while (left := deadline - clock.monotonic()) > 0 and not fleet.closed:
             rows: Sequence[Any] = await store_.read(lambda tx: tx.all(sa.select(call).where(call.c.id == call_id)))
             if rows and rows[0].answered:
                 if rows[0].output is None:

@@ -65,18 +65,42 @@ class Pulse(msgspec.Struct):
     unknown: list[Unknown]
 
 
+class Refusal(View):
+    """A host that will not obey this store, and why: what it holds is left as it is."""
+
+    host: str
+    reason: str
+
+
 class Fleet:
-    """What one process keeps in memory of the hosts: heartbeats, and who waits for changes."""
+    """What one process keeps in memory of the hosts: heartbeats, refusals, and who waits for changes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.pulses: dict[str, Pulse] = {}
+        self.closed = False
+        """Whether this process is about to end, so that nobody shall wait for news any more."""
+        self._refused: dict[str, tuple[float, str]] = {}
         self._waiters: dict[str, asyncio.Event] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def beat(self, host_id: str, heartbeat: Heartbeat) -> None:
         """Take in a heartbeat."""
         self.pulses[host_id] = Pulse(self._clock.monotonic(), heartbeat.free_disk_gib, heartbeat.unknown)
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Note that a host of this name must not obey this store."""
+        self._refused[name] = (self._clock.monotonic(), reason)
+
+    def welcome(self, name: str) -> None:
+        """Note that a host of this name obeys this store."""
+        self._refused.pop(name, None)
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Hosts that asked of late and must not obey this store: the reasons by name."""
+        now = self._clock.monotonic()
+        return {name: reason for name, (at, reason) in sorted(self._refused.items()) if now - at < SILENCE}
 
     def up(self, row: sa.Row[tuple[object, ...]]) -> bool:
         """Whether the host of a `host` row can be given work."""
@@ -85,7 +109,7 @@ class Fleet:
         pulse = self.pulses.get(row.id)
         if pulse is not None and self._clock.monotonic() - pulse.at < SILENCE:
             return True
-        return pulse is None and bool(self._clock.now() - row.seen_at < 2 * SEEN)
+        return pulse is None and row.name not in self._refused and bool(self._clock.now() - row.seen_at < 2 * SEEN)
 
     def attach(self, store: Store) -> None:
         """Be told of this process's commits, from the event loop that serves the link."""
@@ -96,8 +120,15 @@ class Fleet:
         """Begin to listen: what is committed from now on ends the next `changed` at once."""
         self._waiters.setdefault(topic, asyncio.Event()).clear()
 
+    def close(self) -> None:
+        """End all waiting, now and from now on: this process is about to end."""
+        self.closed = True
+        self._wake(set(self._waiters))
+
     async def changed(self, topic: str, seconds: float) -> None:
-        """Wait until a topic is named by a commit, or for some seconds."""
+        """Wait until a topic is named by a commit, for some seconds, or until `close`."""
+        if self.closed:
+            return
         event = self._waiters.setdefault(topic, asyncio.Event())
         try:
             await asyncio.wait_for(event.wait(), seconds)
@@ -141,7 +172,7 @@ resource = Resource("host", "hosts", rules=[Rule("fleet:hosts", "role:admin", "L
 
 @resource.get("/hosts", policy="fleet:hosts")
 def index(ctx: Context) -> Page:
-    """All hosts, by name."""
+    """All hosts, by name, and beside them `refusals`: hosts that will not obey this store."""
     fleet = ctx.of(Fleet)
     views = []
     for row in ctx.tx.all(sa.select(host).order_by(host.c.name)):
@@ -159,4 +190,5 @@ def index(ctx: Context) -> Page:
                 unknown=[] if pulse is None else pulse.unknown,
             )
         )
-    return Page(views)
+    refusals = [Refusal(host=name, reason=reason) for name, reason in fleet.refusals.items()]
+    return Page(views, more={"refusals": refusals})

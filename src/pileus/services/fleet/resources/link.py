@@ -45,12 +45,14 @@ def hello(ctx: Context, body: Hello) -> Welcome:
     reason = refusal(
         runs[-1].store_id,
         lineage,
-        changes.head(tx),
+        changes.position(tx),
         known=body.store_id,
         heard=body.incarnation,
-        revision=body.revision,
+        position=body.position,
     )
+    fleet = ctx.of(Fleet)
     if reason is not None:
+        fleet.refuse(body.host, reason)
         raise Conflict(f"The host {body.host} must not obey this store: {reason}.")
     values = {
         "facts": msgspec.to_builtins(body.facts),
@@ -66,6 +68,7 @@ def hello(ctx: Context, body: Hello) -> Welcome:
         host_id = found.id
         tx.execute(sa.update(host).where(host.c.id == host_id).values(updated_at=tx.now, **values))
     tx.changed("fleet.host", host_id)
+    fleet.welcome(body.host)
     return Welcome(host_id=host_id, store_id=runs[-1].store_id, incarnation=runs[-1].incarnation)
 
 
@@ -105,16 +108,17 @@ async def watch(ctx: Request) -> Watch:
     while True:
         found = await news(cursor)
         left = deadline - clock.monotonic()
-        if found.assignments or found.calls or found.full or left <= 0:
+        if found.assignments or found.calls or found.full or left <= 0 or fleet.closed:
             return found
         cursor = found.revision
         await fleet.changed(topic, left if ctx.store.embedded else min(left, 0.5))
 
 
 def _everything(tx: Tx, host_id: str) -> Watch:
-    revision = changes.head(tx)
+    revision, position = changes.head(tx), changes.position(tx)
     rows = tx.all(sa.select(assignment).where(assignment.c.host_id == host_id))
-    return Watch(revision=revision, full=True, assignments=[_wire(row) for row in rows], calls=_calls(tx, host_id))
+    assignments = [_wire(row) for row in rows]
+    return Watch(revision=revision, position=position, full=True, assignments=assignments, calls=_calls(tx, host_id))
 
 
 def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
@@ -122,13 +126,15 @@ def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
     if found.lost:
         return _everything(tx, host_id)
     if not found.changes:
-        return Watch(revision=found.cursor, full=False, assignments=[])
+        return Watch(revision=found.cursor, position=changes.position(tx), full=False, assignments=[])
     ids = {one.key.partition("/")[2] for one in found.changes}
     query = sa.select(assignment).where(assignment.c.host_id == host_id, assignment.c.id.in_(ids))
     named = {one.key for one in found.changes}
     rows = [row for row in tx.all(query) if f"{row.kind}/{row.id}" in named]
     calls = _calls(tx, host_id) if any(key.startswith("call/") for key in named) else []
-    return Watch(revision=found.cursor, full=False, assignments=[_wire(row) for row in rows], calls=calls)
+    assignments = [_wire(row) for row in rows]
+    position = changes.position(tx)
+    return Watch(revision=found.cursor, position=position, full=False, assignments=assignments, calls=calls)
 
 
 def _wire(row: sa.Row[tuple[object, ...]]) -> Assignment:

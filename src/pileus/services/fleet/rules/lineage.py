@@ -22,13 +22,13 @@ def refusal(
     *,
     known: str | None,
     heard: str | None,
-    revision: int,
+    position: int,
 ) -> str | None:
     """Why a host must not obey this store, or None when it may.
 
     `incarnations` are the store's, oldest first; `head` is where its change log stands.  The host last obeyed the
-    store `known`, and heard from its run `heard` up to `revision`.  A copy that was taken before that does not know
-    the run, or its next run began before that revision.
+    store `known`, and heard from its run `heard` up to `position`.  A copy that was taken before that does not know
+    the run, or its next run began before that position.
     """
     if known is None:
         return None
@@ -38,7 +38,7 @@ def refusal(
         if one.id == heard:
             later = incarnations[place + 1 :]
             end = later[0].start if later else head
-            if end >= revision:
+            if end >= position:
                 return None
-            return f"{_OLDER}: it ends at {end}, and this host has heard up to {revision}"
+            return f"{_OLDER}: it ends at {end}, and this host has heard up to {position}"
     return f"{_OLDER}: it does not know the run that this host last heard"
