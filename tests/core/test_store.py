@@ -330,3 +330,27 @@ def test_nothing_of_a_group_counts_that_the_engine_ended(tmp_path: Path) -> None
         assert store.write_here(insert(3)) == 3
     finally:
         store.close()
+
+
+def test_neither_errors_nor_logs_hold_what_was_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite'}")
+    store.create()
+    begun = store.seams.clock.now()
+
+    def twice(tx: Tx) -> None:
+        for _ in range(2):
+            tx.execute(sa.insert(change).values(seq=1, topic="s3cret", key="s3cret", xid=0, at=begun))
+
+    def wrong(tx: Tx) -> None:
+        tx.execute(sa.text("SELECT no_column WHERE :x = 1").bindparams(x="s3cret"))
+
+    try:
+        for work in (twice, wrong):
+            with pytest.raises((sa.exc.IntegrityError, Unavailable)) as caught:
+                store.write_here(work)
+            assert "s3cret" not in str(caught.value)
+            assert "no_column" not in str(caught.value)
+        assert "no_column" in caplog.text
+        assert "s3cret" not in caplog.text
+    finally:
+        store.close()

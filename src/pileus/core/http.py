@@ -240,9 +240,10 @@ class Edge:
             raise UnsupportedMediaType(f"The content type {media} is not one of {', '.join(operation.media)}.")
         try:
             raw = msgspec.json.decode(data)
+            nul = b"\\u0000" in data and _holds_nul(raw)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            raise BadRequest("Malformed request body: it is not JSON.") from None
-        if b"\\u0000" in data and _holds_nul(raw):
+            raise BadRequest("Malformed request body: it is not JSON, or goes too deep.") from None
+        if nul:
             raise BadRequest("Malformed request body: it holds a NUL character.")
         return raw
 

@@ -181,7 +181,12 @@ class Store:
         self._local = threading.local()
         self._connections: list[sa.Connection] = []
         self._slow = ThreadPoolExecutor(slow, thread_name_prefix="slow")
-        options: dict[str, Any] = {"json_serializer": _encode, "json_deserializer": msgspec.json.decode}
+        options: dict[str, Any] = {
+            "json_serializer": _encode,
+            "json_deserializer": msgspec.json.decode,
+            # What is written holds secrets (user data, hashes of passwords): it shall not get into errors and logs.
+            "hide_parameters": True,
+        }
         if self.embedded:
             self.engine = sa.create_engine(
                 self.url, poolclass=sa.NullPool, connect_args={"check_same_thread": False, "timeout": 30}, **options
@@ -354,7 +359,7 @@ def _refuse(jobs: Sequence[_Job], error: BaseException) -> None:
     answer: BaseException = error
     if isinstance(error, DBAPIError):
         # The whole error would hold what was to be written, which may be secret.
-        log.error("a group of %d writes failed: %s", len(jobs), error.orig)
+        log.error("a group of %d writes failed", len(jobs))
         answer = _unavailable(error)
     else:
         log.error("a group of %d writes failed", len(jobs), exc_info=error)
@@ -378,7 +383,9 @@ def _let_go(connection: sa.Connection | None) -> None:
 
 
 def _unavailable(error: DBAPIError) -> Unavailable:
-    return Unavailable(f"The store does not answer: {error.orig}")
+    """For the log what the engine says; for callers, who may be anybody, nothing of where it is and who asks it."""
+    log.error("the store does not answer: %s", error.orig)
+    return Unavailable("The store does not answer; trying again later may help.")
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
