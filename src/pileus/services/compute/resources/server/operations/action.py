@@ -109,6 +109,8 @@ def lock(ctx: Context, server_id: str, body: Lock | None) -> None:
     row = find(ctx, server_id)
     allow(ctx, row, "lock")
     owner = row.project_id == ctx.auth.project_id
+    if owner and row.locked_by is not None:
+        return  # else the owner would make an admin's lock its own, and could take it away
     reason = None if body is None or body.locked_reason is UNSET else body.locked_reason
     values = {"locked_by": "owner" if owner else "admin", "locked_reason": reason, "updated_at": ctx.now}
     ctx.tx.execute(sa.update(server).where(server.c.id == row.id).values(values))
