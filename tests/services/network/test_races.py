@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
 
+from pileus.services.network import interface
 from tests.api.edge import Response
 from tests.services.network.cloud import Cloud
+from tests.services.network.test_loops import boot
 
 ROUNDS = 8
 CLIENTS = 16
@@ -19,8 +23,8 @@ CLIENTS = 16
 class Race:
     """Two clouds on one database, as two processes have it."""
 
-    def __init__(self, url: str) -> None:
-        self.clouds = [Cloud(url, loops=False), Cloud(url, loops=False)]
+    def __init__(self, url: str, *, loops: bool = False) -> None:
+        self.clouds = [Cloud(url, loops=loops).__enter__(), Cloud(url, loops=loops).__enter__()]
 
     @property
     def one(self) -> Cloud:
@@ -142,3 +146,47 @@ def test_one_leg_in_a_subnet(race: Race) -> None:
             if answer.status == 200:
                 assert race.one.ask("PUT", f"{path}/remove_router_interface", body).status == 200
             assert race.one.ask("DELETE", path).status == 204
+
+
+def holds(cloud: Cloud, host_id: str, wanted: set[tuple[str, str]]) -> bool:
+    return cloud.everything(host_id) == wanted
+
+
+def knows(cloud: Cloud, host_id: str, group_id: str, members: set[str]) -> bool:
+    return set(cloud.held(host_id, "security_group")[group_id].members) == members
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_loops_of_two_processes_come_to_one_end(database_url: str, seed: int) -> None:
+    chance, race = random.Random(seed), Race(database_url, loops=True)
+    try:
+        hosts = [race.one.host("one"), race.one.host("two")]
+        nets = [race.one.net(f"10.{number}.0.0/24")[0] for number in range(2)]
+        place: dict[str, tuple[str, str, str]] = {}
+        for step in range(60):
+            cloud = race.clouds[step % 2]
+            if place and chance.random() < 0.5:
+                device = chance.choice(sorted(place))
+                network_id, port_id, _ = place.pop(device)
+                if chance.random() < 0.3:
+                    host_id = chance.choice(hosts)
+                    cloud.write(partial(interface.bind_ports, device_ids=[device], host_id=host_id))
+                    place[device] = (network_id, port_id, host_id)
+                else:
+                    cloud.write(partial(interface.release_ports, device_ids=[device]))
+                continue
+            net, host_id = chance.choice(nets), chance.choice(hosts)
+            place[f"s{step}"] = (net["id"], boot(cloud, f"s{step}", net, host_id), host_id)
+        default = race.one.get("/security-groups")["security_groups"][0]["id"]
+        for host_id in hosts:
+            here = [one for one in place.values() if one[2] == host_id]
+            wanted = {("port", one[1]) for one in here} | {("network", one[0]) for one in here}
+            wanted |= {("security_group", default)} if here else set()
+            race.one.wait(partial(holds, race.one, host_id, wanted), 20)
+        ports = race.one.get("/ports?device_owner=compute:nova")["ports"]
+        members = {each["ip_address"] for one in ports for each in one["fixed_ips"]}
+        for host_id in {one[2] for one in place.values()}:
+            race.one.wait(partial(knows, race.one, host_id, default, members), 20)
+    finally:
+        for cloud in race.clouds:
+            cloud.__exit__()

@@ -55,8 +55,8 @@ class Draft:
 def make(tx: Tx, drafts: Sequence[Draft], subnets: Mapping[str, Sequence[Row]] | None = None) -> list[Port]:
     """Make ports, with few statements however many they are. Quotas are the caller's affair.
 
-    `subnets` are those of `addresses.lock_subnets`, where the caller has them.  Raises what `addresses.allocate` does,
-    and MacAddressInUse.
+    No host hears of a port before it is bound.  `subnets` are those of `addresses.lock_subnets`, where the caller has
+    them.  Raises what `addresses.allocate` does, and MacAddressInUse.
     """
     if subnets is None:
         subnets = addresses.lock_subnets(tx, {one.network["id"] for one in drafts})
@@ -74,7 +74,8 @@ def make(tx: Tx, drafts: Sequence[Draft], subnets: Mapping[str, Sequence[Row]] |
         tx.execute(sa.insert(address), given_rows)
     join(tx, made)
     for each in made:
-        tx.changed(TOPIC, each.row["id"])
+        if each.row["host_id"] is not None:
+            tx.changed(TOPIC, each.row["id"])
     return made
 
 
