@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from pileus.core.reconcile import DONE, KeyController, Outcome
 from pileus.core.store import Tx
 from pileus.services.compute.resources.server.table import action, decision, server, tag
+from pileus.services.compute.resources.server_group import member
 
 RETENTION = timedelta(days=30)
 """How long a deleted server is shown to those who ask for deleted ones, with what was asked of it."""
@@ -32,7 +33,7 @@ class Archive(KeyController):
         old = (server.c.id == key, server.c.deleted_at < tx.now - RETENTION)
         if tx.first(sa.select(server.c.id).where(*old).with_for_update()) is None:
             return DONE
-        for child in (tag, action, decision):
+        for child in (tag, action, decision, member):
             tx.execute(sa.delete(child).where(child.c.server_id == key))
         tx.execute(sa.delete(server).where(*old))
         return DONE
