@@ -23,8 +23,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pileus.cli.main import Found, Roles
-from pileus.core.config import STATE, Config, load
+from pileus.cli.main import CommandFailure, Found, Roles
+from pileus.cli.place import settings
+from pileus.cli.supervise import hold
+from pileus.core.config import STATE, Config
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -173,9 +175,9 @@ class Control:
             ]
             logger.info("serving %s", self.config.root_url)
             await asyncio.wait([asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+            self.fleet.close()
             for server in servers:
                 server.should_exit = True
-                server.force_exit = True
             await asyncio.gather(*tasks)
 
 
@@ -200,11 +202,15 @@ def control(arguments: argparse.Namespace) -> int:
     from pileus.core import log, serve
     from pileus.core.store import Store
 
-    config = load(arguments.state)
+    config = settings(arguments.state)
     log.start("control", config.log_level)
+    _alone(config, "control")
     os.umask(0o077)
     config.control.mkdir(mode=0o700, exist_ok=True)
-    public = serve.listen_tcp(*config.address)
+    try:
+        public = serve.listen_tcp(*config.address)
+    except serve.ListenFailure as failure:
+        raise CommandFailure(str(failure)) from None
     link = serve.listen_unix(config.link)
     if os.getuid() == 0:
         os.chown(config.link, config.unprivileged_uid, config.unprivileged_uid)
@@ -225,6 +231,12 @@ def control(arguments: argparse.Namespace) -> int:
     finally:
         store.close()
     return 0
+
+
+def _alone(config: Config, name: str) -> None:
+    """Be the only process of this name on the state directory until this one ends. Raises CommandFailure."""
+    if hold(config.state, name) is None:
+        raise CommandFailure(f"another {name} runs on {config.state}")
 
 
 def _preload() -> None:
@@ -267,8 +279,9 @@ def agent(arguments: argparse.Namespace) -> int:
 
     from pileus.core import log
 
-    config = load(arguments.state)
+    config = settings(arguments.state)
     log.start("agent", config.log_level)
+    _alone(config, "agent")
     config.agent.mkdir(mode=0o711, exist_ok=True)
     if not config.fake:
         join_host(config.state)
@@ -368,7 +381,7 @@ def teardown(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
     """End all guests of this host's cloud and take its networks off the host; says what it did."""
     from concurrent.futures import ThreadPoolExecutor
 
-    config = load(arguments.state)
+    config = settings(arguments.state)
     if config.fake or not config.agent.exists():
         return "none here"
     join_host(config.state)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pileus.cli.main import CommandFailure
+from pileus.cli.place import settings
+
+if TYPE_CHECKING:
+    from pileus.core.config import Config
 
 CLOUD = "pileus"
 """Name of the entry in `clouds.yaml`."""
@@ -38,12 +41,20 @@ def credentials(state: Path) -> dict[str, Any]:
     return entry
 
 
+def local_root(config: Config) -> str:
+    """The root of the API as this machine reaches it, whatever name the world knows it by."""
+    host, port = config.address
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what was bound, not a binding
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class Api:
     """An administrator's session with the cloud of a state directory."""
 
     def __init__(self, state: Path) -> None:
+        self._state = state
         self._auth = credentials(state)["auth"]
-        self._root = self._auth["auth_url"].removesuffix("/v3").removesuffix("/identity")
+        self._root = local_root(settings(state))
         self._token = ""
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> Any:
@@ -58,27 +69,35 @@ class Api:
         project = {"name": auth["project_name"], "domain": {"name": auth["project_domain_name"]}}
         identity = {"methods": ["password"], "password": {"user": user}}
         body = {"auth": {"identity": identity, "scope": {"project": project}}}
-        _, headers = self._call("POST", "/identity/v3/auth/tokens", body)
+        try:
+            _, headers = self._call("POST", "/identity/v3/auth/tokens", body)
+        except ApiFailure as failure:
+            if failure.code != 401:
+                raise
+            file = self._state / "admin-password"
+            raise ApiFailure(
+                f"the password in {file} is not the administrator's any more: write the new one there, "
+                "then run `pileus up`",
+                401,
+            ) from None
         self._token = headers["X-Subject-Token"] or ""
 
     def _call(
         self, method: str, path: str, body: Any, more: dict[str, str] | None = None
     ) -> tuple[Any, http.client.HTTPMessage]:
-        url = urlsplit(self._root)
-        form = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        connection = form(url.netloc, timeout=30)
+        connection = http.client.HTTPConnection(self._root.removeprefix("http://"), timeout=30)
         headers = {"content-type": "application/json", "x-auth-token": self._token, **(more or {})}
         if not self._token:
             del headers["x-auth-token"]
         try:
-            connection.request(method, url.path + path, None if body is None else json.dumps(body), headers)
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             content = answer.read()
-        except OSError as error:
+            found = json.loads(content) if content else None
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise ApiFailure(f"the cloud does not answer at {self._root}: {error}") from None
         finally:
             connection.close()
-        found = json.loads(content) if content else None
         if answer.status >= 400:
             raise ApiFailure(f"{method} {path}: {answer.status}: {_message(found)}", answer.status)
         return found, answer.headers

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pileus.cli.client import CLOUD
+from pileus.cli.client import CLOUD, credentials, local_root
 from pileus.cli.main import CommandFailure
-from pileus.cli.place import add_state
+from pileus.cli.place import add_state, settings
 from pileus.cli.prepare import tiny_image
 from pileus.cli.progress import Progress, Step
 
@@ -51,11 +51,9 @@ class Demo:
     """The demo content of one cloud."""
 
     def __init__(self, state: Path, progress: Progress) -> None:
-        from pileus.core.config import load
-
         self.state = state
         self.progress = progress
-        self.config = load(state)
+        self.config = settings(state)
         self._file = state / "demo.json"
         self._done: list[str] = json.loads(self._file.read_text()) if self._file.exists() else []
         self._cloud: Connection | None = None
@@ -67,7 +65,17 @@ class Demo:
             os.environ["OS_CLIENT_CONFIG_FILE"] = str(self.state / "clouds.yaml")
             import openstack
 
-            self._cloud = openstack.connect(cloud=CLOUD)
+            root = local_root(self.config)
+            auth = {**credentials(self.state)["auth"], "auth_url": f"{root}/identity/v3"}
+            # The catalog names the public URL, which this machine may not reach, or not yet.
+            self._cloud = openstack.connect(
+                cloud=CLOUD,
+                auth=auth,
+                identity_endpoint_override=f"{root}/identity/v3",
+                compute_endpoint_override=f"{root}/compute/v2.1",
+                image_endpoint_override=f"{root}/image",
+                network_endpoint_override=f"{root}/network",
+            )
         return self._cloud
 
     def make(self) -> None:

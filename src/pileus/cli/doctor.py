@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pileus.cli import package
 from pileus.cli.client import Api, ApiFailure
 from pileus.cli.main import CommandFailure
-from pileus.cli.place import add_state
-from pileus.cli.supervise import supervisor
+from pileus.cli.place import add_state, occupied, settings
+from pileus.cli.status import REFUSED
+from pileus.cli.supervise import runs, supervisor
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -45,9 +45,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace, roles: Roles) -> int:
     """Run the command; exit status."""
-    from pileus.core.config import load
-
-    config = load(arguments.state)
+    config = settings(arguments.state)
     bad = 0
     for fact in examine(config, roles):
         bad += fact.verdict == "bad"
@@ -106,17 +104,12 @@ def _disk(config: Config) -> Fact:
 
 
 def _port(config: Config) -> Fact:
-    running = supervisor(config.state) is not None
-    with socket.socket(socket.AF_INET6 if ":" in config.address[0] else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(config.address)
-        except OSError as error:
-            if running:
-                return Fact("good", "port", f"{config.listen} is served by this cloud")
-            return Fact(
-                "bad", "port", f"{config.listen}: {error.strerror}", "end who uses it, or choose another by --listen"
-            )
+    running = runs(config.state)
+    reason = occupied(config.address)
+    if reason and running:
+        return Fact("good", "port", f"{config.listen} is served by this cloud")
+    if reason:
+        return Fact("bad", "port", f"{config.listen}: {reason}", "end who uses it, or choose another by --listen")
     if running:
         return Fact("bad", "port", f"nobody serves {config.listen}", f"see {config.state / 'log' / 'control.log'}")
     return Fact("good", "port", f"{config.listen} is free")
@@ -132,18 +125,23 @@ def _clock() -> Fact:
 
 
 def _cloud(config: Config) -> Iterator[Fact]:
-    if supervisor(config.state) is None:
+    if not runs(config.state):
         found = "down" if config.control.exists() else "none yet"
         yield Fact("note", "cloud", found, "./pileus up")
         return
+    if supervisor(config.state) is None:
+        yield Fact("bad", "supervisor", "is not there: who ends will not be started again", "./pileus up")
     try:
-        hosts = Api(config.state).get("/fleet/v1/hosts")["hosts"]
+        fleet = Api(config.state).get("/fleet/v1/hosts")
     except (ApiFailure, CommandFailure) as failure:
         yield Fact("bad", "cloud", str(failure), f"see {config.state / 'log' / 'control.log'}")
         return
     yield Fact("good", "cloud", f"serves {config.root_url}")
-    for host in hosts:
-        if not host["up"]:
+    refusals = {one["host"]: one["reason"] for one in fleet["refusals"]}
+    for name, reason in refusals.items():
+        yield Fact("bad", f"host {name}", f"refuses this store: {reason}", REFUSED)
+    for host in fleet["hosts"]:
+        if not host["up"] and host["name"] not in refusals:
             yield Fact("bad", f"host {host['name']}", "is not heard", f"see {config.state / 'log' / 'agent.log'} there")
         for one in host["unknown"]:
             yield Fact(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state
 from pileus.cli.progress import Progress
-from pileus.cli.supervise import supervisor
+from pileus.cli.supervise import PROCESSES, end, supervisor
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -52,14 +52,15 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
 
 def _stop(state: Path) -> None:
     pid = supervisor(state)
-    if not pid:
-        return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 30
-    while supervisor(state) is not None:
-        if time.monotonic() > deadline:
-            raise CommandFailure(f"the supervisor (process {pid}) does not end")
-        time.sleep(0.05)
+    if pid:
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while supervisor(state) is not None:
+            if time.monotonic() > deadline:
+                raise CommandFailure(f"the supervisor (process {pid}) does not end")
+            time.sleep(0.05)
+    for name in PROCESSES:
+        end(state, name)
 
 
 def _purge(state: Path) -> None:

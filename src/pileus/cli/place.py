@@ -1,10 +1,17 @@
-"""Where a cloud keeps its things, as every command finds it."""
+"""Where a cloud keeps its things and which settings it has, as every command finds it."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pileus.cli.main import CommandFailure
+
+if TYPE_CHECKING:
+    from pileus.core.config import Config
 
 STATE = Path("/var/lib/pileus")
 """Where a cloud of root's keeps everything."""
@@ -28,3 +35,24 @@ def add_state(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="state directory, also PILEUS_STATE (default: %(default)s)",
     )
+
+
+def settings(state: Path, overrides: dict[str, Any] | None = None) -> Config:
+    """The settings of the cloud in a state directory. Raises CommandFailure when they cannot be read."""
+    from pileus.core.config import ConfigError, load
+
+    try:
+        return load(state, overrides)
+    except ConfigError as error:
+        raise CommandFailure(f"the settings cannot be read: {error}") from None
+
+
+def occupied(address: tuple[str, int]) -> str | None:
+    """Why nobody could listen on an address just now; None when somebody could."""
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return error.strerror or str(error)
+    return None

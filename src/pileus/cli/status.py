@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from pileus.cli.client import Api, ApiFailure
 from pileus.cli.place import add_state
-from pileus.cli.supervise import supervisor
+from pileus.cli.supervise import runs, supervisor
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
+
+REFUSED = (
+    "servers there go on untouched. Is there a newer copy of the store? Bring that one back. "
+    "If not, let the hosts obey this one: ./pileus accept-store"
+)
+"""What to do about hosts that refuse the store."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -26,19 +32,24 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     """Run the command; exit status."""
     state: Path = arguments.state
     pid = supervisor(state)
-    if pid is None:
+    if not runs(state):
         print(f"the cloud in {state} is down; start it with `pileus up`")
         return 3
+    by = f"supervisor {pid}" if pid else "without its supervisor: `pileus up` starts one"
     try:
         api = Api(state)
-        hosts = api.get("/fleet/v1/hosts")["hosts"]
+        fleet = api.get("/fleet/v1/hosts")
         servers = _servers(api)
     except ApiFailure as failure:
-        print(f"the cloud in {state} runs (supervisor {pid}) but does not answer: {failure}")
+        print(f"the cloud in {state} runs ({by}) but does not answer: {failure}")
         return 1
-    print(f"the cloud in {state} is up (supervisor {pid})")
-    for host in hosts:
+    print(f"the cloud in {state} is up ({by})")
+    for host in fleet["hosts"]:
         print(_host(host))
+    for refusal in fleet["refusals"]:
+        print(f"  host {refusal['host']} REFUSES this store: {refusal['reason']}")
+    if fleet["refusals"]:
+        print(f"    → {REFUSED}")
     counts = ", ".join(f"{count} {status}" for status, count in sorted(servers.items())) or "none"
     print(f"  servers: {counts}")
     return 0

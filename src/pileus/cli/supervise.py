@@ -36,20 +36,33 @@ def register(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def lock_file(state: Path) -> Path:
-    """The file that the supervisor of a cloud holds a lock on, and that names its pid."""
-    return state / "run" / "supervisor.pid"
+def lock_file(state: Path, name: str) -> Path:
+    """The file that a process of a cloud holds a lock on as long as it lives, and that names its pid."""
+    return state / "run" / f"{name}.pid"
 
 
-def log_file(state: Path, process: str) -> Path:
-    """Where a process of the cloud logs."""
-    return state / "log" / f"{process}.log"
+def hold(state: Path, name: str) -> int | None:
+    """Take the lock of a process of this name; its descriptor, to be kept open. None when another lives.
 
-
-def supervisor(state: Path) -> int | None:
-    """The pid of the supervisor that runs on a state directory, or None."""
+    The lock is the process's own: no child inherits it, and it goes with the process however that ends.
+    """
+    file = lock_file(state, name)
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        descriptor = os.open(lock_file(state), os.O_RDWR)
+        os.lockf(lock, os.F_TLOCK, 0)
+    except OSError:
+        os.close(lock)
+        return None
+    os.truncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def holder(state: Path, name: str) -> int | None:
+    """The pid of the process of this name that runs on a state directory (0 while it begins), or None."""
+    try:
+        descriptor = os.open(lock_file(state, name), os.O_RDWR)
     except OSError:
         return None
     try:
@@ -59,6 +72,33 @@ def supervisor(state: Path) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def runs(state: Path) -> bool:
+    """Whether anything of the cloud runs."""
+    return any(holder(state, name) is not None for name in ("supervisor", *PROCESSES))
+
+
+def end(state: Path, name: str, grace: float = 10.0) -> None:
+    """End the process of this name, if there is one; by force when it takes longer than `grace` seconds."""
+    deadline = time.monotonic() + grace
+    told = 0
+    while (pid := holder(state, name)) is not None:
+        late = time.monotonic() > deadline
+        if pid and (late or pid != told):
+            os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+            told = pid
+        time.sleep(0.02)
+
+
+def log_file(state: Path, process: str) -> Path:
+    """Where a process of the cloud logs."""
+    return state / "log" / f"{process}.log"
+
+
+def supervisor(state: Path) -> int | None:
+    """The pid of the supervisor that runs on a state directory, or None."""
+    return holder(state, "supervisor")
 
 
 class _Child:
@@ -93,6 +133,11 @@ class _Child:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.started = time.monotonic()
 
+    def renew(self) -> None:
+        """End the process; it is started again."""
+        if self.process is not None:
+            self.process.terminate()
+
     def stop(self, grace: float) -> None:
         """End the process, by force when it takes longer than `grace` seconds."""
         if self.process is None:
@@ -105,18 +150,15 @@ class _Child:
 
 
 def run(arguments: argparse.Namespace, roles: Roles) -> int:
-    """Supervise until SIGTERM; exit status."""
+    """Supervise until SIGTERM; SIGHUP starts the agent anew; exit status."""
     state: Path = arguments.state
-    for directory in ("run", "log"):
-        (state / directory).mkdir(mode=0o755, parents=True, exist_ok=True)
-    lock = os.open(lock_file(state), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        os.lockf(lock, os.F_TLOCK, 0)
-    except OSError:
+    (state / "log").mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = hold(state, "supervisor")
+    if lock is None:
         print(f"another supervisor runs on {state}", file=sys.stderr)
         return 1
-    os.truncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    for name in PROCESSES:
+        end(state, name)  # a supervisor that was killed has left them behind
     stopping: list[int] = []
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
     os.set_blocking(writer, False)
@@ -126,6 +168,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
         signal.signal(number, lambda received, frame: stopping.append(received))
     signal.signal(signal.SIGCHLD, lambda received, frame: None)
     children = [_Child(name, state) for name in PROCESSES]
+    signal.signal(signal.SIGHUP, lambda received, frame: children[-1].renew())
     while not stopping:
         for child in children:
             child.look()

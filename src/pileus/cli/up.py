@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pileus.cli import prepare
-from pileus.cli.client import CLOUD, Api, ApiFailure
+from pileus.cli.client import CLOUD, Api, ApiFailure, local_root
 from pileus.cli.main import CommandFailure
-from pileus.cli.place import add_state
+from pileus.cli.place import add_state, occupied, settings
 from pileus.cli.progress import Progress, Step
-from pileus.cli.supervise import log_file, supervisor
+from pileus.cli.status import REFUSED
+from pileus.cli.supervise import PROCESSES, end, log_file, supervisor
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT = 60.0
 """Seconds that the processes may take to serve."""
+
+ENDS = 3
+"""How often processes may end by themselves before they are given up."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -75,19 +79,16 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
 
 
 def _configure(arguments: argparse.Namespace) -> Config:
-    from pileus.core.config import ConfigError, load, save
+    from pileus.core.config import save
 
     state: Path = arguments.state
     state.mkdir(mode=0o755, parents=True, exist_ok=True)
     _check_passable(state)
     names = ("listen", "public_url", "fake", "fake_delay", "fake_failures")
-    try:
-        config = load(state, {name: getattr(arguments, name) for name in names})
-    except ConfigError as error:
-        raise CommandFailure(f"the settings cannot be read: {error}") from None
+    config = settings(state, {name: getattr(arguments, name) for name in names})
     if supervisor(state) is None:
         save(config)
-    elif load(state) != config:
+    elif settings(state) != config:
         raise CommandFailure("the cloud runs with other settings: `pileus down` first, then `up` with the new ones")
     return config
 
@@ -108,11 +109,17 @@ def _check_passable(state: Path) -> None:
 def _start(config: Config, progress: Progress) -> int:
     pid = supervisor(config.state)
     if pid is not None:
+        _keep_credentials(config)
         progress.line("  ✓ the cloud runs already")
-        _wait(config, None)
+        _wait(config, _Watch(config, None))
         return pid
     with progress.step("control plane and agent") as step:
+        for name in PROCESSES:
+            end(config.state, name)  # a supervisor that was killed has left them behind
+        if reason := occupied(config.address):
+            raise CommandFailure(f"cannot listen on {config.listen}: {reason}; choose another by --listen")
         _keep_credentials(config)
+        watch = _Watch(config, step)
         # A session of its own: a terminal that closes must not take the cloud with it.
         process = subprocess.Popen(
             [sys.executable, "-m", "pileus", "supervise", "--state", str(config.state)],
@@ -122,9 +129,41 @@ def _start(config: Config, progress: Progress) -> int:
             start_new_session=True,
             cwd="/",
         )
-        _wait(config, step)
+        try:
+            _wait(config, watch)
+        except _Unready:
+            process.terminate()
+            process.wait()
+            raise
         step.result(config.root_url)
     return process.pid
+
+
+class _Unready(CommandFailure):
+    """The processes do not come to serve."""
+
+
+class _Watch:
+    """What an operator sees while the processes come up, and whether they give up."""
+
+    def __init__(self, config: Config, step: Step | None) -> None:
+        self._file = log_file(config.state, "supervisor")
+        self._read = self._file.stat().st_size if self._file.exists() else 0
+        self.step = step
+
+    def say(self, text: str) -> None:
+        """Show what is waited for."""
+        if self.step is not None:
+            self.step.say(text)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether a process has ended several times since this began."""
+        if not self._file.exists():
+            return False
+        with self._file.open(errors="replace") as log:
+            log.seek(self._read)
+            return log.read().count("ended with status") >= ENDS
 
 
 def _supervisor_log(config: Config) -> int:
@@ -140,6 +179,8 @@ def _keep_credentials(config: Config) -> None:
     secret = config.state / "admin-password"
     if not secret.exists():
         _write_secret(secret, secrets.token_urlsafe(18) + "\n")
+    if supervisor(config.state) is None:
+        # Taken where the administrator has none, as in a store that is empty: a password is never replaced.
         config.control.mkdir(mode=0o700, exist_ok=True)
         _write_secret(config.control / "bootstrap-password", secret.read_text())
     password = secret.read_text().strip()
@@ -168,41 +209,41 @@ def _write_secret(file: Path, text: str) -> None:
     partial.replace(file)
 
 
-def _wait(config: Config, step: Step | None) -> None:
-    """Wait until the API answers and every host of this machine is up. Raises CommandFailure."""
+def _wait(config: Config, watch: _Watch) -> None:
+    """Wait until the API answers and every host of this machine is heard. Raises CommandFailure."""
     deadline = time.monotonic() + READY_TIMEOUT
     said = "waiting for the API"
     while time.monotonic() < deadline:
-        if step is not None:
-            step.say(said)
+        watch.say(said)
         if _answers(config):
             said = "waiting for the hosts"
             try:
-                hosts = Api(config.state).get("/fleet/v1/hosts")["hosts"]
+                fleet = Api(config.state).get("/fleet/v1/hosts")
             except ApiFailure as failure:
                 if failure.code == 401:
-                    raise CommandFailure("the password in admin-password is not the administrator's any more") from None
-                hosts = []
-            if sum(host["up"] for host in hosts) >= max(1, config.fake):
+                    raise
+                fleet = {"hosts": [], "refusals": []}
+            if fleet["refusals"]:
+                told = [f"\n  host {one['host']}: {one['reason']}" for one in fleet["refusals"]]
+                raise CommandFailure(f"the API serves, but hosts refuse this store:{''.join(told)}\n  {REFUSED}")
+            heard = [host for host in fleet["hosts"] if host["free_disk_gib"] is not None]
+            if len(heard) >= max(1, config.fake):
                 return
+        elif watch.hopeless:
+            raise _Unready(f"the processes of the cloud end again and again:\n{_tail(config)}")
         time.sleep(0.05)
-    raise CommandFailure(f"the cloud is not ready after {READY_TIMEOUT:.0f} s ({said}):\n{_tail(config)}")
+    raise _Unready(f"the cloud is not ready after {READY_TIMEOUT:.0f} s ({said}):\n{_tail(config)}")
 
 
 def _answers(config: Config) -> bool:
-    host, port = config.address
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=5)
+    connection = http.client.HTTPConnection(local_root(config).removeprefix("http://"), timeout=5)
     try:
         connection.request("GET", "/identity/v3")
         return connection.getresponse().status == 200
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what was bound, not a binding
 
 
 def _tail(config: Config, lines: int = 8) -> str:

@@ -6,6 +6,7 @@ import socket
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -118,7 +119,21 @@ def load(state: Path, overrides: dict[str, Any] | None = None) -> Config:
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, OSError) as error:
         raise ConfigError(f"{file}: {error}") from None
     config.address  # noqa: B018 - the check of its form
+    _check_root(config.public_url)
     return config
+
+
+def _check_root(url: str | None) -> None:
+    if url is None:
+        return
+    try:
+        found = urlsplit(url)
+        fits = found.scheme in ("http", "https") and found.hostname and not (found.query or found.fragment)
+        found.port  # noqa: B018 - the check of its form
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(f"public_url is {url!r}, not the root of a cloud, e.g. https://cloud.example.org")
 
 
 def save(config: Config) -> None:

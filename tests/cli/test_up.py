@@ -1,0 +1,98 @@
+"""What keeps a cloud from coming up is said at once, and nothing is left running."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pileus.cli.main import CommandFailure
+from pileus.cli.place import settings
+from pileus.cli.supervise import runs
+from tests.cli.simulated import Cloud
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    cloud = Cloud()
+    yield cloud
+    cloud.remove()
+
+
+def refused(cloud: Cloud, *words: str, seconds: float = 10) -> str:
+    began = time.monotonic()
+    said = cloud.up("--fake", "1", *words, status=1).stderr
+    assert time.monotonic() - began < seconds
+    assert not runs(cloud.state)
+    return said
+
+
+def test_a_port_that_is_used_is_named(cloud: Cloud) -> None:
+    with socket.create_server(("127.0.0.1", cloud.port)):
+        said = refused(cloud, "--listen", cloud.listen)
+        assert f"cannot listen on {cloud.listen}: Address already in use" in said
+        assert "--listen" in said
+        doctor = cloud.run("doctor", status=1).stdout
+        assert f"✗ port: {cloud.listen}: Address already in use" in doctor
+
+
+def test_an_address_of_another_machine_is_named(cloud: Cloud) -> None:
+    assert "cannot listen on 192.0.2.1:5000: " in refused(cloud, "--listen", "192.0.2.1:5000")
+
+
+@pytest.mark.parametrize("listen", ["5000", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "[::1]:x"])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, listen: str) -> None:
+    with pytest.raises(CommandFailure, match=re.escape(f"listen is {listen!r}, not of the form ADDRESS:PORT")):
+        settings(tmp_path, {"listen": listen})
+
+
+@pytest.mark.parametrize("url", ["cloud", "ftp://cloud", "http://", "https://cloud:x", "https://cloud?a=b"])
+def test_a_public_url_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(CommandFailure, match=re.escape(f"public_url is {url!r}, not the root of a cloud")):
+        settings(tmp_path, {"public_url": url})
+
+
+def test_up_refuses_settings_that_are_none(cloud: Cloud) -> None:
+    assert "listen is 'x', not of the form" in refused(cloud, "--listen", "x")
+    assert "public_url is 'x', not the root" in refused(cloud, "--public-url", "x")
+    assert not (cloud.state / "pileus.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("listen = ", "Invalid value"), ("speed = 3", "unknown field `speed`"), ('fake = "many"', "`$.fake`")],
+)
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "pileus.toml").write_text(text)
+    with pytest.raises(CommandFailure) as failed:
+        settings(tmp_path)
+    assert f"the settings cannot be read: {tmp_path / 'pileus.toml'}: " in str(failed.value)
+    assert said in str(failed.value)
+
+
+@pytest.mark.parametrize("command", ["up", "doctor", "down", "control", "agent", "demo"])
+def test_commands_name_settings_that_cannot_be_read(cloud: Cloud, command: str) -> None:
+    cloud.state.mkdir()
+    (cloud.state / "pileus.toml").write_text("listen =")
+    assert "the settings cannot be read" in cloud.run(command, status=1).stderr
+
+
+@pytest.mark.slow
+def test_processes_that_end_again_and_again_are_given_up(cloud: Cloud) -> None:
+    cloud.state.mkdir()
+    (cloud.state / "pileus.toml").write_text('database = "sqlite:////nowhere/at/all.db"')
+    said = refused(cloud, "--listen", cloud.listen, seconds=30)
+    assert "end again and again" in said
+    assert "unable to open database file" in said
+
+
+def test_commands_without_a_cloud_say_so(cloud: Cloud) -> None:
+    assert f"the cloud in {cloud.state} is down" in cloud.run("status", status=3).stdout
+    assert "there is no cloud" in cloud.run("openstack", "server", "list", status=1).stderr
+    assert "there is no cloud" in cloud.run("explain", "server", "hello", status=1).stderr
+    assert "there is no cloud" in cloud.run("down").stderr
+    assert "· cloud: none yet" in cloud.run("doctor").stdout
