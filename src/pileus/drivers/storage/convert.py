@@ -16,9 +16,14 @@ from pileus.drivers.host.process import ChildFailure, Identity, run
 _MEMORY = 1 << 30
 _SECONDS = 600
 
+_NAMES = {"vhd": "vpc", "iso": "raw", "ami": "raw", "ari": "raw", "aki": "raw"}
+"""QEMU's names of formats that Image calls otherwise; the bytes of a disc, or of a plain file system, are a disk."""
+
 
 def convert(source: Path, form: str, target: Path, *, uid: int) -> None:
-    """Make the qcow2 file `target` of `source`, whose format is `form`; the child runs as user and group `uid`.
+    """Make the qcow2 file `target` of `source`; the child runs as user and group `uid`.
+
+    `form` is the format as Image calls it (Image API, `disk_format`).
 
     Post-condition: `target` is whole and root's, or StorageFailure was raised and it is not there.
     """
@@ -30,7 +35,7 @@ def convert(source: Path, form: str, target: Path, *, uid: int) -> None:
         if identity is not None:
             os.chown(target, uid, uid)
             os.chown(source, uid, uid)
-        argv = ["qemu-img", "convert", "-f", form, "-O", "qcow2", "-q", str(source), str(target)]
+        argv = ["qemu-img", "convert", "-f", _NAMES.get(form, form), "-O", "qcow2", "-q", str(source), str(target)]
         run(argv, identity=identity, timeout=_SECONDS, limits={resource.RLIMIT_AS: _MEMORY, resource.RLIMIT_CORE: 0})
         if identity is not None:
             os.chown(target, 0, 0)
