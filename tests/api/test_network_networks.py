@@ -58,6 +58,15 @@ def test_extensions(cloud: Cloud) -> None:
     cloud.refused(404, "ExtensionsNotFound", "GET", "/extensions/qos")
 
 
+def test_service_providers(cloud: Cloud) -> None:
+    assert "service-type" in {one["alias"] for one in cloud.get("/extensions")["extensions"]}
+    routers = {"service_type": "L3_ROUTER_NAT", "name": "single_node", "default": True}
+    assert cloud.get("/service-providers")["service_providers"] == [routers]
+    assert cloud.get("/service-providers?service_type=L3_ROUTER_NAT&default=true")["service_providers"] == [routers]
+    assert cloud.get("/service-providers?service_type=VPN")["service_providers"] == []
+    assert cloud.get("/service-providers?default=false")["service_providers"] == []
+
+
 def test_a_network_has_what_upstreams_has(cloud: Cloud) -> None:
     net = cloud.make("network", name="n", description="d", mtu=1400)
     assert net["project_id"] == net["tenant_id"] == "p1"

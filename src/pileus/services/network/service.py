@@ -5,7 +5,14 @@ from __future__ import annotations
 from pileus.core.api import Service
 from pileus.core.errors import network_envelope
 from pileus.services.network.controllers import controllers
-from pileus.services.network.resources import availability_zone, discovery, extension, quota, standard_attribute
+from pileus.services.network.resources import (
+    availability_zone,
+    discovery,
+    extension,
+    quota,
+    service_provider,
+    standard_attribute,
+)
 from pileus.services.network.resources.floatingip import operations as floatingip
 from pileus.services.network.resources.network import operations as network
 from pileus.services.network.resources.port import operations as port
@@ -34,6 +41,7 @@ def service() -> Service:
             quota.resource,
             extension.resource,
             availability_zone.resource,
+            service_provider.resource,
         ],
         outer=[discovery.resource],
         envelope=network_envelope,

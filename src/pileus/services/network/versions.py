@@ -90,6 +90,9 @@ EXTENSIONS = {
         "Rules tell whether they are of the default group",
         "2023-05-23T10:00:00-00:00",
     ),
+    "service-type": Extension(
+        "Neutron Service Type Management", "What realises a kind of service", "2013-01-20T00:00:00-00:00"
+    ),
     "sort-key-validation": Extension(
         "Sort keys validation", "Sort keys that do not exist are refused", "2018-07-04T10:00:00-00:00"
     ),
