@@ -80,17 +80,19 @@ class RunDirectory:
             return None
 
     def write(self, applied: Applied) -> None:
-        """Keep it durably and whole; the documents, which are secret and not needed again, are left out."""
+        """Keep it durably and whole; the documents, which are secret and not needed again, are left out.
+
+        Raises OSError, and then what was kept before is still there.
+        """
         spec = msgspec.structs.replace(applied.plan.spec, documents={})
         plan = msgspec.structs.replace(applied.plan, spec=spec)
         content = msgspec.json.encode(msgspec.structs.replace(applied, plan=plan), enc_hook=_to_text)
         new = self._applied.with_suffix(".new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, content)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)  # all of it or an error: on a disk that gets full write(2) takes a part
+            file.flush()
             os.fsync(fd)
-        finally:
-            os.close(fd)
         new.replace(self._applied)
         folder = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
