@@ -134,6 +134,7 @@ class Control:
         self.store = Store(url)
         self.fleet = Fleet(self.store.seams.clock)
         self.requests: list[tuple[str, str]] = []
+        self.lives = 0
         self._server: uvicorn.Server | None = None
 
     async def start(self) -> None:
@@ -143,7 +144,12 @@ class Control:
         self.fleet.attach(self.store)
         edge = Edge([link_service()], self.store, Policy(), _host, {Fleet: self.fleet})
 
+        self.lives += 1
+        life = self.lives
+
         async def noted(scope: Any, receive: Any, send: Any) -> None:
+            if life != self.lives:
+                raise ConnectionAbortedError("a connection that came in while this life ended")
             self.requests.append((scope["method"], scope["path"]))
             await edge(scope, receive, send)
 
@@ -172,6 +178,7 @@ class Control:
         if self._server is None:
             return
         self.path.unlink(missing_ok=True)
+        self.lives += 1
         self.cut()
         self._server.force_exit = True
         await self._server.shutdown()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pileus.agent import link as link_module
 from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.contracts.link import Answer, Watch, Welcome
 
@@ -146,6 +147,16 @@ def test_data_that_breaks_off_is_never_taken_for_whole(tmp_path: Path) -> None:
             await link.download("/images/x/data", lambda part: None)
 
     play(Server([answer(b"x" * 1000)[:-1]], [OK]), scenario, tmp_path)
+
+
+def test_a_server_that_says_nothing_is_the_link_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "SILENCE", 0.1)
+
+    async def scenario(link: Link) -> None:
+        with pytest.raises(LinkDown):
+            await link.get("/watch", Watch)
+
+    play(Server([b"", OK]), scenario, tmp_path)
 
 
 def test_nobody_there(tmp_path: Path) -> None:

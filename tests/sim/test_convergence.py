@@ -174,7 +174,6 @@ class Play:
         """A guest comes back by its old name, perhaps before it was gone."""
         if self.gone[machine.name]:
             specs = self.gone[machine.name].pop()
-            self.off -= {spec.id for spec in specs}
             self.assign(machine, *self.fabric(machine, specs), *specs)
 
     async def regroup(self, machine: Machine) -> None:

@@ -13,6 +13,9 @@ import msgspec
 
 T = TypeVar("T")
 
+SILENCE = 60.0
+"""Seconds without a byte after which the control plane counts as away. A watch is answered much sooner."""
+
 
 class LinkDown(Exception):
     """The control plane cannot be reached, or went away in the middle."""
@@ -56,7 +59,8 @@ class _Connection:
         while True:
             event = state.next_event()
             if event is h11.NEED_DATA:
-                state.receive_data(await self._reader.read(1 << 18))
+                async with asyncio.timeout(SILENCE):
+                    state.receive_data(await self._reader.read(1 << 18))
             elif isinstance(event, h11.Response):
                 status = event.status_code
             elif isinstance(event, h11.Data):
