@@ -339,6 +339,13 @@ def paging(request: Request, key: str, found: Page) -> dict[str, Any]:
     return {key: found.items, **found.more, **({f"{key}_links": links} if links else {})}
 
 
+def _check_tags(wanted: Collection[str]) -> None:
+    if len(set(wanted)) > 50:
+        raise InvalidInput("there are at most 50 tags")
+    if any(not 0 < len(one) <= 255 for one in wanted):
+        raise InvalidInput("a tag has 1 to 255 characters")
+
+
 def tag_operations(
     resource: Resource,
     path: str,
@@ -354,10 +361,7 @@ def tag_operations(
 
     def settle(ctx: Context, row: Row, wanted: Collection[str]) -> None:
         before = tags_of(ctx.tx, [row["id"]]).get(row["id"], [])
-        if len(set(wanted)) > 50:
-            raise InvalidInput("there are at most 50 tags")
-        if any(not 0 < len(one) <= 255 for one in wanted):
-            raise InvalidInput("a tag has 1 to 255 characters")
+        _check_tags(wanted)
         if set(before) == set(wanted):
             return
         gone = set(before) - set(wanted)
@@ -368,37 +372,44 @@ def tag_operations(
 
     @resource.get(f"{path}/{{key}}/tags")
     def list_tags(ctx: Context, key: str) -> dict[str, list[str]]:
+        """All tags of a thing."""
         find(ctx, key, "get")
         return {"tags": tags_of(ctx.tx, [key]).get(key, [])}
 
     @resource.put(f"{path}/{{key}}/tags")
     def replace_tags(ctx: Context, key: str, body: TagList) -> dict[str, list[str]]:
+        """Give a thing exactly these tags."""
         settle(ctx, find(ctx, key, "update"), body.tags)
         return {"tags": tags_of(ctx.tx, [key]).get(key, [])}
 
     @resource.post(f"{path}/{{key}}/tags", status=201)
     def add_tags(ctx: Context, key: str, body: TagList) -> dict[str, list[str]]:
+        """Give a thing these tags, besides those that it has."""
         row = find(ctx, key, "update")
         settle(ctx, row, [*tags_of(ctx.tx, [key]).get(key, []), *body.tags])
         return {"tags": tags_of(ctx.tx, [key]).get(key, [])}
 
     @resource.delete(f"{path}/{{key}}/tags")
     def delete_tags(ctx: Context, key: str) -> None:
+        """Take all tags from a thing."""
         settle(ctx, find(ctx, key, "update"), [])
 
     @resource.get(f"{path}/{{key}}/tags/{{one}}", status=204)
     def show_tag(ctx: Context, key: str, one: str) -> None:
+        """Whether a thing has a tag. Raises TagNotFound."""
         find(ctx, key, "get")
         if one not in tags_of(ctx.tx, [key]).get(key, []):
             raise TagNotFound(one)
 
     @resource.put(f"{path}/{{key}}/tags/{{one}}", status=201)
     def add_tag(ctx: Context, key: str, one: str) -> None:
+        """Give a thing a tag."""
         row = find(ctx, key, "update")
         settle(ctx, row, [*tags_of(ctx.tx, [key]).get(key, []), one])
 
     @resource.delete(f"{path}/{{key}}/tags/{{one}}")
     def delete_tag(ctx: Context, key: str, one: str) -> None:
+        """Take a tag from a thing. Raises TagNotFound."""
         row = find(ctx, key, "update")
         before = tags_of(ctx.tx, [key]).get(key, [])
         if one not in before:

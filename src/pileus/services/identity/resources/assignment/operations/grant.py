@@ -120,6 +120,7 @@ def _conditions(kind: _Kind, target_id: str | None, actor_id: str) -> tuple[sa.C
 
 
 def _list(ctx: Context, kind: _Kind, target_id: str | None, actor_id: str) -> Page:
+    """The roles that a user or a group has been given there."""
     _look(ctx, kind, "list", target_id, actor_id, None)
     given = sa.select(table.c.role_id).where(*_conditions(kind, target_id, actor_id))
     rows = ctx.tx.all(sa.select(roles.table).where(roles.table.c.id.in_(given)).order_by(roles.table.c.id))
@@ -134,6 +135,7 @@ def _absent(role_id: str, actor_id: str, target_id: str | None) -> NotFound:
 
 
 def _check(ctx: Context, kind: _Kind, target_id: str | None, actor_id: str, role_id: str) -> None:
+    """Whether a user or a group has been given a role there. Raises NotFound."""
     _look(ctx, kind, "check", target_id, actor_id, role_id)
     one = sa.select(table.c.id).where(table.c.role_id == role_id, *_conditions(kind, target_id, actor_id))
     if ctx.tx.first(one) is None:
@@ -141,6 +143,7 @@ def _check(ctx: Context, kind: _Kind, target_id: str | None, actor_id: str, role
 
 
 def _create(ctx: Context, kind: _Kind, target_id: str | None, actor_id: str, role_id: str) -> None:
+    """Give a user or a group a role there."""
     found = _look(ctx, kind, "create", target_id, actor_id, role_id)
     if found.role is not None and found.role.domain_id is not None:
         if found.target is None:
@@ -152,6 +155,7 @@ def _create(ctx: Context, kind: _Kind, target_id: str | None, actor_id: str, rol
 
 
 def _revoke(ctx: Context, kind: _Kind, target_id: str | None, actor_id: str, role_id: str) -> None:
+    """Take a role from a user or a group there. Raises NotFound."""
     _look(ctx, kind, "revoke", target_id, actor_id, role_id)
     one = sa.delete(table).where(table.c.role_id == role_id, *_conditions(kind, target_id, actor_id))
     if ctx.tx.execute(one).rowcount == 0:
@@ -182,14 +186,14 @@ def _declare_list(kind: _Kind, path: str, name: str) -> None:
         def on_system(ctx: Context, actor_id: str) -> Page:
             return _list(ctx, kind, None, actor_id)
 
-        on_system.__name__ = name
+        on_system.__name__, on_system.__doc__ = name, _list.__doc__
         resource.get(path)(on_system)
         return
 
     def on_target(ctx: Context, target_id: str, actor_id: str) -> Page:
         return _list(ctx, kind, target_id, actor_id)
 
-    on_target.__name__ = name
+    on_target.__name__, on_target.__doc__ = name, _list.__doc__
     resource.get(path)(on_target)
 
 
@@ -199,14 +203,14 @@ def _declare_one(kind: _Kind, method: str, path: str, work: _One, name: str) -> 
         def on_system(ctx: Context, actor_id: str, role_id: str) -> None:
             work(ctx, kind, None, actor_id, role_id)
 
-        on_system.__name__ = name
+        on_system.__name__, on_system.__doc__ = name, work.__doc__
         resource.operation(method, path, status=204)(on_system)
         return
 
     def on_target(ctx: Context, target_id: str, actor_id: str, role_id: str) -> None:
         work(ctx, kind, target_id, actor_id, role_id)
 
-    on_target.__name__ = name
+    on_target.__name__, on_target.__doc__ = name, work.__doc__
     resource.operation(method, path, status=204)(on_target)
 
 
