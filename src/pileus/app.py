@@ -49,9 +49,13 @@ def driver(group: str, name: str) -> Any:
     raise LookupError(f"there is no {group} driver {name!r}; there are: {names}")
 
 
+SERVICES = ("fleet", "identity", "image", "placement", "network", "compute")
+"""Folders of all services that have a door plate."""
+
+
 def declare_tables() -> None:
     """Import every service, so that `core.store.metadata` holds all tables."""
-    for name in ("fleet", "identity", "image", "placement", "network", "compute"):
+    for name in SERVICES:
         import_module(f"pileus.services.{name}.service")
 
 
