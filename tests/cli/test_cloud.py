@@ -181,6 +181,22 @@ def test_one_agent_and_one_control_plane_run_on_a_cloud(cloud: Cloud) -> None:
     assert "another control runs" in cloud.run("control", status=1).stderr
 
 
+def test_a_password_that_was_changed_is_asked_for(cloud: Cloud, sdk: Any) -> None:
+    file = cloud.state / "admin-password"
+    old = file.read_text().strip()
+    user = sdk.identity.find_user("admin", ignore_missing=False)
+    answer = sdk.identity.patch(f"/users/{user.id}", json={"user": {"password": "another one"}})
+    assert answer.status_code == 200
+    for command, status in (("up", 1), ("status", 1), ("doctor", 1)):
+        done = cloud.run(command, *(["--detach"] if command == "up" else []), status=status)
+        assert f"the password in {file} is not the administrator's any more" in done.stdout + done.stderr
+    file.write_text("another one\n")
+    cloud.up()
+    assert cloud.servers() == {"hello": "ACTIVE"}
+    assert "another one" in (cloud.state / "clouds.yaml").read_text()
+    assert old not in (cloud.state / "openrc").read_text()
+
+
 def test_control_ends_quickly_and_quietly(cloud: Cloud) -> None:
     pid, began, logged = cloud.pid("control"), time.monotonic(), len(cloud.log("control"))
     os.kill(pid, signal.SIGTERM)
@@ -234,22 +250,6 @@ def test_up_brings_everything_back_under_another_name(cloud: Cloud) -> None:
     assert {url.startswith("https://cloud.example.org/") for url in urls} == {True}
     assert "https://cloud.example.org/identity/v3" in (cloud.state / "clouds.yaml").read_text()
     assert "serves https://cloud.example.org" in cloud.run("doctor").stdout
-
-
-def test_a_password_that_was_changed_is_asked_for(cloud: Cloud, sdk: Any) -> None:
-    file = cloud.state / "admin-password"
-    old = file.read_text().strip()
-    user = sdk.identity.find_user("admin", ignore_missing=False)
-    answer = sdk.identity.patch(f"/users/{user.id}", json={"user": {"password": "another one"}})
-    assert answer.status_code == 200
-    for command, status in (("up", 1), ("status", 1), ("doctor", 1)):
-        done = cloud.run(command, *(["--detach"] if command == "up" else []), status=status)
-        assert f"the password in {file} is not the administrator's any more" in done.stdout + done.stderr
-    file.write_text("another one\n")
-    cloud.up()
-    assert cloud.servers() == {"hello": "ACTIVE"}
-    assert "another one" in (cloud.state / "clouds.yaml").read_text()
-    assert old not in (cloud.state / "openrc").read_text()
 
 
 # -- another store -------------------------------------------------------------------------------------------------
