@@ -159,6 +159,13 @@ def test_tags_of_cards_came_and_went(cloud: Cloud, version: str, status: int) ->
     assert post(cloud, version, networks=[{"uuid": network, "tag": "a"}]).status == status
 
 
+def test_ports_that_no_host_can_make(cloud: Cloud) -> None:
+    body = {"port": {"network_id": cloud.network(), "binding:vnic_type": "direct"}}
+    port = cloud.member.request("POST", "/network/v2.0/ports", json=body).json["port"]["id"]
+    found = post(cloud, "2.104", networks=[{"port": port}])
+    assert (found.status, "of type direct" in message(found)) == (400, True)
+
+
 def test_no_image_is_an_empty_one(cloud: Cloud) -> None:
     """Clients send an empty reference when the list of disks says what to boot from."""
     local = {"source_type": "image", "destination_type": "local", "uuid": IMAGE, "boot_index": 0}

@@ -97,6 +97,8 @@ def test_what_only_admins_may_say_of_a_network(cloud: Cloud) -> None:
     made = cloud.make("network", by=cloud.admin, project_id="p1", shared="true")
     assert (made["project_id"], made["shared"]) == ("p1", True)
     flat = {"provider:network_type": "flat", "provider:physical_network": "phys"}
+    cloud.refused(400, "InvalidInput", "POST", "/networks", {"network": flat}, by=cloud.admin)  # no host would make it
+    flat["router:external"] = True
     assert cloud.make("network", by=cloud.admin, **flat)["provider:physical_network"] == "phys"
     assert cloud.ask("POST", "/networks", {"network": flat}, by=cloud.admin).status == 409
     cloud.refused(

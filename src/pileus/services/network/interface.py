@@ -129,6 +129,8 @@ def _known_ports(ctx: Context, ids: Sequence[str]) -> dict[str, Row]:
         row = found.get(one)
         if row is None or row["project_id"] != ctx.auth.project_id:
             raise BadRequest(f"Port id {one} could not be found.")
+        if row["vnic_type"] != "normal":
+            raise BadRequest(f"Binding failed for port {one}: no host here has interfaces of type {row['vnic_type']}.")
         if row["device_id"]:
             raise Conflict(f"Port {one} is still in use.")
         if not given[one]:

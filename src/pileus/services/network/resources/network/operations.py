@@ -71,6 +71,9 @@ def _create(ctx: Context, body: NetworkCreate) -> NetworkView:
     kind = "local" if body.network_type is UNSET else body.network_type
     if (kind == "flat") != (physical is not None):
         raise InvalidInput("provider:physical_network is for networks of provider:network_type flat, and they need it")
+    if physical is not None and not body.external:
+        # A host has one uplink, and external networks alone are on it.
+        raise InvalidInput(f"physical network {physical} is not within the reach of a network that is not external")
     if any(zone != fields.ZONE for zone in body.availability_zone_hints):
         raise InvalidInput(f"the only availability zone is {fields.ZONE}")
     quota.take(tx, project_id, {"network": 1})
