@@ -99,6 +99,10 @@ def associate(ctx: Context, row: Row, port_id: str, wanted: str | None) -> dict[
         .order_by(router.c.created_at, router.c.id)
     )
     router_id = tx.scalar(way.limit(1))
+    if router_id is not None:
+        # A leg that goes at the same time is gone by now, or stays until the floating IP is seen.
+        tx.execute(sa.select(router.c.id).where(router.c.id == router_id).with_for_update(read=True))
+        router_id = tx.scalar(way.where(router.c.id == router_id).limit(1))
     if router_id is None:
         raise ExternalGatewayForFloatingIPNotFound(row["floating_network_id"], fixed.subnet_id, port_id)
     return {"port_id": port_id, "fixed_ip_address": fixed.ip_address, "router_id": router_id}

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from pileus.core.api import Page, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest
+from pileus.core.errors import BadRequest, Raced
 from pileus.core.fields import given
 from pileus.core.store import Tx
 from pileus.services.network.resources import address as addresses
@@ -218,11 +218,18 @@ def _routes(row: Row, legs: Sequence[Leg], routes: Sequence[RouteBody | Mapping[
     return found
 
 
+def _hold(tx: Tx, router_id: str) -> None:
+    """Let no floating IP begin to lead by way of a router until the transaction ends: it is to lose a leg."""
+    tx.execute(sa.select(router.c.id).where(router.c.id == router_id).with_for_update(key_share=True))
+
+
 @resource.put("/routers/{router_id}", accepts="router", wraps="router")
 def update(ctx: Context, router_id: str, body: RouterUpdate) -> RouterView:
     """Change a router."""
     tx, row = ctx.tx, policy.find(ctx, router_id, "update")
     check_revision(ctx, row)
+    if body.external_gateway_info is not UNSET:
+        _hold(tx, router_id)
     values = given(body)
     for name in ("external_gateway_info", "routes", "distributed", "ha"):
         values.pop(name, None)
@@ -247,7 +254,9 @@ def delete(ctx: Context, router_id: str) -> None:
         raise RouterInUse(router_id)
     if row["gateway_port_id"] is not None:
         _close_gateway(tx, {**row, "routes": []}, legs)
-    tx.execute(sa.delete(router).where(router.c.id == router_id))
+    same = (router.c.id == router_id, router.c.revision_number == row["revision_number"])
+    if tx.execute(sa.delete(router).where(*same)).rowcount != 1:
+        raise Raced(f"The router {router_id} was changed by another request at the same time.")
     drop_tags(tx, [router_id])
     quota.give_back(tx, row["project_id"], {"router": 1})
     tx.changed(TOPIC, router_id)
@@ -336,6 +345,7 @@ def remove_interface(ctx: Context, router_id: str, body: InterfaceBody) -> Inter
     tx, row = ctx.tx, policy.find_for(ctx, router_id, "remove_router_interface")
     if body.subnet_id is UNSET and body.port_id is UNSET:
         raise BadRequest("One of subnet_id and port_id must be given.")
+    _hold(tx, router_id)
     legs = legs_of(tx, router_id)
     inner = [one for one in legs if one.device_owner == LEG]
     if body.port_id is not UNSET:
