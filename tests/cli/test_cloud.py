@@ -319,6 +319,6 @@ def test_purge_leaves_what_was_prepared(cloud: Cloud) -> None:
     for name in ("images", "cache"):
         (cloud.state / name).mkdir(exist_ok=True)
         (cloud.state / name / "prepared").touch()
-    cloud.run("down", "--purge")
+    assert "is gone, but for what `prepare` made" in cloud.run("down", "--purge").stderr
     assert sorted(one.name for one in cloud.state.iterdir()) == ["cache", "images"]
     assert "is down" in cloud.run("status", status=3).stdout

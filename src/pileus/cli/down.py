@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     if arguments.purge:
         with progress.step("state") as step:
             _purge(state)
-            step.result(f"{state} is gone")
+            kept = "is gone, but for what `prepare` made" if state.exists() else "is gone"
+            step.result(f"{state} {kept}")
     return 0
 
 

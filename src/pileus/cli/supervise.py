@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,8 @@ def end(state: Path, name: str, grace: float = 10.0) -> None:
     while (pid := holder(state, name)) is not None:
         late = time.monotonic() > deadline
         if pid and (late or pid != told):
-            os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
             told = pid
         time.sleep(0.02)
 

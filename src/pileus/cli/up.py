@@ -131,7 +131,7 @@ def _start(config: Config, progress: Progress) -> int:
         )
         try:
             _wait(config, watch)
-        except _Unready:
+        except (_Unready, KeyboardInterrupt):
             process.terminate()
             process.wait()
             raise
