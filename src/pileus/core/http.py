@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 from sqlalchemy.exc import DataError, IntegrityError
@@ -99,6 +99,13 @@ class _Exchange:
     media: bytes = b"application/json"
     extra: list[tuple[bytes, bytes]] = field(default_factory=list)
     stream: Stream | None = None
+
+
+def _header(name: str, value: str) -> tuple[bytes, bytes]:
+    """A header as it is sent. A location may hold what a client named: other than ASCII, or the end of a line."""
+    if name.lower() == "location":
+        value = quote(value, safe="!#$%&'()*+,/:;=?@[]~")
+    return name.lower().encode(), value.encode("latin-1")
 
 
 class Edge:
@@ -319,11 +326,11 @@ class Edge:
         exchange.status = operation.status(request.version)
         if isinstance(result, Reply):
             exchange.status = result.status or exchange.status
-            exchange.extra += [(k.lower().encode(), v.encode("latin-1")) for k, v in result.headers.items()]
+            exchange.extra += [_header(name, value) for name, value in result.headers.items()]
             result = result.body
         if isinstance(result, Stream):
             exchange.stream, exchange.status = result, result.status
-            exchange.extra += [(k.lower().encode(), v.encode("latin-1")) for k, v in result.headers.items()]
+            exchange.extra += [_header(name, value) for name, value in result.headers.items()]
             return
         if isinstance(result, bytes):
             exchange.body = result
