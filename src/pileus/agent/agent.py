@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -50,6 +51,9 @@ PAUSE = 0.5
 REFUSED = 5.0
 """Seconds before a control plane that refuses this host is asked again."""
 
+GATHER = 0.01
+"""Seconds that a report waits at most for what is still being worked on, so that one carries it all."""
+
 REPORT = 1000
 """The most observations in one report."""
 
@@ -84,6 +88,7 @@ class Agent:
         self._seen: dict[Key, Observation] = {}
         self._news: dict[Key, Observation] = {}
         self._reporting = asyncio.Event()
+        self._quiet = asyncio.Event()
         self._obeying = asyncio.Event()
         self._ensured: set[str] = set()
         self._changed: set[str] = set()
@@ -185,6 +190,9 @@ class Agent:
         while True:
             await self._reporting.wait()
             await self._obeying.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER):
+                    await self._quiet.wait()
             self._reporting.clear()
             batch = dict(islice(self._news.items(), REPORT))
             if not batch:
@@ -242,6 +250,7 @@ class Agent:
     async def _work(self) -> None:
         while True:
             (text,) = await self._queue.take(1)
+            self._quiet.clear()
             key = Key.parse(text)
             generation = self.world.generation(key)
             try:
@@ -252,6 +261,8 @@ class Agent:
                 log.exception("%s: cannot be made as wanted", key)
                 outcome = self._fail(key, generation, error)
             self._queue.finish(text, outcome)
+            if self._queue.idle():
+                self._quiet.set()
 
     def _fail(self, key: Key, generation: int, error: Exception) -> Outcome:
         permanent = bool(getattr(error, "permanent", False))
