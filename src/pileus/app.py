@@ -68,6 +68,7 @@ class Control:
     def __init__(self, config: Config, store: Store) -> None:
         from pileus.core.policy import Policy
         from pileus.services.compute import service as compute
+        from pileus.services.fleet import controllers as fleet_controllers
         from pileus.services.fleet import service as fleet
         from pileus.services.fleet.interface import Fleet
         from pileus.services.identity import interface as identity_interface
@@ -108,6 +109,7 @@ class Control:
             image_interface.ImageStores: self.stores,
         }
         self.controllers: list[Controller] = [
+            *fleet_controllers.controllers(),
             *image_controllers.controllers(self.stores),
             *network_controllers.controllers(self.fleet),
             *compute.controllers(self.fleet, config),
@@ -202,7 +204,6 @@ def _catalog_path(service: Service) -> str:
 
 def control(arguments: argparse.Namespace) -> int:
     """Run the control plane: open what needs privilege, drop it, serve."""
-    from pileus import migration
     from pileus.core import log, serve
     from pileus.core.store import Store
 
@@ -218,18 +219,14 @@ def control(arguments: argparse.Namespace) -> int:
     link = serve.listen_unix(config.link)
     if os.getuid() == 0:
         os.chown(config.link, config.unprivileged_uid, config.unprivileged_uid)
-    _preload()
-    store = Store(config.database_url)
-    migration.upgrade(store.engine)
-    Control(config, store).bootstrap()
     if os.getuid() == 0:
-        store.close()
         _give_away(config)
-        os.setgroups([])
-        os.setgid(config.unprivileged_uid)
-        os.setuid(config.unprivileged_uid)
-        store = Store(config.database_url)
+    _apart(functools.partial(_migrate, config))
+    _preload()
+    _drop(config)
+    store = Store(config.database_url)
     cloud = Control(config, store)
+    cloud.bootstrap()
     try:
         asyncio.run(cloud.serve(public, link))
     finally:
@@ -266,12 +263,57 @@ def _preload() -> None:
 
 
 def _give_away(config: Config) -> None:
-    """Let the control plane's user own what the control plane keeps, whoever wrote there last."""
-    for root, directories, files in os.walk(config.control):
-        for name in [".", *directories, *files]:
-            path = Path(root) / name
-            if path.lstat().st_uid != config.unprivileged_uid:
-                os.chown(path, config.unprivileged_uid, config.unprivileged_uid, follow_symlinks=False)
+    """Let the control plane's user own what the control plane keeps, whoever wrote there last.
+
+    That user may have put links there; none is followed.
+    """
+    uid = config.unprivileged_uid
+    os.chown(config.control, uid, uid)
+    for _, directories, files, descriptor in os.fwalk(config.control):
+        for name in [*directories, *files]:
+            if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid != uid:
+                os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
+
+
+def _drop(config: Config) -> None:
+    """Be the control plane's user from here on; nothing of the user's is opened before."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(config.unprivileged_uid)
+        os.setuid(config.unprivileged_uid)
+
+
+def _migrate(config: Config) -> None:
+    from pileus import migration
+    from pileus.core.store import Store
+
+    steps = migration.load()
+    _drop(config)
+    store = Store(config.database_url)
+    try:
+        migration.upgrade(store.engine, steps)
+    finally:
+        store.close()
+
+
+def _apart(work: Callable[[], None]) -> None:
+    """Run work in a process of its own and wait for it, so that what it imported is not kept in this one's memory.
+
+    Only while there is one thread.  Raises CommandFailure when it fails; its log says why.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except Exception:
+            logger.exception("the store cannot be brought to the schema of this version")
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        raise CommandFailure("the store cannot be brought to the schema of this version")
 
 
 # -- the agent -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The store: commits in groups, failures of one, races, the change log, quotas and leases, on both engines."""
+"""The store: commits in groups, failures of one, races, the change log, quotas, on both engines."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from pileus.core import changes, lease
+from pileus.core import changes
 from pileus.core.errors import QuotaExceeded, Raced, Unavailable
 from pileus.core.quota import Quota
 from pileus.core.seams import ManualClock, Seams
@@ -177,24 +176,6 @@ def test_quota_limits_of_a_project_and_defaults(store: Store) -> None:
     store.write_here(lambda tx: quota.take(tx, "p", {"a": 1000}))
     store.write_here(lambda tx: quota.reset(tx, "p"))
     assert store.read_here(lambda tx: quota.limits(tx, "p")) == {"a": 7}
-
-
-def test_a_lease_has_one_holder_and_fences_the_last(store: Store, clock: ManualClock) -> None:
-    ttl = timedelta(seconds=10)
-
-    def acquire(holder: str) -> int | None:
-        return store.write_here(lambda tx: lease.acquire(tx, "job", holder, ttl))
-
-    assert acquire("a") == 1
-    assert acquire("b") is None
-    assert acquire("a") == 1
-    store.write_here(lambda tx: lease.check(tx, "job", "a", 1))
-    clock.advance(11)
-    assert acquire("b") == 2
-    with pytest.raises(Raced):
-        store.write_here(lambda tx: lease.check(tx, "job", "a", 1))
-    store.write_here(lambda tx: lease.release(tx, "job", "b"))
-    assert acquire("a") == 3
 
 
 def test_an_observer_that_fails_ends_neither_the_write_nor_the_writer(store: Store) -> None:

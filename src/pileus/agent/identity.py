@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ class IdentityFile:
     def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / "identity.json"
         self._written = Identity()
+        self._lock = threading.Lock()
         if self._path is not None and self._path.exists():
             self._written = msgspec.json.decode(self._path.read_bytes(), type=Identity)
 
@@ -31,13 +33,14 @@ class IdentityFile:
 
     def write(self, identity: Identity) -> None:
         """Keep it durably and whole; costs nothing when it is what was written last. Raises OSError."""
-        if identity == self._written:
-            return
-        if self._path is not None:
-            partial = self._path.with_suffix(".new")
-            with partial.open("wb") as new:
-                new.write(msgspec.json.encode(identity))
-                new.flush()
-                os.fsync(new.fileno())
-            partial.replace(self._path)
-        self._written = identity
+        with self._lock:
+            if identity == self._written:
+                return
+            if self._path is not None:
+                partial = self._path.with_suffix(".new")
+                with partial.open("wb") as new:
+                    new.write(msgspec.json.encode(identity))
+                    new.flush()
+                    os.fsync(new.fileno())
+                partial.replace(self._path)
+            self._written = identity

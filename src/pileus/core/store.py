@@ -29,7 +29,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from pileus.core.errors import Raced, Unavailable
+from pileus.core.errors import Raced, TooManyRequests, Unavailable
 from pileus.core.seams import Seams
 
 T = TypeVar("T")
@@ -46,6 +46,9 @@ metadata = sa.MetaData(
     }
 )
 """All tables of all services."""
+
+SLOW_WAITING = 32
+"""How much slow work may wait at once."""
 
 ATTEMPTS = 3
 """How often an operation that loses a race is run."""
@@ -180,6 +183,7 @@ class Store:
         self.observers: list[Callable[[Sequence[Change]], None]] = []
         self._local = threading.local()
         self._connections: list[sa.Connection] = []
+        self._waiting = 0
         self._slow = ThreadPoolExecutor(slow, thread_name_prefix="slow")
         options: dict[str, Any] = {
             "json_serializer": _encode,
@@ -217,8 +221,17 @@ class Store:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._write_alone, work)
 
     async def slow(self, work: Callable[[], T]) -> T:
-        """Run work that costs much CPU (password hashes) or blocks (files), a few at a time, outside transactions."""
-        return await asyncio.get_running_loop().run_in_executor(self._slow, work)
+        """Run work that costs much CPU (password hashes), a few at a time, outside transactions.
+
+        Raises TooManyRequests when SLOW_WAITING of it wait already: a flood of logins must not keep everybody waiting.
+        """
+        if self._waiting >= SLOW_WAITING:
+            raise TooManyRequests("Too many requests of this kind wait already: try again in a moment.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._slow, work)
+        finally:
+            self._waiting -= 1
 
     def read_here(self, work: Work[T]) -> T:
         """`read`, in the calling thread."""

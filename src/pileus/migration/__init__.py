@@ -6,19 +6,28 @@ of the services declare.  A new one is drafted by `python -m pileus.migration "w
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import sqlalchemy as sa
+from alembic.config import Config
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 
-if TYPE_CHECKING:
-    from alembic.config import Config
+from pileus.migration import versions
 
 HEAD = "0001"
 """The revision that this version of Pileus works on."""
 
 _LOCK = 0x50494C455553
 """PostgreSQL advisory lock under which one process migrates while others wait."""
+
+
+_VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+"""The store's revision, where Alembic keeps it."""
 
 
 class MigrationError(RuntimeError):
@@ -33,11 +42,18 @@ def current(connection: sa.Connection) -> str | None:
     return found
 
 
-def upgrade(engine: sa.Engine) -> None:
-    """Bring a store to HEAD, in one transaction. Raises MigrationError when it is newer than this program."""
-    with engine.connect() as connection:
-        if current(connection) == HEAD:
-            return
+def load() -> list[ModuleType]:
+    """All steps, in their order: modules with `revision`, `down_revision` and `upgrade`."""
+    names = sorted(found.name for found in pkgutil.iter_modules(versions.__path__))
+    return [import_module(f"{versions.__name__}.{name}") for name in names]
+
+
+def upgrade(engine: sa.Engine, steps: Sequence[ModuleType]) -> None:
+    """Bring a store to HEAD by what is missing of `steps`, in one transaction.
+
+    Alembic's operations are used and its runner is not: that reads files, and whoever migrates may not see the code any
+    more.  Raises MigrationError when the store is newer than this program.
+    """
     with engine.connect().execution_options(pileus_write=True) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -48,18 +64,17 @@ def upgrade(engine: sa.Engine) -> None:
             raise MigrationError(
                 f"the store is at revision {found}, and this Pileus knows {HEAD}: run a newer one, or restore a backup"
             )
-        # Alembic is large, and a store that is at HEAD already has no need of it.
-        from alembic import command
-
-        settings = configuration()
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, HEAD)
+        _VERSION.create(connection, checkfirst=True)
+        with Operations.context(MigrationContext.configure(connection)):
+            for step in steps:
+                if found is None or step.revision > found:
+                    step.upgrade()
+        connection.execute(sa.delete(_VERSION))
+        connection.execute(sa.insert(_VERSION).values(version_num=HEAD))
 
 
 def configuration() -> Config:
-    """Alembic's settings for this package."""
-    from alembic.config import Config
-
+    """Alembic's settings for this package, for drafting."""
     settings = Config()
     settings.set_main_option("script_location", str(Path(__file__).parent))
     return settings
