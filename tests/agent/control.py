@@ -482,3 +482,15 @@ def failure(*, permanent: bool = False) -> GuestFailure:
 def index(calls: Iterable[tuple[str, str]], call: tuple[str, str]) -> int:
     """Where a call came for the last time."""
     return max(place for place, one in enumerate(calls) if one == call)
+
+
+async def hold(control: Control, number: int = 1) -> None:
+    """Guests g1…, each with a port of its own in network n with group s, and a router r."""
+    control.assign(
+        network("n"),
+        group("s", "0.0.0.0/0"),
+        router("r", "n"),
+        *(port(f"p{one}", "n", "s", guest_id=f"g{one}") for one in range(1, number + 1)),
+        *(guest(f"g{one}", f"p{one}") for one in range(1, number + 1)),
+    )
+    await control.settles()
