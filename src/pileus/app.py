@@ -10,7 +10,6 @@ import asyncio
 import functools
 import logging
 import os
-import pkgutil
 import signal
 import socket
 import sys
@@ -204,7 +203,7 @@ def _catalog_path(service: Service) -> str:
 
 def control(arguments: argparse.Namespace) -> int:
     """Run the control plane: open what needs privilege, drop it, serve."""
-    from pileus.core import log, serve
+    from pileus.core import log, privilege, serve
     from pileus.core.store import Store
 
     config = settings(arguments.state)
@@ -220,10 +219,11 @@ def control(arguments: argparse.Namespace) -> int:
     if os.getuid() == 0:
         os.chown(config.link, config.unprivileged_uid, config.unprivileged_uid)
     if os.getuid() == 0:
-        _give_away(config)
-    _apart(functools.partial(_migrate, config))
-    _preload()
-    _drop(config)
+        privilege.give_away(config.control, config.unprivileged_uid)
+    if not privilege.apart(functools.partial(_migrate, config)):
+        raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")
+    privilege.preload("pileus.core", "pileus.contracts", "pileus.services", but="pileus.contracts.suite")
+    privilege.drop(config.unprivileged_uid)
     store = Store(config.database_url)
     cloud = Control(config, store)
     cloud.bootstrap()
@@ -240,80 +240,18 @@ def _alone(config: Config, name: str) -> None:
         raise CommandFailure(f"another {name} runs on {config.state}")
 
 
-def _preload() -> None:
-    """Import what is otherwise imported late: after the drop of privilege the code may not be readable any more.
-
-    A checkout or a Python below a home directory of mode 0700 is readable for its owner alone.
-    """
-    for name in (
-        "encodings.idna",
-        "sqlite3",
-        "sqlalchemy.dialects.postgresql.psycopg",
-        "sqlalchemy.dialects.sqlite.pysqlite",
-        "stringprep",
-        "uvicorn.protocols.http.httptools_impl",
-        "yaml",
-    ):
-        import_module(name)
-    for package in ("core", "contracts", "services"):
-        root = import_module(f"pileus.{package}")
-        for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
-            if not found.name.startswith("pileus.contracts.suite"):
-                import_module(found.name)
-
-
-def _give_away(config: Config) -> None:
-    """Let the control plane's user own what the control plane keeps, whoever wrote there last.
-
-    That user may have put links there; none is followed.
-    """
-    uid = config.unprivileged_uid
-    os.chown(config.control, uid, uid)
-    for _, directories, files, descriptor in os.fwalk(config.control):
-        for name in [*directories, *files]:
-            if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid != uid:
-                os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
-
-
-def _drop(config: Config) -> None:
-    """Be the control plane's user from here on; nothing of the user's is opened before."""
-    if os.getuid() == 0:
-        os.setgroups([])
-        os.setgid(config.unprivileged_uid)
-        os.setuid(config.unprivileged_uid)
-
-
 def _migrate(config: Config) -> None:
     from pileus import migration
+    from pileus.core import privilege
     from pileus.core.store import Store
 
     steps = migration.load()
-    _drop(config)
+    privilege.drop(config.unprivileged_uid)
     store = Store(config.database_url)
     try:
         migration.upgrade(store.engine, steps)
     finally:
         store.close()
-
-
-def _apart(work: Callable[[], None]) -> None:
-    """Run work in a process of its own and wait for it, so that what it imported is not kept in this one's memory.
-
-    Only while there is one thread.  Raises CommandFailure when it fails; its log says why.
-    """
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except Exception:
-            logger.exception("the store cannot be brought to the schema of this version")
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    if status != 0:
-        raise CommandFailure("the store cannot be brought to the schema of this version")
 
 
 # -- the agent -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""Giving up root: what must be done before, and how.
+
+A process that is started as root opens its sockets, hands the files of its later self to it, reads all its code, and
+is somebody else from then on.  Files that belong to that self are not opened before: it may have been broken into, and
+have left links where root would write.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+LATE = (
+    "encodings.idna",
+    "sqlite3",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite.pysqlite",
+    "stringprep",
+    "uvicorn.protocols.http.httptools_impl",
+    "yaml",
+)
+"""Modules that others import when they first need them."""
+
+
+def give_away(directory: Path, uid: int) -> None:
+    """Let a user own a directory and all below it, whoever wrote there last. No link is followed.
+
+    The directory's parent must be root's alone to write.
+    """
+    os.chown(directory, uid, uid)
+    for _, directories, files, descriptor in os.fwalk(directory):
+        for name in [*directories, *files]:
+            if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid != uid:
+                os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
+
+
+def preload(*packages: str, but: str) -> None:
+    """Import all modules of packages, except below `but`, and what is otherwise imported late.
+
+    A checkout or a Python below a home directory of mode 0700 is readable for its owner alone.
+    """
+    for name in LATE:
+        import_module(name)
+    for package in packages:
+        root = import_module(package)
+        for found in pkgutil.walk_packages(root.__path__, f"{package}."):
+            if not found.name.startswith(but):
+                import_module(found.name)
+
+
+def drop(uid: int) -> None:
+    """Be this user and group from here on, and no other; nothing where the process is not root's."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+
+
+def apart(work: Callable[[], None]) -> bool:
+    """Run work in a process of its own, so that neither what it imports nor what it gives up concerns this one.
+
+    Whether it succeeded; the log says why not.  Only while there is one thread.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except Exception:
+            logger.exception("a child of this process failed")
+        finally:
+            os._exit(status)
+    _, ended = os.waitpid(child, 0)
+    return ended == 0
