@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -100,6 +99,6 @@ def test_files_are_private_and_the_directory_may_move(tmp_path: Path) -> None:
     path = tmp_path / "one" / "data" / "a-1"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    os.rename(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "one").rename(tmp_path / "two")
     with FileImageStore(tmp_path / "two").open(location) as file:
         assert file.read() == b"x"
