@@ -208,7 +208,7 @@ class Bench:
                 return
             if status == "ERROR":
                 raise RuntimeError(f"server {server_id} is in ERROR")
-            time.sleep(0.001)
+            time.sleep(0.004)  # a poll costs what it waits for a part of its time
         raise RuntimeError(f"server {server_id} is not ACTIVE after 30 s")
 
     def create_and_wait(self, place: int) -> None:
@@ -234,6 +234,7 @@ class Bench:
         with ThreadPoolExecutor(parallel) as pool:
             list(pool.map(lambda place: self.make_server(f"many-{place}"), range(count)))
         deadline = time.monotonic() + 120
+        found: list[Any] = []
         while time.monotonic() < deadline:
             found = self.cloud.call("GET", "/compute/v2.1/servers?status=ACTIVE&limit=1000")["servers"]
             if len(found) == count:

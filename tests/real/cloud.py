@@ -17,6 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pileus.cli.client import Api
+from pileus.drivers.host.process import apart
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -57,6 +60,10 @@ class Cloud:
     def json(self, *words: str | Path) -> Any:
         """`openstack … -f json`, decoded."""
         return json.loads(self.openstack(*words, "-f", "json"))
+
+    def get(self, path: str) -> Any:
+        """GET a path of the API as the administrator: quicker than the client, for what is asked again and again."""
+        return apart(lambda: Api(self.state).get(path), self.namespace)
 
     def ssh(self, address: str, command: str, *, key: Path | None = None, check: bool = True) -> str:
         """Run a command on a guest as `cirros`."""

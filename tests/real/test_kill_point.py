@@ -6,11 +6,11 @@ The supervisor brings them back.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
 
+from pileus.cli.main import CommandFailure
 from tests.real.cloud import Cloud, until
 
 pytestmark = pytest.mark.slow
@@ -46,18 +46,26 @@ def create(cloud: Cloud, name: str) -> None:
     """Ask for a server; the control plane may die before it answers, and the client may ask again."""
     words = ["server", "create", name, "--image", "tiny", "--flavor", "m1.nano", "--network", "private"]
     cloud.openstack(*words, check=False)
-    until(lambda: cloud.openstack("server", "list", check=False), "the control plane answers", 30, 0.5)
-    if name not in cloud.openstack("server", "list"):
+    until(lambda: names(cloud) is not None, "the control plane answers", 30)
+    if name not in (names(cloud) or []):
         cloud.openstack(*words)
 
 
-def status(cloud: Cloud, name: str) -> str | None:
-    """The status of a server; None while the cloud does not answer or when there is no such server."""
+def names(cloud: Cloud) -> list[str] | None:
+    """The names of all servers; None while the cloud does not answer."""
     try:
-        rows = json.loads(cloud.openstack("server", "list", "--name", f"^{name}$", "-f", "json", check=False) or "null")
-    except json.JSONDecodeError:
+        return [server["name"] for server in cloud.get("/compute/v2.1/servers")["servers"]]
+    except CommandFailure:
         return None
-    return rows[0]["Status"] if rows else ("GONE" if rows == [] else None)
+
+
+def status(cloud: Cloud, name: str) -> str | None:
+    """The status of a server, `GONE` when there is no such; None while the cloud does not answer."""
+    try:
+        servers = cloud.get("/compute/v2.1/servers/detail")["servers"]
+    except CommandFailure:
+        return None
+    return next((str(server["status"]) for server in servers if server["name"] == name), "GONE")
 
 
 @pytest.mark.parametrize(("point", "other"), CREATE)
@@ -67,25 +75,26 @@ def test_a_create_is_finished(cloud: Cloud, bystander: int, point: str, other: s
     until(lambda: not armed.exists(), f"{point} is reached", 60)
     if other:
         cloud.kill(other)
-    until(lambda: status(cloud, "victim") == "ACTIVE", "ACTIVE", 60, 0.5)
-    assert cloud.openstack("server", "list", "-f", "value", "-c", "Name").split().count("victim") == 1
+    until(lambda: status(cloud, "victim") == "ACTIVE", "ACTIVE", 60)
+    assert (names(cloud) or []).count("victim") == 1
     guests = cloud.guests()
     assert bystander in guests.values()
     assert len(guests) == 2
-    cloud.openstack("server", "delete", "victim", "--wait")
+    cloud.openstack("server", "delete", "victim")
+    until(lambda: status(cloud, "victim") == "GONE", "gone", 60)
     until(lambda: list(cloud.guests().values()) == [bystander], "the guest is gone", 30)
 
 
 @pytest.mark.parametrize(("point", "other"), DELETE)
 def test_a_delete_is_finished(cloud: Cloud, bystander: int, point: str, other: str) -> None:
     create(cloud, "victim")
-    until(lambda: status(cloud, "victim") == "ACTIVE", "ACTIVE", 60, 0.5)
+    until(lambda: status(cloud, "victim") == "ACTIVE", "ACTIVE", 60)
     armed = cloud.arm(point)
     cloud.openstack("server", "delete", "victim", check=False)
     until(lambda: not armed.exists(), f"{point} is reached", 60)
     if other:
         cloud.kill(other)
-    until(lambda: status(cloud, "victim") == "GONE", "gone", 60, 0.5)
+    until(lambda: status(cloud, "victim") == "GONE", "gone", 60)
     until(lambda: list(cloud.guests().values()) == [bystander], "the guest is gone", 30)
     disks = [entry.name for entry in (cloud.state / "agent" / "disks").iterdir() if entry.is_dir()]
     assert len(disks) == 1
