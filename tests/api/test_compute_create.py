@@ -328,3 +328,10 @@ def test_the_last_place_is_given_once(cloud: Cloud) -> None:
     assert words == ["ACTIVE"] * 4 + ["ERROR"] * 4
     stats = cloud.admin.request("GET", "/compute/v2.1/os-hypervisors/detail").json["hypervisors"][0]
     assert (stats["memory_mb_used"], stats["free_ram_mb"]) == (2560, 0)
+
+
+def test_a_token_without_a_project_makes_no_server(cloud: Cloud) -> None:
+    body = {"server": {"name": "s", "flavorRef": "1", "imageRef": IMAGE, "networks": "none"}}
+    found = cloud.served.client("admin@system").request("POST", SERVERS, json=body, headers=at("2.90"))
+    assert found.status == 400
+    assert "project" in message(found)

@@ -176,6 +176,13 @@ def test_bad_bodies_are_refused_before_anything_is_written(member: Client, body:
     assert names(member) == []
 
 
+def test_an_image_has_an_owner(cloud: Served) -> None:
+    body = {"name": "nobody's", "disk_format": "raw", "container_format": "bare"}
+    system = cloud.client("admin@system")
+    assert system.request("POST", "/image/v2/images", json=body).status == 403
+    assert system.request("POST", "/image/v2/images", json={**body, "owner": "p1"}).json["owner"] == "p1"
+
+
 def test_an_id_is_used_once_for_ever(member: Client) -> None:
     make(member, id=UNKNOWN)
     assert member.request("POST", "/image/v2/images", json={"id": UNKNOWN}).status == 409

@@ -25,7 +25,8 @@ def convert(source: Path, form: str, target: Path, *, uid: int) -> None:
 
     `form` is the format as Image calls it (Image API, `disk_format`).
 
-    Post-condition: `target` is whole and root's, or StorageFailure was raised and it is not there.
+    Post-condition: `target` is whole and root's, or StorageFailure was raised and it is not there.  It is permanent
+    when QEMU refused the data: fetching them again would not make them better.
     """
     identity = Identity(uid, uid) if os.geteuid() == 0 else None
     target.unlink(missing_ok=True)
@@ -41,4 +42,6 @@ def convert(source: Path, form: str, target: Path, *, uid: int) -> None:
             os.chown(target, 0, 0)
     except (ChildFailure, OSError) as error:
         target.unlink(missing_ok=True)
-        raise StorageFailure(f"an image of format {form} cannot be converted: {error}") from error
+        refused = isinstance(error, ChildFailure) and error.status == 1 and "No space left" not in error.output
+        message = f"an image of format {form} cannot be converted: {error}"
+        raise StorageFailure(message, permanent=refused) from error

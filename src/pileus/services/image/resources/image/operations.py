@@ -57,8 +57,11 @@ def create(ctx: Context, body: dict[str, Any]) -> Reply:
     """Register an image; its data comes later.
 
     Raises BadRequest, Forbidden (attributes that are not the client's, an owner or a visibility that the caller may
-    not give), Conflict (the id is or was in use) and TooLarge (quota).
+    not give, a token without a project), Conflict (the id is or was in use) and TooLarge (quota).
     """
+    if body.get("owner", ctx.auth.project_id) is None:
+        # An image without an owner would be everybody's.
+        raise Forbidden("An image needs an owner: use a token that is scoped to a project.")
     for name in body:
         if name in patch.LINKS:
             raise Forbidden(f"Attribute '{name}' is read-only.")

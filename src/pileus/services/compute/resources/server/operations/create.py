@@ -48,6 +48,8 @@ def create(ctx: Context, body: CreateBody) -> Reply:
     Raises BadRequest for what cannot be, Forbidden over quota and for what the policy keeps back, Conflict when it is
     not clear which network is meant.
     """
+    if ctx.auth.project_id is None:
+        raise BadRequest("A server needs a project: use a token that is scoped to one.")
     wanted = body.server
     _refuse(wanted)
     values = {**_content(ctx, wanted), **_destination(ctx, wanted), "scheduler_hints": body.hints or body.old_hints}
