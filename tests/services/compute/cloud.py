@@ -228,7 +228,7 @@ class Cloud:
         found = self.admin.request("GET", "/compute/v2.1/os-hypervisors/detail").json["hypervisors"]
         return any(one["hypervisor_hostname"] == name and one["vcpus"] for one in found)
 
-    def wait(self, ready: Callable[[], bool], seconds: float = 10.0) -> None:
+    def wait(self, ready: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait until something is so."""
         deadline = time.monotonic() + seconds
         while not ready():
