@@ -201,7 +201,7 @@ class Cloud:
         self.write(put)
         self.settle()
 
-    def settle(self, seconds: float = 10.0) -> None:
+    def settle(self, seconds: float = 30.0) -> None:
         """Wait until the loops have nothing to do."""
         assert self.loops is not None
         deadline = time.monotonic() + seconds
@@ -210,7 +210,7 @@ class Cloud:
             assert time.monotonic() < deadline, "the loops do not come to rest"
             quiet = quiet + 1 if self.served.run(self._idle()) else 0
 
-    def wait(self, ready: Callable[[], bool], seconds: float = 10.0) -> None:
+    def wait(self, ready: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait until something is so."""
         deadline = time.monotonic() + seconds
         while not ready():
