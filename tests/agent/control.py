@@ -48,7 +48,7 @@ from pileus.services.fleet.service import link_service
 
 T = TypeVar("T")
 
-SECONDS = 10.0
+SECONDS = 30.0
 """How long anything may take before a test fails."""
 
 
