@@ -204,7 +204,7 @@ def _catalog_path(service: Service) -> str:
 def control(arguments: argparse.Namespace) -> int:
     """Run the control plane: open what needs privilege, drop it, serve."""
     from pileus.core import log, privilege, serve
-    from pileus.core.store import Store
+    from pileus.core.store import Store, load_driver
 
     config = settings(arguments.state)
     log.start("control", config.log_level)
@@ -222,6 +222,7 @@ def control(arguments: argparse.Namespace) -> int:
         privilege.give_away(config.control, config.unprivileged_uid)
     if not privilege.apart(functools.partial(_migrate, config)):
         raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")
+    load_driver(config.database_url)
     privilege.preload("pileus.core", "pileus.contracts", "pileus.services", but="pileus.contracts.suite")
     privilege.drop(config.unprivileged_uid)
     store = Store(config.database_url)
@@ -243,8 +244,9 @@ def _alone(config: Config, name: str) -> None:
 def _migrate(config: Config) -> None:
     from pileus import migration
     from pileus.core import privilege
-    from pileus.core.store import Store
+    from pileus.core.store import Store, load_driver
 
+    load_driver(config.database_url)
     steps = migration.load()
     privilege.drop(config.unprivileged_uid)
     store = Store(config.database_url)

@@ -231,7 +231,7 @@ def test_a_longer_list_takes_no_more_statements(cloud: Cloud) -> None:
     for more in (1, 11):
         assert cloud.create(networks=[{"uuid": network}], min_count=more, tags=["a"]).status == 202
         cloud.wait(lambda: "BUILD" not in names_by_status(cloud))
-        counts.append(min(statements(cloud) for _ in range(5)))  # the least: others may be at the store as well
+        counts.append(min(statements(cloud) for _ in range(30)))  # the least: others may be at the store as well
     assert counts[0] == counts[1] <= 12
 
 

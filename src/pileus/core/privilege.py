@@ -18,9 +18,6 @@ logger = logging.getLogger(__name__)
 
 LATE = (
     "encodings.idna",
-    "sqlite3",
-    "sqlalchemy.dialects.postgresql.psycopg",
-    "sqlalchemy.dialects.sqlite.pysqlite",
     "stringprep",
     "uvicorn.protocols.http.httptools_impl",
     "yaml",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pkgutil
 import queue
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -162,6 +164,16 @@ class Tx:
                 [{"topic": one.topic, "key": one.key, "xid": xid, "at": self.now} for one in changes],
             )
         return changes
+
+
+def load_driver(url: str) -> None:
+    """Import all that a store at this URL needs: later its code may not be readable any more."""
+    made = sa.make_url(url)
+    driver = made.get_dialect().import_dbapi()
+    if made.get_backend_name() != "sqlite":
+        for found in pkgutil.walk_packages(driver.__path__, f"{driver.__name__}."):
+            with suppress(ImportError):  # what it offers beside, for packages that are not here
+                import_module(found.name)
 
 
 class _Job(NamedTuple):
