@@ -65,6 +65,17 @@ def test_what_pytest_did_is_counted(tmp_path: Path, body: str, outcome: str, ran
     assert (found.outcome, found.tests) == (outcome, ran)
 
 
+def test_a_test_that_passes_at_the_second_try_is_named(tmp_path: Path) -> None:
+    body = (
+        "import pathlib\ndef test_one():\n    mark = pathlib.Path('mark')\n    seen = mark.exists()\n    mark.touch()\n"
+    )
+    (tmp_path / "test_it.py").write_text(body + "    assert seen\ndef test_two(): pass\n", encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = real: x\n", encoding="utf-8")
+    found = Suite(root=tmp_path, expression=None, progress=Progress(io.StringIO())).tests("sqlite", "not real")
+    assert (found.outcome, found.tests) == ("passed", 2)
+    assert "test_it::test_one" in found.reason
+
+
 def test_a_step_that_needs_root_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     found = Suite(root=tmp_path, expression=None, progress=Progress(io.StringIO())).real()
