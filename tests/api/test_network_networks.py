@@ -96,7 +96,7 @@ def test_what_only_admins_may_say_of_a_network(cloud: Cloud) -> None:
     assert cloud.ask("POST", "/networks", {"network": {}}, by=cloud.reader).status == 403
     made = cloud.make("network", by=cloud.admin, project_id="p1", shared="true")
     assert (made["project_id"], made["shared"]) == ("p1", True)
-    flat = {"provider:network_type": "flat", "provider:physical_network": "phys"}
+    flat: dict[str, Any] = {"provider:network_type": "flat", "provider:physical_network": "phys"}
     cloud.refused(400, "InvalidInput", "POST", "/networks", {"network": flat}, by=cloud.admin)  # no host would make it
     flat["router:external"] = True
     assert cloud.make("network", by=cloud.admin, **flat)["provider:physical_network"] == "phys"
