@@ -96,6 +96,7 @@ class Operation:
     path: str
     handler: Callable[..., Any]
     policy: str | None
+    guarded: bool
     public: bool
     since: Version | None
     until: Version | None
@@ -172,6 +173,7 @@ class Resource:
         path: str,
         *,
         policy: str | None = None,
+        guarded: bool = False,
         public: bool = False,
         since: str | None = None,
         until: str | None = None,
@@ -185,7 +187,9 @@ class Resource:
     ) -> Callable[[H], H]:
         """Declare an operation.
 
-        `policy`: the rule that the caller must pass (None: any authenticated caller).  `public`: no token is needed.
+        `policy`: the rule that the caller must pass (None: any authenticated caller).  `guarded`: the handler asks the
+        rule itself, about the thing that it finds; when it answers without having asked, the edge fails the request.
+        `public`: no token is needed.
         `since`, `until`: the microversions in which it exists.  `status`: of a success; a mapping gives it by the
         version from which it holds (`""` for the first).  `accepts`, `wraps`: the key around request and response.
         `writes`: whether it needs a writing transaction (default: everything but GET does).  `query`: the query
@@ -200,6 +204,8 @@ class Resource:
             missing = set(signature.parameters) - {"ctx", *names, "body", "stream"}
             if missing or not set(names) <= set(signature.parameters):
                 raise TypeError(f"{handler.__qualname__}: parameters do not fit the path {path}: {missing or names}")
+            if guarded and policy is None:
+                raise TypeError(f"{handler.__qualname__} is guarded by no rule")
             by_version = status if isinstance(status, Mapping) else {"": status}
             self.operations.append(
                 Operation(
@@ -208,6 +214,7 @@ class Resource:
                     path=path,
                     handler=handler,
                     policy=policy,
+                    guarded=guarded,
                     public=public,
                     since=parse(since) if since else None,
                     until=parse(until) if until else None,

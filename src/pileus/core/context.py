@@ -100,6 +100,8 @@ class Request:
     provided: Mapping[type[Any], Any]
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of an OpenBody that no field took."""
+    asked: set[str] = field(default_factory=set)
+    """Names of the policy rules that were asked about this request."""
 
     @property
     def seams(self) -> Seams:
@@ -132,6 +134,7 @@ class Request:
 
     def allows(self, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether a policy rule lets the caller act on a target; by default on what is the caller's own."""
+        self.asked.add(rule)
         return self.policy.passes(rule, self.own if target is None else target, self.auth.credentials)
 
     def enforce(self, rule: str, target: Mapping[str, Any] | None = None) -> None:

@@ -192,7 +192,7 @@ class Edge:
         if unknown:
             raise BadRequest(f"Additional properties are not allowed ({', '.join(map(repr, unknown))} were unexpected)")
         arguments: dict[str, Any] = dict(zip(operation.parameters, values, strict=True))
-        if operation.policy is not None:
+        if operation.policy is not None and not operation.guarded:
             target = request.own | arguments
             request.enforce(operation.policy, target if operation.policy in self.policy.rules else None)
         if "body" in operation.takes:
@@ -315,12 +315,17 @@ class Edge:
         arguments: dict[str, Any],
     ) -> None:
         handler = operation.handler
+
+        def work(tx: Tx) -> Any:
+            found = handler(request.bind(tx), **arguments)
+            _must_have_asked(operation, request)
+            return found
+
         if operation.asynchronous:
             result = await handler(request, **arguments)
-        elif operation.writes:
-            result = await self.store.write(lambda tx: handler(request.bind(tx), **arguments))
+            _must_have_asked(operation, request)
         else:
-            result = await self.store.read(lambda tx: handler(request.bind(tx), **arguments))
+            result = await (self.store.write(work) if operation.writes else self.store.read(work))
         if operation.writes:
             reach(f"edge.{operation.name}")
         exchange.status = operation.status(request.version)
@@ -376,6 +381,12 @@ class Edge:
             async for chunk in stream.chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"" if head or stream else exchange.body})
+
+
+def _must_have_asked(operation: Operation, request: Request) -> None:
+    """Raise RuntimeError, which undoes what was written, when a guarded operation forgot to ask its rule."""
+    if operation.guarded and operation.policy not in request.asked:
+        raise RuntimeError(f"{operation.name} did not ask the policy rule {operation.policy}")
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
