@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from importlib import import_module
 
 import pileus
-from pileus.app import SERVICES
+from pileus.app import public_services
 from pileus.core.api import Operation, Service
+from pileus.core.openapi import operations
 
 HEAD = f"""# What of each API is there
 
@@ -23,16 +23,7 @@ with the key of its body. `bench/scope.py` writes this page, and a test keeps it
 
 def services() -> list[Service]:
     """All services that users reach, by type."""
-    found = [import_module(f"pileus.services.{name}.service").service() for name in SERVICES]
-    return sorted(found, key=lambda one: str(one.type))
-
-
-def operations(service: Service) -> Iterator[tuple[str, Operation]]:
-    """The operations of a service as the code has them in order, each with its path below the service's mount."""
-    for resource in service.outer:
-        yield from ((operation.path or "/", operation) for operation in resource.operations)
-    for resource in service.resources:
-        yield from ((service.roots[0] + operation.path, operation) for operation in resource.operations)
+    return sorted(public_services(), key=lambda one: one.type)
 
 
 def page() -> str:

@@ -58,6 +58,16 @@ def declare_tables() -> None:
         import_module(f"pileus.services.{name}.service")
 
 
+def public_services() -> list[Service]:
+    """The services that users reach, each with its OpenAPI document."""
+    from pileus.core import openapi
+
+    found: list[Service] = [import_module(f"pileus.services.{name}.service").service() for name in SERVICES]
+    for service in found:
+        service.outer = [*service.outer, openapi.resource(service)]
+    return found
+
+
 # -- the control plane ---------------------------------------------------------------------------------------------
 
 
@@ -71,13 +81,9 @@ class Control:
         from pileus.services.fleet import service as fleet
         from pileus.services.fleet.interface import Fleet
         from pileus.services.identity import interface as identity_interface
-        from pileus.services.identity import service as identity
         from pileus.services.image import controllers as image_controllers
         from pileus.services.image import interface as image_interface
-        from pileus.services.image import service as image
         from pileus.services.network import controllers as network_controllers
-        from pileus.services.network import service as network
-        from pileus.services.placement import service as placement
 
         self.config = config
         self.store = store
@@ -87,14 +93,7 @@ class Control:
         self.tokens = identity_interface.Tokens(keys, lifetime=timedelta(hours=config.token_hours))
         images = driver("images", "file")(root=config.control / "images")
         self.stores = image_interface.ImageStores({"file": images}, default="file")
-        self.public: list[Service] = [
-            identity.service(),
-            image.service(),
-            placement.service(),
-            network.service(),
-            compute.service(),
-            fleet.service(),
-        ]
+        self.public = public_services()
         self.link: Service = fleet.link_service([image_interface.host_resource])
         self.policy = Policy(overrides=config.policy)
         for service in [*self.public, self.link]:

@@ -113,6 +113,12 @@ class Operation:
     asynchronous: bool
     writes: bool
     query: Parameters
+    successes: frozenset[int]
+    """Further statuses of a success, which a `Reply` or `Stream` of the handler may have."""
+    gives: Any
+    """What the handler's signature says that it gives."""
+    faults: frozenset[int]
+    """Statuses of faults beyond those that follow from the declaration. See `Operation.refusals`."""
 
     @property
     def name(self) -> str:
@@ -132,6 +138,26 @@ class Operation:
             if since is None or version is None or since <= version:
                 found = status
         return found
+
+    @property
+    def refusals(self) -> frozenset[int]:
+        """The statuses of all faults that the operation may answer with, whatever the request."""
+        found = {400, 404, 409, 429, 503} | self.faults
+        if not self.public:
+            found |= {401, 403}
+        if "body" in self.takes:
+            found |= {403, 413, 415}
+        return frozenset(found)
+
+
+def _parameters(handler: Callable[..., Any], path: str) -> tuple[list[str], frozenset[str]]:
+    """The path's parameters, and which of `body` and `stream` the handler takes. Raises TypeError."""
+    given = set(inspect.signature(handler).parameters)
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    missing = given - {"ctx", *names, "body", "stream"}
+    if missing or not set(names) <= given:
+        raise TypeError(f"{handler.__qualname__}: parameters do not fit the path {path}: {missing or names}")
+    return names, frozenset(given & {"body", "stream"})
 
 
 class Resource:
@@ -184,6 +210,8 @@ class Resource:
         media: tuple[str, ...] = JSON,
         writes: bool | None = None,
         query: Parameters = NO_PARAMETERS,
+        successes: Iterable[int] = (),
+        faults: Iterable[int] = (),
     ) -> Callable[[H], H]:
         """Declare an operation.
 
@@ -193,17 +221,12 @@ class Resource:
         `since`, `until`: the microversions in which it exists.  `status`: of a success; a mapping gives it by the
         version from which it holds (`""` for the first).  `accepts`, `wraps`: the key around request and response.
         `writes`: whether it needs a writing transaction (default: everything but GET does).  `query`: the query
-        parameters that it knows.
+        parameters that it knows.  `successes`, `faults`: statuses that it may answer with beyond the usual ones.
         """
 
         def declare(handler: H) -> H:
-            signature = inspect.signature(handler)
-            names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+            names, takes = _parameters(handler, path)
             hints = typing.get_type_hints(handler, include_extras=True)
-            takes = frozenset(signature.parameters) & {"body", "stream"}
-            missing = set(signature.parameters) - {"ctx", *names, "body", "stream"}
-            if missing or not set(names) <= set(signature.parameters):
-                raise TypeError(f"{handler.__qualname__}: parameters do not fit the path {path}: {missing or names}")
             if guarded and policy is None:
                 raise TypeError(f"{handler.__qualname__} is guarded by no rule")
             by_version = status if isinstance(status, Mapping) else {"": status}
@@ -229,6 +252,9 @@ class Resource:
                     asynchronous=inspect.iscoroutinefunction(handler),
                     writes=(method != "GET") if writes is None else writes,
                     query=query,
+                    successes=frozenset(successes),
+                    gives=hints.get("return"),
+                    faults=frozenset(faults),
                 )
             )
             return handler

@@ -77,7 +77,9 @@ class _Nested(typing.NamedTuple):
     many: str  # "", "list" or "dict"
 
 
-class _Plan(typing.NamedTuple):
+class Plan(typing.NamedTuple):
+    """What a version makes of a struct."""
+
     forbidden: frozenset[str]  # keys outside their window
     hidden: tuple[str, ...]  # their attribute names
     needed: tuple[str, ...]
@@ -114,7 +116,8 @@ def _hints(struct: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 @functools.cache
-def _plan(struct: type[msgspec.Struct], version: Version | None) -> _Plan:
+def plan_of(struct: type[msgspec.Struct], version: Version | None) -> Plan:
+    """What a version makes of a struct."""
     hints = _hints(struct)
     forbidden, hidden, needed, narrowed, guarded, nested = set(), [], [], [], [], []
     for attribute, key in zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True):
@@ -133,12 +136,12 @@ def _plan(struct: type[msgspec.Struct], version: Version | None) -> _Plan:
         guards = [marker for marker in markers if isinstance(marker, Guard) and marker.window.covers(version)]
         guarded += [(attribute, key, guard.rule) for guard in guards]
         found = _struct_of(hint)
-        if found is not None and (found[0] is struct or not _plan(found[0], version).idle):
+        if found is not None and (found[0] is struct or not plan_of(found[0], version).idle):
             nested.append(_Nested(attribute, key, *found))
-    return _Plan(frozenset(forbidden), tuple(hidden), tuple(needed), tuple(narrowed), tuple(guarded), tuple(nested))
+    return Plan(frozenset(forbidden), tuple(hidden), tuple(needed), tuple(narrowed), tuple(guarded), tuple(nested))
 
 
-def _check(raw: Any, plan: _Plan, version: Version | None, where: str) -> None:
+def _check(raw: Any, plan: Plan, version: Version | None, where: str) -> None:
     if not isinstance(raw, dict):
         return
     early = sorted(plan.forbidden & raw.keys())
@@ -155,7 +158,7 @@ def _check(raw: Any, plan: _Plan, version: Version | None, where: str) -> None:
             _convert(raw[key], narrow, f"{where}.{key}" if where else key, strict=False)
     for child in plan.nested:
         value = raw.get(child.key)
-        inner = _plan(child.struct, version)
+        inner = plan_of(child.struct, version)
         parts = value if isinstance(value, list) else value.values() if child.many and isinstance(value, dict) else ()
         for part in [value] if not child.many else parts:
             _check(part, inner, version, child.key)
@@ -185,7 +188,7 @@ def accept(
     """
     found = _struct_of(kind)
     if found is not None:
-        plan = _plan(found[0], version)
+        plan = plan_of(found[0], version)
         if not plan.idle:
             keyed = raw.values() if found[1] == "dict" and isinstance(raw, dict) else ()
             for part in [raw] if not found[1] else raw if isinstance(raw, list) else keyed:
@@ -195,13 +198,13 @@ def accept(
     return typing.cast(T, _convert(raw, kind, "", strict=strict))
 
 
-def _check_guards(raw: dict[str, Any], plan: _Plan, version: Version | None, allowed: Callable[[str], bool]) -> None:
+def _check_guards(raw: dict[str, Any], plan: Plan, version: Version | None, allowed: Callable[[str], bool]) -> None:
     for _, key, rule in plan.guarded:
         if key in raw and not allowed(rule):
             raise Forbidden(f"Policy doesn't allow {rule} to be performed.")
     for child in plan.nested:
         value = raw.get(child.key)
-        inner = _plan(child.struct, version)
+        inner = plan_of(child.struct, version)
         parts = value if isinstance(value, list) else value.values() if child.many and isinstance(value, dict) else ()
         for part in [value] if not child.many else parts:
             if isinstance(part, dict):
@@ -219,7 +222,7 @@ def present(view: Any, version: Version | None = None, *, allowed: Callable[[str
         return view
     if not isinstance(view, msgspec.Struct):
         return view
-    plan = _plan(type(view), version)
+    plan = plan_of(type(view), version)
     if plan.idle:
         return view
     for attribute in plan.hidden:
