@@ -7,18 +7,20 @@ Source: "Filtering" and "Resource Options" of https://docs.openstack.org/api-ref
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
+from pileus.core.api import Page
 from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Fault, Forbidden, NotFound
 from pileus.core.fields import Body, View
-from pileus.core.listing import Filter
+from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
+from pileus.core.store import Tx
 from pileus.services.identity.rules import name as names
 
 V = TypeVar("V")
@@ -83,6 +85,27 @@ def extended(view: V, extra: Mapping[str, Any]) -> V:
 def further(ctx: Request, *drop: str) -> dict[str, Any]:
     """The attributes of the request's body that are no fields, but for those that Identity makes itself."""
     return {name: value for name, value in ctx.extra.items() if name not in ("id", "links", *drop)}
+
+
+def found(tx: Tx, table: sa.Table, noun: str, key: str) -> sa.Row[Any]:
+    """The row of a noun's table that has an id. Raises NotFound."""
+    row = tx.first(sa.select(table).where(table.c.id == key))
+    if row is None:
+        raise missing(noun, key)
+    return row
+
+
+def page(ctx: Context, listing: Listing, query: sa.Select[Any], view: Callable[[Context, sa.Row[Any]], Any]) -> Page:
+    """The page of a list that a request asks for, each row as a view."""
+    rows = listing.page(ctx, query)
+    return Page([view(ctx, row) for row in rows.rows], rows.next_marker)
+
+
+def save(ctx: Context, table: sa.Table, noun: str, row: sa.Row[Any], changes: Mapping[str, Any]) -> None:
+    """Write changes of a row, together with the attributes of the request's body that are no fields."""
+    values = {**changes, "extra": {**row.extra, **further(ctx)}}
+    ctx.tx.execute(sa.update(table).where(table.c.id == row.id).values(**values))
+    ctx.tx.changed(f"identity.{noun}", row.id)
 
 
 def same_id(ctx: Request, key: str) -> None:

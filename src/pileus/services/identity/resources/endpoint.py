@@ -24,10 +24,12 @@ from pileus.services.identity.resources.attribute import (
     Links,
     Url,
     extended,
+    found,
     further,
     link,
-    missing,
+    page,
     same_id,
+    save,
     something,
     truth,
 )
@@ -114,10 +116,7 @@ _listing = Listing(
 
 def get(tx: Tx, key: str) -> sa.Row[Any]:
     """An endpoint. Raises NotFound."""
-    row = tx.first(sa.select(table).where(table.c.id == key))
-    if row is None:
-        raise missing("endpoint", key)
-    return row
+    return found(tx, table, "endpoint", key)
 
 
 def insert(tx: Tx, **values: Any) -> str:
@@ -128,7 +127,8 @@ def insert(tx: Tx, **values: Any) -> str:
     return key
 
 
-def _view(ctx: Context, row: sa.Row[Any]) -> Endpoint:
+def view(ctx: Context, row: sa.Row[Any]) -> Endpoint:
+    """A row as an endpoint."""
     endpoint = Endpoint(
         id=row.id,
         service_id=row.service_id,
@@ -164,14 +164,13 @@ def _checked(ctx: Context, wanted: Mapping[str, Any]) -> dict[str, Any]:
 @resource.get("/endpoints", policy="identity:list_endpoints")
 def list_all(ctx: Context) -> Page:
     """List endpoints."""
-    found = _listing.page(ctx, sa.select(table))
-    return Page([_view(ctx, row) for row in found.rows], found.next_marker)
+    return page(ctx, _listing, sa.select(table), view)
 
 
 @resource.get("/endpoints/{endpoint_id}", policy="identity:get_endpoint", wraps="endpoint")
 def show(ctx: Context, endpoint_id: str) -> Endpoint:
     """Show an endpoint."""
-    return _view(ctx, get(ctx.tx, endpoint_id))
+    return view(ctx, get(ctx.tx, endpoint_id))
 
 
 @resource.post("/endpoints", policy="identity:create_endpoint", accepts="endpoint", wraps="endpoint", status=201)
@@ -181,7 +180,7 @@ def create(ctx: Context, body: EndpointCreate) -> Endpoint:
     values.setdefault("region_id", None)
     key = insert(ctx.tx, **values, extra=further(ctx))
     revision.grow(ctx.tx)
-    return _view(ctx, get(ctx.tx, key))
+    return view(ctx, get(ctx.tx, key))
 
 
 @resource.patch("/endpoints/{endpoint_id}", policy="identity:update_endpoint", accepts="endpoint", wraps="endpoint")
@@ -190,12 +189,9 @@ def update(ctx: Context, endpoint_id: str, body: EndpointUpdate) -> Endpoint:
     row = get(ctx.tx, endpoint_id)
     same_id(ctx, endpoint_id)
     something(given(body), ctx, "endpoint")
-    changes = _checked(ctx, given(body))
-    changes["extra"] = {**row.extra, **further(ctx)}
-    ctx.tx.execute(sa.update(table).where(table.c.id == endpoint_id).values(**changes))
-    ctx.tx.changed("identity.endpoint", endpoint_id)
+    save(ctx, table, "endpoint", row, _checked(ctx, given(body)))
     revision.grow(ctx.tx)
-    return _view(ctx, get(ctx.tx, endpoint_id))
+    return view(ctx, get(ctx.tx, endpoint_id))
 
 
 @resource.delete("/endpoints/{endpoint_id}", policy="identity:delete_endpoint")

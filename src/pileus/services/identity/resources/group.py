@@ -24,15 +24,18 @@ from pileus.services.identity.resources.attribute import (
     Name,
     compared,
     extended,
+    found,
     further,
     given_or,
     link,
     missing,
     named,
     own_domain,
+    page,
     permit,
     permit_list,
     same_id,
+    save,
     something,
     truth,
 )
@@ -148,10 +151,7 @@ def find(tx: Tx, key: str) -> sa.Row[Any] | None:
 
 def get(tx: Tx, key: str) -> sa.Row[Any]:
     """A group. Raises NotFound."""
-    row = find(tx, key)
-    if row is None:
-        raise missing("group", key)
-    return row
+    return found(tx, table, "group", key)
 
 
 def target(row: sa.Row[Any] | None) -> Mapping[str, Any] | None:
@@ -182,25 +182,24 @@ def _check_free(tx: Tx, name: str, domain_id: str) -> None:
         raise Conflict(f"Conflict occurred attempting to store group - Duplicate entry found with name {name}.")
 
 
-@resource.get("/groups")
+@resource.get("/groups", policy="identity:list_groups", guarded=True)
 def list_all(ctx: Context) -> Page:
     """List groups; with a domain's token, those of that domain."""
-    permit_list(ctx, "identity:list_groups", "target.group.domain_id")
-    found = _listing.page(ctx, own_domain(ctx, sa.select(table), table.c.domain_id))
-    return Page([_view(ctx, row) for row in found.rows], found.next_marker)
+    permit_list(ctx, ctx.operation, "target.group.domain_id")
+    return page(ctx, _listing, own_domain(ctx, sa.select(table), table.c.domain_id), _view)
 
 
-@resource.get("/groups/{group_id}", wraps="group")
+@resource.get("/groups/{group_id}", policy="identity:get_group", guarded=True, wraps="group")
 def show(ctx: Context, group_id: str) -> Group:
     """Show a group."""
-    permit(ctx, "identity:get_group", group=target(find(ctx.tx, group_id)))
+    permit(ctx, ctx.operation, group=target(find(ctx.tx, group_id)))
     return _view(ctx, get(ctx.tx, group_id))
 
 
-@resource.post("/groups", accepts="group", wraps="group", status=201)
+@resource.post("/groups", policy="identity:create_group", guarded=True, accepts="group", wraps="group", status=201)
 def create(ctx: Context, body: GroupCreate) -> Group:
     """Create a group."""
-    permit(ctx, "identity:create_group", group={"domain_id": body.domain_id} if body.domain_id else {})
+    permit(ctx, ctx.operation, group={"domain_id": body.domain_id} if body.domain_id else {})
     domain_id = given_or(body.domain_id, ctx.auth.domain_id or users.DEFAULT_DOMAIN)
     if projects.find_domain(ctx.tx, domain_id) is None:
         raise missing("domain", domain_id)
@@ -221,62 +220,59 @@ def create(ctx: Context, body: GroupCreate) -> Group:
     return _view(ctx, get(ctx.tx, key))
 
 
-@resource.patch("/groups/{group_id}", accepts="group", wraps="group")
+@resource.patch("/groups/{group_id}", policy="identity:update_group", guarded=True, accepts="group", wraps="group")
 def update(ctx: Context, group_id: str, body: GroupUpdate) -> Group:
     """Change a group."""
-    permit(ctx, "identity:update_group", group=target(find(ctx.tx, group_id)))
+    permit(ctx, ctx.operation, group=target(find(ctx.tx, group_id)))
     row = get(ctx.tx, group_id)
     same_id(ctx, group_id)
     something(given(body), ctx, "group")
     if body.domain_id is not UNSET and body.domain_id != row.domain_id:
         raise BadRequest("Cannot change Domain ID")
-    changes: dict[str, Any] = {"extra": {**row.extra, **further(ctx)}}
+    changes: dict[str, Any] = {}
     if isinstance(body.name, str):
         if names.key(body.name) != row.name_key:
             _check_free(ctx.tx, body.name, row.domain_id)
         changes |= {"name": body.name.strip(), "name_key": names.key(body.name)}
     if body.description is not UNSET:
         changes["description"] = body.description or ""
-    ctx.tx.execute(sa.update(table).where(table.c.id == group_id).values(**changes))
-    ctx.tx.changed("identity.group", group_id)
+    save(ctx, table, "group", row, changes)
     return _view(ctx, get(ctx.tx, group_id))
 
 
-@resource.delete("/groups/{group_id}")
+@resource.delete("/groups/{group_id}", policy="identity:delete_group", guarded=True)
 def delete(ctx: Context, group_id: str) -> None:
     """Delete a group; its members lose the roles that they held through it."""
-    permit(ctx, "identity:delete_group", group=target(find(ctx.tx, group_id)))
+    permit(ctx, ctx.operation, group=target(find(ctx.tx, group_id)))
     get(ctx.tx, group_id)
     ctx.tx.execute(sa.delete(table).where(table.c.id == group_id))
     ctx.tx.changed("identity.group", group_id)
     revision.grow(ctx.tx)
 
 
-@resource.get("/groups/{group_id}/users", wraps="users")
+@resource.get("/groups/{group_id}/users", policy="identity:list_users_in_group", guarded=True, wraps="users")
 def list_members(ctx: Context, group_id: str) -> Page:
     """List the users in a group."""
-    permit(ctx, "identity:list_users_in_group", group=target(find(ctx.tx, group_id)))
+    permit(ctx, ctx.operation, group=target(find(ctx.tx, group_id)))
     get(ctx.tx, group_id)
     inside = sa.select(membership.c.user_id).where(membership.c.group_id == group_id)
     query = sa.select(users.table).where(users.table.c.id.in_(inside))
-    found = _members.page(ctx, own_domain(ctx, query, users.table.c.domain_id))
-    return Page([users.view(ctx, row) for row in found.rows], found.next_marker)
+    return page(ctx, _members, own_domain(ctx, query, users.table.c.domain_id), users.view)
 
 
-@resource.get("/users/{user_id}/groups")
+@resource.get("/users/{user_id}/groups", policy="identity:list_groups_for_user", guarded=True)
 def list_of_user(ctx: Context, user_id: str) -> Page:
     """List the groups that a user is in."""
-    permit(ctx, "identity:list_groups_for_user", user=target(users.find(ctx.tx, user_id)))
+    permit(ctx, ctx.operation, user=target(users.find(ctx.tx, user_id)))
     users.get(ctx.tx, user_id)
     mine = sa.select(membership.c.group_id).where(membership.c.user_id == user_id)
     query = sa.select(table).where(table.c.id.in_(mine))
-    found = _listing.page(ctx, own_domain(ctx, query, table.c.domain_id))
-    return Page([_view(ctx, row) for row in found.rows], found.next_marker)
+    return page(ctx, _listing, own_domain(ctx, query, table.c.domain_id), _view)
 
 
-def _pair(ctx: Context, rule: str, group_id: str, user_id: str) -> None:
+def _pair(ctx: Context, group_id: str, user_id: str) -> None:
     group, user = find(ctx.tx, group_id), users.find(ctx.tx, user_id)
-    permit(ctx, rule, group=target(group), user=target(user))
+    permit(ctx, ctx.operation, group=target(group), user=target(user))
     get(ctx.tx, group_id)
     users.get(ctx.tx, user_id)
 
@@ -285,29 +281,29 @@ def _no_member(user_id: str, group_id: str) -> NotFound:
     return NotFound(f"User {user_id} is not found in group {group_id}.")
 
 
-@resource.get("/groups/{group_id}/users/{user_id}", status=204)
+@resource.get("/groups/{group_id}/users/{user_id}", policy="identity:check_user_in_group", guarded=True, status=204)
 def check_member(ctx: Context, group_id: str, user_id: str) -> None:
     """Check whether a user is in a group."""
-    _pair(ctx, "identity:check_user_in_group", group_id, user_id)
+    _pair(ctx, group_id, user_id)
     one = sa.select(membership).where(membership.c.group_id == group_id, membership.c.user_id == user_id)
     if ctx.tx.first(one) is None:
         raise _no_member(user_id, group_id)
 
 
-@resource.put("/groups/{group_id}/users/{user_id}", status=204)
+@resource.put("/groups/{group_id}/users/{user_id}", policy="identity:add_user_to_group", guarded=True, status=204)
 def add_member(ctx: Context, group_id: str, user_id: str) -> None:
     """Put a user into a group. Doing it again changes nothing."""
-    _pair(ctx, "identity:add_user_to_group", group_id, user_id)
+    _pair(ctx, group_id, user_id)
     row = {"user_id": user_id, "group_id": group_id}
     if ctx.tx.insert_missing(membership, row, key=("user_id", "group_id")):
         ctx.tx.changed("identity.user", user_id)
         revision.grow(ctx.tx)
 
 
-@resource.delete("/groups/{group_id}/users/{user_id}")
+@resource.delete("/groups/{group_id}/users/{user_id}", policy="identity:remove_user_from_group", guarded=True)
 def remove_member(ctx: Context, group_id: str, user_id: str) -> None:
     """Take a user out of a group; the roles held through it are lost at once."""
-    _pair(ctx, "identity:remove_user_from_group", group_id, user_id)
+    _pair(ctx, group_id, user_id)
     one = sa.delete(membership).where(membership.c.group_id == group_id, membership.c.user_id == user_id)
     if ctx.tx.execute(one).rowcount == 0:
         raise _no_member(user_id, group_id)

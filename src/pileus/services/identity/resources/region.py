@@ -20,11 +20,13 @@ from pileus.services.identity.resources.attribute import (
     ADMIN,
     Links,
     extended,
+    found,
     further,
     given_or,
     link,
-    missing,
+    page,
     same_id,
+    save,
     something,
 )
 from pileus.services.identity.rules import hierarchy
@@ -93,10 +95,7 @@ def find(tx: Tx, key: str) -> sa.Row[Any] | None:
 
 def get(tx: Tx, key: str) -> sa.Row[Any]:
     """A region. Raises NotFound."""
-    row = find(tx, key)
-    if row is None:
-        raise missing("region", key)
-    return row
+    return found(tx, table, "region", key)
 
 
 def ensure(tx: Tx, key: str) -> None:
@@ -137,8 +136,7 @@ def _create(ctx: Context, key: str, body: RegionCreate) -> Region:
 @resource.get("/regions", policy="identity:list_regions")
 def list_all(ctx: Context) -> Page:
     """List regions."""
-    found = _listing.page(ctx, sa.select(table))
-    return Page([_view(ctx, row) for row in found.rows], found.next_marker)
+    return page(ctx, _listing, sa.select(table), _view)
 
 
 @resource.get("/regions/{region_id}", policy="identity:get_region", wraps="region")
@@ -167,14 +165,13 @@ def update(ctx: Context, region_id: str, body: RegionUpdate) -> Region:
     row = get(ctx.tx, region_id)
     same_id(ctx, region_id)
     something(given(body), ctx, "region")
-    changes: dict[str, Any] = {"extra": {**row.extra, **further(ctx)}}
+    changes: dict[str, Any] = {}
     if body.description is not UNSET:
         changes["description"] = body.description or ""
     if body.parent_region_id is not UNSET:
         _check_parent(ctx.tx, region_id, body.parent_region_id)
         changes["parent_region_id"] = body.parent_region_id
-    ctx.tx.execute(sa.update(table).where(table.c.id == region_id).values(**changes))
-    ctx.tx.changed("identity.region", region_id)
+    save(ctx, table, "region", row, changes)
     revision.grow(ctx.tx)
     return _view(ctx, get(ctx.tx, region_id))
 

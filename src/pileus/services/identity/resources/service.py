@@ -21,11 +21,13 @@ from pileus.services.identity.resources.attribute import (
     Links,
     compared,
     extended,
+    found,
     further,
     given_or,
     link,
-    missing,
+    page,
     same_id,
+    save,
     something,
 )
 
@@ -98,10 +100,7 @@ _listing = Listing(
 
 def get(tx: Tx, key: str) -> sa.Row[Any]:
     """A service. Raises NotFound."""
-    row = tx.first(sa.select(table).where(table.c.id == key))
-    if row is None:
-        raise missing("service", key)
-    return row
+    return found(tx, table, "service", key)
 
 
 def insert(tx: Tx, kind: str, **values: Any) -> str:
@@ -128,8 +127,7 @@ def _view(ctx: Context, row: sa.Row[Any]) -> ServiceView:
 @resource.get("/services", policy="identity:list_services")
 def list_all(ctx: Context) -> Page:
     """List services."""
-    found = _listing.page(ctx, sa.select(table))
-    return Page([_view(ctx, row) for row in found.rows], found.next_marker)
+    return page(ctx, _listing, sa.select(table), _view)
 
 
 @resource.get("/services/{service_id}", policy="identity:get_service", wraps="service")
@@ -158,11 +156,8 @@ def update(ctx: Context, service_id: str, body: ServiceUpdate) -> ServiceView:
     """Change a service."""
     row = get(ctx.tx, service_id)
     same_id(ctx, service_id)
-    changes = given(body)
-    something(changes, ctx, "service")
-    changes["extra"] = {**row.extra, **further(ctx)}
-    ctx.tx.execute(sa.update(table).where(table.c.id == service_id).values(**changes))
-    ctx.tx.changed("identity.service", service_id)
+    something(given(body), ctx, "service")
+    save(ctx, table, "service", row, given(body))
     revision.grow(ctx.tx)
     return _view(ctx, get(ctx.tx, service_id))
 
