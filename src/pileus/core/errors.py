@@ -4,6 +4,8 @@
 
     Fault (500)
     ├── BadRequest (400)          the request is wrong, and sending it again is useless
+    │   ├── BadQuery              its query string is
+    │   └── Malformed             its body has not the shape that it must have
     ├── Unauthorized (401)        nobody is asking: no token, or one that is not good
     ├── Forbidden (403)           somebody is asking who may not
     │   └── QuotaExceeded         (403 for Compute, 409 for Network, 413 for Image)
@@ -33,6 +35,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from pileus.core.flaw import explain
+
 
 class Fault(Exception):
     """Something that the caller is told. `status` is the HTTP status, `code` a stable word for programs."""
@@ -40,6 +44,8 @@ class Fault(Exception):
     status: ClassVar[int] = 500
     code: str = "pileus.undefined_code"
     headers: Mapping[str, str] = {}
+    version: tuple[int, int] | None = None
+    """The microversion of the request, where the edge knows it: some envelopes differ by it."""
 
     def __init__(self, message: str = "", *, code: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         self.message = message or HTTPStatus(self.status).description or HTTPStatus(self.status).phrase
@@ -59,6 +65,18 @@ class BadRequest(Fault):
     """400: the request is wrong."""
 
     status = 400
+
+
+class BadQuery(BadRequest):
+    """400: the query string is wrong."""
+
+
+class Malformed(BadRequest):
+    """400: the body is not JSON (`flaw` is None), or has not the shape: `flaw` is what msgspec says of `given`."""
+
+    def __init__(self, message: str, *, flaw: str | None = None, given: Any = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.flaw, self.given = flaw, given
 
 
 class Unauthorized(Fault):
@@ -99,9 +117,10 @@ class MethodNotAllowed(Fault):
 
 
 class NotAcceptable(Fault):
-    """406: no such microversion, or nothing the client accepts."""
+    """406: no such microversion, or nothing the client accepts. `known` are the first and last microversion."""
 
     status = 406
+    known: tuple[str, str] | None = None
 
 
 class Conflict(Fault):
@@ -205,10 +224,22 @@ def image_envelope(fault: Fault, request_id: str) -> Any:
 
 
 def placement_envelope(fault: Fault, request_id: str) -> Any:
-    """Placement's: a list of errors after the API working group's guideline, with a stable code."""
+    """Placement's: a list of errors after the API working group's guideline, from 1.23 on with a stable code."""
     title = HTTPStatus(fault.status).phrase
-    entry = {"status": fault.status, "title": title, "detail": fault.message, "request_id": request_id}
-    return {"errors": [{**entry, "code": fault.code.replace("pileus.", "placement.")}]}
+    detail = fault.message
+    if isinstance(fault, BadQuery):
+        detail = f"Invalid query string parameters: {detail}"
+    elif isinstance(fault, Malformed):
+        found = explain(fault.flaw, fault.given) if fault.flaw is not None else None
+        detail = f"JSON does not validate: {found.text}" if found else f"Malformed JSON: {detail}"
+        if found and found.keyword:
+            detail += f"\n\nFailed validating '{found.keyword}' in schema"
+    entry: dict[str, Any] = {"status": fault.status, "title": title, "detail": detail, "request_id": request_id}
+    if fault.version is not None and fault.version >= (1, 23):
+        entry["code"] = fault.code.replace("pileus.", "placement.")
+    if isinstance(fault, NotAcceptable) and fault.known is not None:
+        entry["min_version"], entry["max_version"] = fault.known
+    return {"errors": [entry]}
 
 
 def render(fault: Fault, envelope: Envelope, request_id: str) -> bytes:

@@ -22,7 +22,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pileus.core.errors import BadRequest, Forbidden
+from pileus.core.errors import Forbidden, Malformed
 from pileus.core.versions import Version, parse
 
 T = TypeVar("T")
@@ -146,13 +146,13 @@ def _check(raw: Any, plan: Plan, version: Version | None, where: str) -> None:
         return
     early = sorted(plan.forbidden & raw.keys())
     if early:
-        raise BadRequest(
+        raise _malformed(
             f"Additional properties are not allowed ({', '.join(map(repr, early))} "
             f"{'was' if len(early) == 1 else 'were'} unexpected)"
         )
     for key in plan.needed:
         if key not in raw:
-            raise BadRequest(f"{key!r} is a required property")
+            raise _malformed(f"{key!r} is a required property")
     for key, narrow in plan.narrowed:
         if key in raw:
             _convert(raw[key], narrow, f"{where}.{key}" if where else key, strict=False)
@@ -164,13 +164,18 @@ def _check(raw: Any, plan: Plan, version: Version | None, where: str) -> None:
             _check(part, inner, version, child.key)
 
 
+def _malformed(message: str) -> Malformed:
+    return Malformed(message, flaw=message)
+
+
 def _convert(raw: Any, kind: Any, where: str, *, strict: bool) -> Any:
     try:
         return msgspec.convert(raw, kind, strict=strict)
     except msgspec.ValidationError as error:
         text = str(error)
         place = f"{where}: " if where else ""
-        raise BadRequest(f"Invalid input. {place}{text.replace('`$.', '`').replace(' - at `$`', '')}") from None
+        message = f"Invalid input. {place}{text.replace('`$.', '`').replace(' - at `$`', '')}"
+        raise Malformed(message, flaw=text, given=raw) from None
 
 
 def accept(

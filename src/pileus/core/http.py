@@ -21,9 +21,11 @@ from pileus.core import fields, log
 from pileus.core.api import Operation, Page, Reply, Service, Stream
 from pileus.core.context import Auth, Query, Request
 from pileus.core.errors import (
+    BadQuery,
     BadRequest,
     Conflict,
     Fault,
+    Malformed,
     MethodNotAllowed,
     NotFound,
     TooLarge,
@@ -181,7 +183,7 @@ class Edge:
         candidates = node.operations.get(method)
         if candidates is None:
             allow = ", ".join(sorted(node.operations))
-            raise MethodNotAllowed("The method is not allowed for this resource.", headers={"allow": allow})
+            raise MethodNotAllowed(f"The method {method} is not allowed for this resource.", headers={"allow": allow})
         auth = await self._identify(exchange, candidates)
         raw = None
         if candidates[0].action is not None or "body" in candidates[0].takes:
@@ -190,7 +192,9 @@ class Edge:
         request = self._request(exchange, service, operation, auth, inner)
         unknown = operation.query.unknown(request.query.names(), exchange.version, service.query_closed)
         if unknown:
-            raise BadRequest(f"Additional properties are not allowed ({', '.join(map(repr, unknown))} were unexpected)")
+            names = ", ".join(map(repr, unknown))
+            verb = "was" if len(unknown) == 1 else "were"
+            raise BadQuery(f"Additional properties are not allowed ({names} {verb} unexpected)")
         arguments: dict[str, Any] = dict(zip(operation.parameters, values, strict=True))
         if operation.policy is not None and not operation.guarded:
             target = request.own | arguments
@@ -249,7 +253,7 @@ class Edge:
             raw = msgspec.json.decode(data)
             nul = b"\\u0000" in data and _holds_nul(raw)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            raise BadRequest("Malformed request body: it is not JSON, or goes too deep.") from None
+            raise Malformed("Malformed request body: it is not JSON, or goes too deep.") from None
         if nul:
             raise BadRequest("Malformed request body: it holds a NUL character.")
         return raw
@@ -356,6 +360,7 @@ class Edge:
 
     def _fail(self, exchange: _Exchange, fault: Fault) -> None:
         envelope = exchange.service.envelope if exchange.service else identity_envelope
+        fault.version = exchange.version
         exchange.stream = None
         exchange.status = fault.status
         exchange.body = render(fault, envelope, exchange.request_id)

@@ -76,10 +76,12 @@ class Ledger:
                 f"API Version String {wanted} is of invalid format. Must be of format MajorNum.MinorNum."
             ) from None
         if not self.minimum <= version <= self.maximum:
-            raise NotAcceptable(
+            fault = NotAcceptable(
                 f"Version {wanted} is not supported by the API. "
                 f"Minimum is {self.minimum} and maximum is {self.maximum}."
             )
+            fault.known = str(self.minimum), str(self.maximum)
+            raise fault
         return version
 
     def response_headers(self, version: Version) -> list[tuple[bytes, bytes]]:
