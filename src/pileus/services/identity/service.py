@@ -8,6 +8,7 @@ from pileus.services.identity.resources import attribute, domain, endpoint, grou
 from pileus.services.identity.resources import service as catalog_service
 from pileus.services.identity.resources.assignment.operations import grant
 from pileus.services.identity.resources.assignment.operations import listing as assignment
+from pileus.services.identity.resources.endpoint_filter import operations as endpoint_filter
 from pileus.services.identity.resources.project import operations as project
 from pileus.services.identity.resources.token.operations import authentication as token
 
@@ -31,6 +32,8 @@ def service() -> Service:
             region.resource,
             catalog_service.resource,
             endpoint.resource,
+            endpoint_filter.resource,
+            endpoint_filter.endpoint_resource,
         ),
         outer=(version.resource,),
         envelope=identity_envelope,

@@ -54,9 +54,16 @@ class Links(View):
 
 ADMIN = "rule:admin_required"
 ADMIN_OR_SYSTEM_READER = "rule:admin_required or (role:reader and system_scope:all)"
+CLOUD_ADMIN = "rule:cloud_admin"
+CLOUD_ADMIN_OR_SYSTEM_READER = "rule:cloud_admin or (role:reader and system_scope:all)"
 
 RULES = (
     Rule("admin_required", "role:admin", "An administrator, whatever the scope of the token"),
+    Rule(
+        "cloud_admin",
+        "rule:admin_required and domain_id:None",
+        "An administrator whose token is not for a domain: for what concerns the whole cloud",
+    ),
     Rule("service_role", "role:service", "Another service of this cloud"),
     Rule("owner", "user_id:%(user_id)s", "The user whom the path names"),
     Rule("admin_or_owner", "rule:admin_required or rule:owner"),

@@ -17,8 +17,8 @@ from pileus.core.listing import Listing
 from pileus.core.policy import Rule
 from pileus.core.store import Tx
 from pileus.services.identity.resources.attribute import (
-    ADMIN,
     ADMIN_OR_SYSTEM_READER,
+    CLOUD_ADMIN,
     Flags,
     Links,
     ShortName,
@@ -89,9 +89,9 @@ resource = Resource(
             f"{ADMIN_OR_SYSTEM_READER} or (role:reader and domain_id:%(target.domain.id)s)",
             "List domains",
         ),
-        Rule("identity:create_domain", ADMIN, "Create a domain"),
-        Rule("identity:update_domain", ADMIN, "Update a domain"),
-        Rule("identity:delete_domain", ADMIN, "Delete a domain"),
+        Rule("identity:create_domain", CLOUD_ADMIN, "Create a domain"),
+        Rule("identity:update_domain", CLOUD_ADMIN, "Update a domain"),
+        Rule("identity:delete_domain", CLOUD_ADMIN, "Delete a domain"),
     ],
 )
 

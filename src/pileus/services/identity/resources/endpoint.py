@@ -19,8 +19,8 @@ from pileus.services.identity.resources import region as regions
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources import service as services
 from pileus.services.identity.resources.attribute import (
-    ADMIN,
-    ADMIN_OR_SYSTEM_READER,
+    CLOUD_ADMIN,
+    CLOUD_ADMIN_OR_SYSTEM_READER,
     Links,
     Url,
     extended,
@@ -92,15 +92,15 @@ resource = Resource(
     "endpoint",
     "endpoints",
     rules=[
-        Rule("identity:get_endpoint", ADMIN_OR_SYSTEM_READER, "Show an endpoint"),
-        Rule("identity:list_endpoints", ADMIN_OR_SYSTEM_READER, "List endpoints"),
-        Rule("identity:create_endpoint", ADMIN, "Create an endpoint"),
-        Rule("identity:update_endpoint", ADMIN, "Update an endpoint"),
-        Rule("identity:delete_endpoint", ADMIN, "Delete an endpoint"),
+        Rule("identity:get_endpoint", CLOUD_ADMIN_OR_SYSTEM_READER, "Show an endpoint"),
+        Rule("identity:list_endpoints", CLOUD_ADMIN_OR_SYSTEM_READER, "List endpoints"),
+        Rule("identity:create_endpoint", CLOUD_ADMIN, "Create an endpoint"),
+        Rule("identity:update_endpoint", CLOUD_ADMIN, "Update an endpoint"),
+        Rule("identity:delete_endpoint", CLOUD_ADMIN, "Delete an endpoint"),
     ],
 )
 
-_listing = Listing(
+listing = Listing(
     table,
     filters={
         "interface": Filter(table.c.interface),
@@ -164,7 +164,7 @@ def _checked(ctx: Context, wanted: Mapping[str, Any]) -> dict[str, Any]:
 @resource.get("/endpoints", policy="identity:list_endpoints")
 def list_all(ctx: Context) -> Page:
     """List endpoints."""
-    return page(ctx, _listing, sa.select(table), view)
+    return page(ctx, listing, sa.select(table), view)
 
 
 @resource.get("/endpoints/{endpoint_id}", policy="identity:get_endpoint", wraps="endpoint")

@@ -17,7 +17,7 @@ from pileus.core.policy import Rule
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources.attribute import (
-    ADMIN,
+    CLOUD_ADMIN,
     Links,
     extended,
     found,
@@ -74,9 +74,9 @@ resource = Resource(
     rules=[
         Rule("identity:get_region", "", "Show a region"),
         Rule("identity:list_regions", "", "List regions"),
-        Rule("identity:create_region", ADMIN, "Create a region"),
-        Rule("identity:update_region", ADMIN, "Update a region"),
-        Rule("identity:delete_region", ADMIN, "Delete a region"),
+        Rule("identity:create_region", CLOUD_ADMIN, "Create a region"),
+        Rule("identity:update_region", CLOUD_ADMIN, "Update a region"),
+        Rule("identity:delete_region", CLOUD_ADMIN, "Delete a region"),
     ],
 )
 

@@ -17,8 +17,9 @@ from pileus.core.policy import Rule
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources.attribute import (
-    ADMIN,
     ADMIN_OR_SYSTEM_READER,
+    CLOUD_ADMIN,
+    CLOUD_ADMIN_OR_SYSTEM_READER,
     Flags,
     Id,
     Links,
@@ -105,27 +106,29 @@ class RoleName(View):
     links: Links
 
 
-_SEES = ADMIN_OR_SYSTEM_READER
-
 resource = Resource(
     "role",
     "roles",
     rules=[
-        Rule("identity:get_role", f"{_SEES} or (role:manager and rule:domain_managed_target_role)", "Show a role"),
-        Rule("identity:list_roles", f"{_SEES} or (role:manager and not domain_id:None)", "List roles"),
-        Rule("identity:create_role", ADMIN, "Create a role"),
-        Rule("identity:update_role", ADMIN, "Update a role"),
-        Rule("identity:delete_role", ADMIN, "Delete a role"),
-        Rule("identity:get_domain_role", _SEES, "Show a role of a domain"),
-        Rule("identity:list_domain_roles", _SEES, "List the roles of a domain"),
-        Rule("identity:create_domain_role", ADMIN, "Create a role of a domain"),
-        Rule("identity:update_domain_role", ADMIN, "Update a role of a domain"),
-        Rule("identity:delete_domain_role", ADMIN, "Delete a role of a domain"),
-        Rule("identity:get_implied_role", _SEES, "Show what a role implies"),
-        Rule("identity:list_implied_roles", _SEES, "List what a role implies"),
-        Rule("identity:create_implied_role", ADMIN, "Let a role imply another"),
-        Rule("identity:delete_implied_role", ADMIN, "Let a role no longer imply another"),
-        Rule("identity:list_role_inference_rules", _SEES, "List which roles imply which"),
+        Rule(
+            "identity:get_role",
+            f"{ADMIN_OR_SYSTEM_READER} or (role:manager and rule:domain_managed_target_role)",
+            "Show a role",
+        ),
+        Rule("identity:list_roles", f"{ADMIN_OR_SYSTEM_READER} or (role:manager and not domain_id:None)", "List roles"),
+        Rule("identity:create_role", CLOUD_ADMIN, "Create a role"),
+        Rule("identity:update_role", CLOUD_ADMIN, "Update a role"),
+        Rule("identity:delete_role", CLOUD_ADMIN, "Delete a role"),
+        Rule("identity:get_domain_role", CLOUD_ADMIN_OR_SYSTEM_READER, "Show a role of a domain"),
+        Rule("identity:list_domain_roles", CLOUD_ADMIN_OR_SYSTEM_READER, "List the roles of a domain"),
+        Rule("identity:create_domain_role", CLOUD_ADMIN, "Create a role of a domain"),
+        Rule("identity:update_domain_role", CLOUD_ADMIN, "Update a role of a domain"),
+        Rule("identity:delete_domain_role", CLOUD_ADMIN, "Delete a role of a domain"),
+        Rule("identity:get_implied_role", CLOUD_ADMIN_OR_SYSTEM_READER, "Show what a role implies"),
+        Rule("identity:list_implied_roles", CLOUD_ADMIN_OR_SYSTEM_READER, "List what a role implies"),
+        Rule("identity:create_implied_role", CLOUD_ADMIN, "Let a role imply another"),
+        Rule("identity:delete_implied_role", CLOUD_ADMIN, "Let a role no longer imply another"),
+        Rule("identity:list_role_inference_rules", CLOUD_ADMIN_OR_SYSTEM_READER, "List which roles imply which"),
     ],
 )
 

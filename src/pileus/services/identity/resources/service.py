@@ -16,8 +16,8 @@ from pileus.core.policy import Rule
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources.attribute import (
-    ADMIN,
-    ADMIN_OR_SYSTEM_READER,
+    CLOUD_ADMIN,
+    CLOUD_ADMIN_OR_SYSTEM_READER,
     Links,
     compared,
     extended,
@@ -78,11 +78,11 @@ resource = Resource(
     "service",
     "services",
     rules=[
-        Rule("identity:get_service", ADMIN_OR_SYSTEM_READER, "Show a service"),
-        Rule("identity:list_services", ADMIN_OR_SYSTEM_READER, "List services"),
-        Rule("identity:create_service", ADMIN, "Create a service"),
-        Rule("identity:update_service", ADMIN, "Update a service"),
-        Rule("identity:delete_service", ADMIN, "Delete a service"),
+        Rule("identity:get_service", CLOUD_ADMIN_OR_SYSTEM_READER, "Show a service"),
+        Rule("identity:list_services", CLOUD_ADMIN_OR_SYSTEM_READER, "List services"),
+        Rule("identity:create_service", CLOUD_ADMIN, "Create a service"),
+        Rule("identity:update_service", CLOUD_ADMIN, "Update a service"),
+        Rule("identity:delete_service", CLOUD_ADMIN, "Delete a service"),
     ],
 )
 

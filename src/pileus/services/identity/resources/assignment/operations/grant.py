@@ -21,7 +21,13 @@ from pileus.services.identity.resources import revision
 from pileus.services.identity.resources import role as roles
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.assignment.table import SYSTEM, held_directly, insert, table
-from pileus.services.identity.resources.attribute import ADMIN, ADMIN_OR_SYSTEM_READER, missing, permit
+from pileus.services.identity.resources.attribute import (
+    ADMIN_OR_SYSTEM_READER,
+    CLOUD_ADMIN,
+    CLOUD_ADMIN_OR_SYSTEM_READER,
+    missing,
+    permit,
+)
 from pileus.services.identity.resources.project import table as projects
 
 _SCOPES = [
@@ -61,10 +67,10 @@ resource = Resource(
             Rule(f"identity:{verb}_system_grant{plural}_for_{actor}", check, f"{words} of a {actor} on the system")
             for actor in ("user", "group")
             for verb, plural, check, words in (
-                ("list", "s", ADMIN_OR_SYSTEM_READER, "List the roles"),
-                ("check", "", ADMIN_OR_SYSTEM_READER, "Check a role"),
-                ("create", "", ADMIN, "Give a role"),
-                ("revoke", "", ADMIN, "Take a role"),
+                ("list", "s", CLOUD_ADMIN_OR_SYSTEM_READER, "List the roles"),
+                ("check", "", CLOUD_ADMIN_OR_SYSTEM_READER, "Check a role"),
+                ("create", "", CLOUD_ADMIN, "Give a role"),
+                ("revoke", "", CLOUD_ADMIN, "Take a role"),
             )
         ),
     ],
