@@ -18,6 +18,9 @@ from pileus.core.versions import Version
 
 T = TypeVar("T")
 
+_UNSEEN = frozenset({"token", "access"})
+"""Fields of `Auth` that policy rules do not see."""
+
 
 class Auth(msgspec.Struct, kw_only=True, dict=True):
     """The caller, as the token says. At most one of project, domain and system is set; none when unscoped.
@@ -36,6 +39,16 @@ class Auth(msgspec.Struct, kw_only=True, dict=True):
     roles: frozenset[str] = frozenset()
     """Role names in lower case, implied ones included."""
     trust_id: str | None = None
+    trustor_id: str | None = None
+    trustee_id: str | None = None
+    application_credential_id: str | None = None
+    access_token_id: str | None = None
+    restricted: bool = False
+    """Whether the token may not make, change or end what gives access: by an application credential that may not."""
+    access: Callable[[str, str, str], bool] | None = None
+    """Whether the token is good for a request, given the service's type, method and path; None: for every one."""
+    service_roles: frozenset[str] = frozenset()
+    """Roles of the service that sends the request on behalf of the caller (X-Service-Token)."""
     audit_id: str | None = None
     expires_at: datetime | None = None
     token: Any = None
@@ -44,7 +57,12 @@ class Auth(msgspec.Struct, kw_only=True, dict=True):
     @functools.cached_property
     def credentials(self) -> dict[str, Any]:
         """What policy rules see."""
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "token"}
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in _UNSEEN}
+
+    @property
+    def delegated(self) -> bool:
+        """Whether the token is by a trust, an application credential or an access token."""
+        return bool(self.trust_id or self.application_credential_id or self.access_token_id)
 
     @property
     def is_admin(self) -> bool:

@@ -185,6 +185,8 @@ class Edge:
             allow = ", ".join(sorted(node.operations))
             raise MethodNotAllowed(f"The method {method} is not allowed for this resource.", headers={"allow": allow})
         auth = await self._identify(exchange, candidates)
+        if auth.access is not None and not auth.access(service.type, scope["method"], inner):
+            raise Unauthorized("The token is not good for this request.")
         raw = None
         if candidates[0].action is not None or "body" in candidates[0].takes:
             raw = await self._body(exchange, candidates[0], service)

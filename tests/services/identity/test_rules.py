@@ -11,18 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pileus.services.identity.rules import hierarchy, name, password, role, template
-from pileus.services.identity.rules.token import LONGEST, METHODS, BadToken, Keyring, Kind, Payload, audit_id
+from pileus.services.identity.rules.token import (
+    LONGEST,
+    METHODS,
+    BadToken,
+    DelegationKind,
+    Keyring,
+    Kind,
+    Payload,
+    audit_id,
+)
 
 RING = Keyring([Fernet.generate_key(), Fernet.generate_key()])
 IDS = st.one_of(st.uuids().map(lambda one: one.hex), st.just("default"))
 AUDIT_IDS = st.binary(min_size=16, max_size=16).map(audit_id)
-MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2120, 1, 1)).map(lambda one: one.replace(tzinfo=UTC))  # noqa: DTZ001 - the zone follows
+MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1)).map(lambda one: one.replace(tzinfo=UTC))  # noqa: DTZ001 - the zone follows
 
 
 @st.composite
 def payloads(draw: st.DrawFn) -> Payload:
     kinds: tuple[Kind, ...] = ("unscoped", "project", "domain", "system")
     kind = draw(st.sampled_from(kinds))
+    delegations: tuple[DelegationKind | None, ...] = (None, "trust", "application_credential", "access_token")
+    delegation = draw(st.sampled_from(delegations))
     return Payload(
         user_id=draw(IDS),
         user_generation=draw(st.integers(0, 2**31)),
@@ -30,8 +41,11 @@ def payloads(draw: st.DrawFn) -> Payload:
         kind=kind,
         scope_id=draw(IDS) if kind in ("project", "domain") else None,
         scope_generation=draw(st.integers(0, 2**31)),
+        delegation=delegation,
+        delegation_id=None if delegation is None else draw(IDS),
+        delegation_generation=draw(st.integers(0, 2**31)),
         issued_at=draw(MOMENTS),
-        expires_at=draw(MOMENTS),
+        expires_at=draw(MOMENTS).replace(microsecond=0),
         audit_id=draw(AUDIT_IDS),
         parent_audit_id=draw(st.none() | AUDIT_IDS),
     )

@@ -1,8 +1,9 @@
 """The codec of tokens: a compact MessagePack payload in a Fernet envelope, at most 255 characters.
 
-A token holds who (user), how (methods), for what (scope), since and until when, and its audit ids.  It also holds the
-generations of its user and of its scope: those grow when what was issued before must not be good any longer, so that no
-clock has a say in what is revoked.  Roles and names are not in it: they are looked up when it is validated.
+A token holds who (user), how (methods), for what (scope), by whose leave (delegation), since and until when, and its
+audit ids.  It also holds the generations of its user, of its scope and of its delegation: those grow when what was
+issued before must not be good any longer, so that no clock has a say in what is revoked.  Roles and names are not in
+it: they are looked up when it is validated.
 
 Source: Fernet specification (github.com/fernet/spec); Keystone administration guide, "Fernet - Frequently Asked
 Questions".
@@ -26,11 +27,20 @@ LONGEST = 255
 METHODS = ("password", "token", "application_credential", "totp", "oauth1", "external", "mapped")
 """Ways to authenticate, in the order of their bits. Only ever append."""
 
+DELEGATED = frozenset({"application_credential", "oauth1"})
+"""Methods by which one acts within what was delegated: no other token is made from a token by one of these."""
+
 Kind = Literal["unscoped", "project", "domain", "system"]
 _KINDS: tuple[Kind, ...] = ("unscoped", "project", "domain", "system")
+
+DelegationKind = Literal["trust", "application_credential", "access_token"]
+"""What a token may stand on besides its user: what somebody gave to somebody else, or to a program."""
+_DELEGATIONS: tuple[DelegationKind, ...] = ("trust", "application_credential", "access_token")
+
 _HEX_ID = re.compile(r"[0-9a-f]{32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_SECOND = timedelta(seconds=1)
 
 
 class BadToken(ValueError):
@@ -47,22 +57,34 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     scope_id: str | None = None
     """Id of the project or domain."""
     scope_generation: int = 0
+    delegation: DelegationKind | None = None
+    delegation_id: str | None = None
+    delegation_generation: int = 0
     issued_at: datetime
     expires_at: datetime
+    """A whole second."""
     audit_id: str
     parent_audit_id: str | None = None
     """Audit id of the first token of the chain, None for that one itself."""
 
+    @property
+    def chain_id(self) -> str:
+        """Audit id of the first token of the chain."""
+        return self.parent_audit_id or self.audit_id
+
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
     # Ids are bytes when they are 32 hexadecimal digits, else text; msgspec has no type for either.
-    form: Literal[1]
+    form: Literal[2]
     user_id: Any
     user_generation: int
     methods: int
     kind: int
     scope_id: Any
     scope_generation: int
+    delegation: int
+    delegation_id: Any
+    delegation_generation: int
     issued_at: int
     expires_at: int
     audit_id: bytes
@@ -92,15 +114,18 @@ def _audit_bytes(text: str) -> bytes:
 def _pack(payload: Payload) -> bytes:
     return msgspec.msgpack.encode(
         _Packed(
-            form=1,
+            form=2,
             user_id=_short(payload.user_id),
             user_generation=payload.user_generation,
             methods=sum(1 << METHODS.index(method) for method in set(payload.methods)),
             kind=_KINDS.index(payload.kind),
             scope_id=None if payload.scope_id is None else _short(payload.scope_id),
             scope_generation=payload.scope_generation,
+            delegation=0 if payload.delegation is None else _DELEGATIONS.index(payload.delegation) + 1,
+            delegation_id=None if payload.delegation_id is None else _short(payload.delegation_id),
+            delegation_generation=payload.delegation_generation,
             issued_at=(payload.issued_at - _EPOCH) // _MICROSECOND,
-            expires_at=(payload.expires_at - _EPOCH) // _MICROSECOND,
+            expires_at=(payload.expires_at - _EPOCH) // _SECOND,
             audit_id=_audit_bytes(payload.audit_id),
             parent_audit_id=None if payload.parent_audit_id is None else _audit_bytes(payload.parent_audit_id),
         )
@@ -116,8 +141,11 @@ def _unpack(data: bytes) -> Payload:
         kind=_KINDS[packed.kind],
         scope_id=None if packed.scope_id is None else _long(packed.scope_id),
         scope_generation=packed.scope_generation,
+        delegation=_DELEGATIONS[packed.delegation - 1] if packed.delegation > 0 else None,
+        delegation_id=None if packed.delegation_id is None else _long(packed.delegation_id),
+        delegation_generation=packed.delegation_generation,
         issued_at=_EPOCH + timedelta(microseconds=packed.issued_at),
-        expires_at=_EPOCH + timedelta(microseconds=packed.expires_at),
+        expires_at=_EPOCH + timedelta(seconds=packed.expires_at),
         audit_id=audit_id(packed.audit_id),
         parent_audit_id=None if packed.parent_audit_id is None else audit_id(packed.parent_audit_id),
     )

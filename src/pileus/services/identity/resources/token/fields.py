@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
 from pileus.core.fields import OpenBody
-from pileus.services.identity.rules.token import Payload
+from pileus.services.identity.rules.token import DelegationKind, Payload
 
 
 class DomainReference(OpenBody):
@@ -86,16 +87,47 @@ class AuthRequest(OpenBody):
     scope: ScopeReference | str | UnsetType = UNSET
 
 
+class Delegation(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands behind a token besides its user, as it is at this moment: a trust and its like.
+
+    A token is good only for `holder_id`, in `project_id`, before `expires_at`, while `generation` is what it was, and
+    while `grantor_id` is enabled and holds roles that were given.
+    """
+
+    kind: DelegationKind
+    id: str
+    holder_id: str
+    """The user who may use it: a trustee, or the owner of an application credential."""
+    user_id: str
+    """Whom the token stands for: the holder, or with impersonation the trustor."""
+    grantor_id: str
+    """The user whose roles these are: the first trustor of a chain, or the holder."""
+    project_id: str | None
+    """The token's scope; None: unscoped."""
+    role_ids: frozenset[str]
+    """The roles that were given; what they imply counts, too."""
+    whole: bool = False
+    """Whether the grantor must still hold all of the roles (trusts); else what is left of them is enough."""
+    generation: int = 0
+    """Grows when tokens of before must not be good any longer."""
+    expires_at: datetime | None = None
+    document: Mapping[str, Any] = {}
+    """Keys that the token's document gets, e.g. `OS-TRUST:trust`."""
+    caller: Mapping[str, Any] = {}
+    """Fields of `Auth`, e.g. `trustor_id`, `restricted`, `access`."""
+
+
 class Token(msgspec.Struct, frozen=True, kw_only=True):
     """A token that was found good, and what it means at this moment."""
 
     payload: Payload
     user: sa.Row[Any]
-    """id, name, domain_id, domain_name."""
+    """Whom it stands for: id, name, domain_id, domain_name."""
     scope: sa.Row[Any] | None
     """Of the project: id, name, domain_id, domain_name; of a domain: id, name."""
     roles: tuple[tuple[str, str], ...]
     """Ids and names, implied ones included."""
+    delegation: Delegation | None = None
 
     @property
     def audit_ids(self) -> list[str]:
@@ -124,6 +156,8 @@ def render(token: Token, catalog: list[dict[str, Any]] | None) -> dict[str, Any]
         "expires_at": moment(payload.expires_at),
         "issued_at": moment(payload.issued_at),
     }
+    if token.delegation is not None:
+        found |= token.delegation.document
     if payload.kind == "unscoped":
         return {"token": found}
     if payload.kind == "system":

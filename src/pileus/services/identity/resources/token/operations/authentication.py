@@ -6,16 +6,15 @@ Whatever is wrong with a user, its password or its scope, the answer is the same
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from pileus.core.api import Page, Reply, Resource
 from pileus.core.context import Context, Request
-from pileus.core.errors import BadRequest, Forbidden, NotFound, Raced, Unauthorized
+from pileus.core.errors import Forbidden, NotFound, Unauthorized
 from pileus.core.policy import Rule
-from pileus.core.store import Tx
 from pileus.services.identity.resources import catalog as catalogs
 from pileus.services.identity.resources import domain as domains
 from pileus.services.identity.resources import revision
@@ -25,18 +24,14 @@ from pileus.services.identity.resources.attribute import permit
 from pileus.services.identity.resources.project import fields as project_fields
 from pileus.services.identity.resources.project import operations as project_operations
 from pileus.services.identity.resources.project import table as projects
-from pileus.services.identity.resources.token.fields import (
-    AuthRequest,
-    DomainReference,
-    ProjectReference,
-    Proofs,
-    ScopeReference,
-    UserReference,
-)
+from pileus.services.identity.resources.token.fields import AuthRequest
+from pileus.services.identity.resources.token.operations import delegation as delegations
+from pileus.services.identity.resources.token.operations import scope as scopes
+from pileus.services.identity.resources.token.operations.evidence import Evidence, combine
+from pileus.services.identity.resources.token.operations.method import METHODS
 from pileus.services.identity.resources.token.operations.registry import Tokens
 from pileus.services.identity.resources.token.table import revoke
-from pileus.services.identity.rules import password as passwords
-from pileus.services.identity.rules.token import Kind, Payload
+from pileus.services.identity.rules.token import Payload
 
 _SUBJECT = b"x-subject-token"
 
@@ -58,167 +53,56 @@ resource = Resource(
 )
 
 
-class _Known(NamedTuple):
-    """Who the caller has proved to be: by password (its hash), by a token, or both."""
-
-    methods: tuple[str, ...]
-    user_id: str | None
-    hashed: str | None
-    token: str | None
-
-
-class _Scope(NamedTuple):
-    kind: Kind
-    id: str | None
-
-
 @resource.post("/auth/tokens", accepts="auth", public=True, status=201)
 async def issue(ctx: Request, body: AuthRequest) -> Reply:
     """Authenticate and issue a token, which is in the header X-Subject-Token of the answer.
 
     Raises Unauthorized for anything wrong with user, password or scope, NotFound for a token that is not good.
     """
-    _check_scope(body.scope)
-    known = await _prove(ctx, body.identity)
-    return await ctx.read(lambda ctx: _issue(ctx, known, body.scope))
-
-
-async def _prove(ctx: Request, proofs: Proofs) -> _Known:
-    methods = tuple(dict.fromkeys(proofs.methods))
-    if not methods or not set(methods) <= {"password", "token"}:
+    scopes.check(body.scope)
+    names = tuple(dict.fromkeys(body.identity.methods))
+    if not names or not METHODS.keys() >= set(names):
         raise Unauthorized
-    user_id = hashed = token = None
-    if "token" in methods:
-        if proofs.token is UNSET:
-            raise BadRequest("Expecting to find token in identity.")
-        token = proofs.token.id
-    if "password" in methods:
-        if proofs.password is UNSET:
-            raise BadRequest("Expecting to find password in identity.")
-        user_id, hashed = await _prove_by_password(ctx, proofs.password.user)
-    return _Known(methods, user_id, hashed, token)
+    proofs = [await METHODS[name](ctx, body.identity) for name in names]
+
+    def write(ctx: Context) -> Reply:
+        return _issue(ctx, combine(proof.conclude(ctx) for proof in proofs), body.scope)
+
+    writes = scopes.writes(body.scope) or any(proof.writes for proof in proofs)
+    return await (ctx.write(write) if writes else ctx.read(write))
 
 
-async def _prove_by_password(ctx: Request, user: UserReference) -> tuple[str, str]:
-    """The id of a user and the hash of its password, once it was shown. Raises Unauthorized."""
-    _check_reference("identity/password/user", user.id, user.name, user.domain)
-    row = await ctx.read(lambda ctx: _named_user(ctx.tx, user))
-    hashed = None if row is None else row.password_hash
-    right = await ctx.slow(lambda: passwords.matches(hashed, user.password))
-    # Limits on failed logins belong here: after the hash, so that those locked out wait as long as others.
-    if row is None or hashed is None or user.password is None or not right:
+def _issue(ctx: Context, evidence: Evidence, wanted: scopes.Wanted) -> Reply:
+    tokens, parent = ctx.of(Tokens), evidence.parent
+    user = users.find(ctx.tx, evidence.user_id)
+    if user is None:
         raise Unauthorized
-    if passwords.stale(hashed):
-        hashed = await _strengthen(ctx, row.id, hashed, user.password)
-    return row.id, hashed
-
-
-async def _strengthen(ctx: Request, user_id: str, hashed: str, password: str) -> str:
-    """Hash a password again with today's parameters, now that it is known; the hash that is kept."""
-    fresh = await ctx.slow(lambda: passwords.digest(password))
-    where = {"id": user_id, "password_hash": hashed}
-    try:
-        await ctx.write(lambda ctx: ctx.tx.compare_and_set(users.table, where, {"password_hash": fresh}))
-    except Raced:
-        raise Unauthorized from None
-    return fresh
-
-
-def _check_reference(place: str, key: str | None, name: str | None, domain: DomainReference | None) -> None:
-    if not key and not name:
-        raise BadRequest(f"Invalid input for field {place}: id or name must be present.")
-    if not key and domain is None:
-        raise BadRequest(f"Expecting to find domain in {place}.")
-    if domain is not None and not domain.id and not domain.name:
-        raise BadRequest(f"Invalid input for field {place}/domain: id or name must be present.")
-
-
-def _check_scope(scope: ScopeReference | str | UnsetType) -> None:
-    """Raise BadRequest unless exactly one scope is asked for, in words that can be understood."""
-    if scope is UNSET or scope == "unscoped":
-        return
-    wanted = [] if isinstance(scope, str) else [scope.project, scope.domain, scope.system, scope.unscoped, scope.trust]
-    if isinstance(scope, str) or sum(one is not UNSET for one in wanted) != 1:
-        raise BadRequest("Expecting to find system, project, domain, OS-TRUST:trust or unscoped in scope.")
-    if scope.project is not UNSET:
-        _check_reference("scope/project", scope.project.id, scope.project.name, scope.project.domain)
-    if scope.domain is not UNSET and not scope.domain.id and not scope.domain.name:
-        raise BadRequest("Invalid input for field scope/domain: id or name must be present.")
-    if scope.system is not UNSET and not scope.system.all:
-        raise BadRequest("Invalid input for field scope/system: all must be true.")
-
-
-def _named_domain(tx: Tx, domain: DomainReference) -> sa.Row[Any] | None:
-    return projects.find_named(tx, domain.name, None) if domain.name else projects.find_domain(tx, domain.id or "")
-
-
-def _named_user(tx: Tx, user: UserReference) -> sa.Row[Any] | None:
-    if user.id:
-        return users.find(tx, user.id)
-    domain = None if user.domain is None else _named_domain(tx, user.domain)
-    return None if domain is None else users.find_named(tx, user.name or "", domain.id)
-
-
-def _named_project(tx: Tx, project: ProjectReference) -> sa.Row[Any] | None:
-    if project.id:
-        return projects.find(tx, project.id)
-    domain = None if project.domain is None else _named_domain(tx, project.domain)
-    return None if domain is None else projects.find_named(tx, project.name or "", domain.id)
-
-
-def _issue(ctx: Context, known: _Known, wanted: ScopeReference | str | UnsetType) -> Reply:
-    tokens = ctx.of(Tokens)
-    parent: Payload | None = None
-    user_id, methods = known.user_id, known.methods
-    if known.token is not None:
-        try:
-            parent = tokens.validate(ctx.tx, known.token).payload
-        except Unauthorized:
-            raise NotFound("Could not find token.") from None
-        if user_id is not None and user_id != parent.user_id:
-            raise Unauthorized
-        user_id = parent.user_id
-        methods = tuple(dict.fromkeys((*methods, *parent.methods)))
-    user = users.find(ctx.tx, user_id or "")
-    if user is None or (known.hashed is not None and user.password_hash != known.hashed):
-        raise Unauthorized
-    generation = user.generation if parent is None else parent.user_generation
-    scope = _resolve(ctx.tx, user, wanted)
+    scope = _scope(ctx, user, evidence, wanted)
     if parent is not None and parent.kind == "system" and scope.kind in ("project", "domain"):
         raise Forbidden("A token for the system cannot be exchanged for one for a project or a domain.")
-    text = tokens.issue(ctx.tx, user.id, methods, scope.kind, scope.id, generation=generation, parent=parent)
+    text = tokens.issue(
+        ctx.tx,
+        user.id,
+        evidence.methods,
+        scope.kind,
+        scope.id,
+        generation=evidence.generation,
+        parent=parent,
+        leave=scope.leave,
+    )
     document = tokens.document(ctx.tx, text, catalog="nocatalog" not in ctx.query.names())
     return Reply(document, {"x-subject-token": text, "vary": "X-Auth-Token"})
 
 
-def _resolve(tx: Tx, user: sa.Row[Any], wanted: ScopeReference | str | UnsetType) -> _Scope:
-    """The scope that is asked for, or else the user's default project where it can be had. Raises Unauthorized."""
-    if wanted is UNSET:
-        return _default(tx, user)
-    if isinstance(wanted, str) or wanted.unscoped is not UNSET:
-        return _Scope("unscoped", None)
-    if wanted.system is not UNSET:
-        return _Scope("system", None)
-    if wanted.project is not UNSET:
-        row, kind = _named_project(tx, wanted.project), "project"
-    elif wanted.domain is not UNSET:
-        row, kind = _named_domain(tx, wanted.domain), "domain"
-    else:
-        raise Unauthorized  # no trust is known here
-    if row is None:
-        raise Unauthorized
-    return _Scope("project" if kind == "project" else "domain", row.id)
-
-
-def _default(tx: Tx, user: sa.Row[Any]) -> _Scope:
-    key = user.default_project_id
-    row = None if key is None else projects.find(tx, key)
-    if row is None or row.is_domain or not row.enabled:
-        return _Scope("unscoped", None)
-    domain = projects.find_domain(tx, row.domain_id)
-    if domain is None or not domain.enabled or not assignments.roles_of(tx, user.id, "project", row.id):
-        return _Scope("unscoped", None)
-    return _Scope("project", row.id)
+def _scope(ctx: Context, user: sa.Row[Any], evidence: Evidence, wanted: scopes.Wanted) -> scopes.Scope:
+    """The scope of a new token: what a shown delegation says, or else what is asked for."""
+    leave = evidence.leave
+    if leave is None:
+        return scopes.resolve(ctx, user, wanted)
+    if wanted is not UNSET:
+        raise Unauthorized("No scope can be asked for beside what names one itself.")
+    project_id = delegations.find(ctx.tx, leave.kind, leave.id).project_id
+    return scopes.Scope("unscoped" if project_id is None else "project", project_id, leave)
 
 
 def _subject(ctx: Context, rule: str) -> tuple[str, Payload]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -19,13 +19,26 @@ from pileus.core.errors import Unauthorized
 from pileus.core.store import Tx
 from pileus.services.identity.resources import catalog as catalogs
 from pileus.services.identity.resources import revision
+from pileus.services.identity.resources import role as roles
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.key import Keys
 from pileus.services.identity.resources.project import table as projects
-from pileus.services.identity.resources.token.fields import Token, render
+from pileus.services.identity.resources.token.fields import Delegation, Token, render
+from pileus.services.identity.resources.token.operations import delegation as delegations
+from pileus.services.identity.resources.token.operations.evidence import Leave
 from pileus.services.identity.resources.token.table import revoked
 from pileus.services.identity.rules.token import BadToken, Kind, Payload, audit_id
+
+NO_WINDOW = timedelta(0)
+
+EXPIRED_WINDOW = timedelta(hours=48)
+"""How long after its end a token can still be used by a service that finishes what was begun with it."""
+
+SERVICE_ROLE = "service"
+"""The role of those who may use tokens that have expired."""
+
+_SERVICE_TOKEN = b"x-service-token"
 
 _domain = projects.table.alias("domain")
 _USER = (
@@ -72,34 +85,53 @@ class _Kept:
 class Tokens:
     """Makes and validates the tokens of one cloud. Safe from several threads.
 
-    `lifetime` is that of a token by password; `size` is how many good tokens are kept in memory,
-    at a few KiB each.
+    `lifetime` is that of a token by password; `rescope_scoped` whether a token that has a scope can be exchanged for
+    another; `size` is how many good tokens are kept in memory, at a few KiB each.
     """
 
-    def __init__(self, keys: Keys, *, lifetime: timedelta = timedelta(hours=1), size: int = 4096) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        lifetime: timedelta = timedelta(hours=1),
+        rescope_scoped: bool = True,
+        size: int = 4096,
+    ) -> None:
         self.keys = keys
         self.lifetime = lifetime
+        self.rescope_scoped = rescope_scoped
         self._size = size
         self._kept: dict[str, _Kept] = {}
         self._catalog: tuple[int, tuple[catalogs.Entry, ...]] = (-1, ())
         self._lock = threading.Lock()
 
     def authenticate(self, tx: Tx, text: str, headers: Mapping[bytes, bytes]) -> Auth:
-        """The caller of a request, for the edge. Raises Unauthorized."""
-        return self._find(tx, text).auth
+        """The caller of a request, for the edge. Raises Unauthorized.
 
-    def validate(self, tx: Tx, text: str) -> Token:
-        """A token that is good at this moment. Raises Unauthorized."""
-        return self._find(tx, text).token
+        With the token of a service beside it, which must be good, the caller's own may have expired up to
+        EXPIRED_WINDOW ago.
+        """
+        service = headers.get(_SERVICE_TOKEN)
+        if service is None:
+            return self._find(tx, text).auth
+        roles = self._find(tx, service.decode("latin-1")).auth.roles
+        auth = self._find(tx, text, EXPIRED_WINDOW if SERVICE_ROLE in roles else NO_WINDOW).auth
+        return msgspec.structs.replace(auth, service_roles=roles)
 
-    def document(self, tx: Tx, text: str, *, catalog: bool) -> bytes:
+    def validate(self, tx: Tx, text: str, window: timedelta = NO_WINDOW) -> Token:
+        """A token that is good at this moment, or was until `window` ago. Raises Unauthorized."""
+        return self._find(tx, text, window).token
+
+    def document(self, tx: Tx, text: str, *, catalog: bool, window: timedelta = NO_WINDOW) -> bytes:
         """The JSON document of a good token. Raises Unauthorized."""
-        kept = self._find(tx, text)
+        kept = self._find(tx, text, window)
         found = kept.documents.get(catalog)
         if found is None:
             payload = kept.token.payload
             project_id = payload.scope_id if payload.kind == "project" else None
-            entries = catalogs.render(self.entries(tx, kept.revision), payload.user_id, project_id) if catalog else None
+            entries = (
+                catalogs.render(self.entries(tx, kept.revision), kept.auth.user_id, project_id) if catalog else None
+            )
             found = kept.documents[catalog] = msgspec.json.encode(render(kept.token, entries))
         return found
 
@@ -122,8 +154,9 @@ class Tokens:
         *,
         generation: int,
         parent: Payload | None = None,
+        leave: Leave | None = None,
     ) -> str:
-        """A new token. One made from another (`parent`) lives no longer than that.
+        """A new token. One made from another (`parent`), or by a delegation (`leave`), lives no longer than that.
 
         `generation` is the user's as it was when the user proved who it is; when it has grown since, there is no
         token. Raises Unauthorized.
@@ -133,7 +166,12 @@ class Tokens:
         if user.generation != generation:
             raise Unauthorized
         scope = None if scope_id is None else _good(tx.execute(_SCOPE, {"key": scope_id}).first())
-        expires_at: datetime = tx.now + self.lifetime
+        delegation = None if leave is None else delegations.find(tx, leave.kind, leave.id)
+        expires_at = tx.now + self.lifetime
+        if parent is not None:
+            expires_at = min(expires_at, parent.expires_at)
+        if delegation is not None and delegation.expires_at is not None:
+            expires_at = min(expires_at, delegation.expires_at)
         payload = Payload(
             user_id=user_id,
             user_generation=user.generation,
@@ -141,32 +179,35 @@ class Tokens:
             kind=kind,
             scope_id=scope_id,
             scope_generation=0 if scope is None else scope.generation,
+            delegation=None if leave is None else leave.kind,
+            delegation_id=None if leave is None else leave.id,
+            delegation_generation=0 if delegation is None else delegation.generation,
             issued_at=tx.now,
-            expires_at=expires_at if parent is None else min(expires_at, parent.expires_at),
+            expires_at=expires_at.replace(microsecond=0),
             audit_id=audit_id(tx.seams.random.getrandbits(128).to_bytes(16, "big")),
-            parent_audit_id=None if parent is None else parent.parent_audit_id or parent.audit_id,
+            parent_audit_id=None if parent is None else parent.chain_id,
         )
-        token = _assemble(tx, payload, user, scope)
+        token = _assemble(tx, payload, user, scope, delegation)
         text = self.keys.ring.seal(payload)
         self._keep(text, _Kept(token, number))
         return text
 
-    def _find(self, tx: Tx, text: str) -> _Kept:
+    def _find(self, tx: Tx, text: str, window: timedelta = NO_WINDOW) -> _Kept:
         number = revision.current(tx)
         kept = self._kept.get(text)
         if kept is None or kept.revision != number:
-            kept = _Kept(self._look(tx, text), number)
+            kept = _Kept(self._look(tx, text, window), number)
             self._keep(text, kept)
-        if kept.token.payload.expires_at <= tx.now:
+        if kept.token.payload.expires_at + window <= tx.now:
             raise Unauthorized
         return kept
 
-    def _look(self, tx: Tx, text: str) -> Token:
+    def _look(self, tx: Tx, text: str, window: timedelta) -> Token:
         try:
             payload = self.keys.ring.open(text)
         except BadToken:
             raise Unauthorized from None
-        if payload.expires_at <= tx.now or revoked(tx, payload.audit_id, payload.parent_audit_id):
+        if payload.expires_at + window <= tx.now or revoked(tx, payload.audit_id, payload.parent_audit_id):
             raise Unauthorized
         user = _good(tx.execute(_USER, {"key": payload.user_id}).first())
         scope = None if payload.scope_id is None else _good(tx.execute(_SCOPE, {"key": payload.scope_id}).first())
@@ -174,7 +215,12 @@ class Tokens:
             raise Unauthorized
         if scope is not None and scope.generation != payload.scope_generation:
             raise Unauthorized
-        return _assemble(tx, payload, user, scope)
+        delegation = None
+        if payload.delegation is not None:
+            delegation = delegations.find(tx, payload.delegation, payload.delegation_id or "")
+            if delegation.generation != payload.delegation_generation:
+                raise Unauthorized
+        return _assemble(tx, payload, user, scope, delegation)
 
     def _keep(self, text: str, kept: _Kept) -> None:
         with self._lock:
@@ -191,19 +237,48 @@ def _good(row: sa.Row[Any] | None) -> sa.Row[Any]:
     return row
 
 
-def _assemble(tx: Tx, payload: Payload, user: sa.Row[Any], scope: sa.Row[Any] | None) -> Token:
+def _assemble(
+    tx: Tx, payload: Payload, user: sa.Row[Any], scope: sa.Row[Any] | None, delegation: Delegation | None
+) -> Token:
     """What a token means now. Raises Unauthorized when its user holds no role in its scope any more."""
     if scope is not None and scope.is_domain != (payload.kind == "domain"):
         raise Unauthorized
-    held = assignments.roles_of(tx, payload.user_id, payload.kind, payload.scope_id)
+    if delegation is not None:
+        user = _stand_for(tx, payload, user, delegation)
+    grantor_id = payload.user_id if delegation is None else delegation.grantor_id
+    held = assignments.roles_of(tx, grantor_id, payload.kind, payload.scope_id)
+    if delegation is not None:
+        held = _delegated(tx, held, delegation)
     if payload.kind != "unscoped" and not held:
         raise Unauthorized
-    return Token(payload=payload, user=user, scope=scope, roles=tuple((row.id, row.name) for row in held))
+    roles_held = tuple((row.id, row.name) for row in held)
+    return Token(payload=payload, user=user, scope=scope, roles=roles_held, delegation=delegation)
+
+
+def _stand_for(tx: Tx, payload: Payload, user: sa.Row[Any], delegation: Delegation) -> sa.Row[Any]:
+    """The user whom a token by delegation stands for. Raises Unauthorized when it may not (any more)."""
+    if (delegation.holder_id, delegation.project_id) != (payload.user_id, payload.scope_id):
+        raise Unauthorized
+    others = {delegation.grantor_id, delegation.user_id} - {payload.user_id}
+    found = {key: _good(tx.execute(_USER, {"key": key}).first()) for key in others}
+    return found.get(delegation.user_id, user)
+
+
+def _delegated(tx: Tx, held: list[sa.Row[Any]], delegation: Delegation) -> list[sa.Row[Any]]:
+    """Those of the grantor's roles that were given. Raises Unauthorized when one is missing that must be there."""
+    given = {row.id for row in roles.effective(tx, list(delegation.role_ids))}
+    left = [row for row in held if row.id in given]
+    if delegation.whole and len(left) != len(given):
+        raise Unauthorized
+    return left
 
 
 def _caller(token: Token) -> Auth:
     payload, user, scope = token.payload, token.user, token.scope
     on_project = payload.kind == "project" and scope is not None
+    more: dict[str, Any] = {}
+    if token.delegation is not None:
+        more = {f"{token.delegation.kind}_id": token.delegation.id, **token.delegation.caller}
     return Auth(
         user_id=user.id,
         user_name=user.name,
@@ -217,4 +292,5 @@ def _caller(token: Token) -> Auth:
         audit_id=payload.audit_id,
         expires_at=payload.expires_at,
         token=token,
+        **more,
     )
