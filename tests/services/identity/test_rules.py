@@ -152,8 +152,8 @@ def test_trees() -> None:
     assert hierarchy.parents_as_ids("d", parents) is None
     assert hierarchy.subtree_as_ids("d", parents) == {"a": {"b": None, "c": None}}
     assert hierarchy.subtree_as_ids("b", parents) is None
-    assert hierarchy.circular("a", "b", parents)
-    assert not hierarchy.circular("b", "d", parents)
+    assert hierarchy.chain("b", parents) == ["b", "a", "root"]
+    assert hierarchy.chain("x", {"x": "y", "y": "x"}) == ["x", "y"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pileus.core.api import Service, identity_paging
 from pileus.core.errors import identity_envelope
-from pileus.services.identity.resources import attribute, domain, endpoint, group, region, role, user, version
+from pileus.services.identity.resources import (
+    attribute,
+    domain,
+    endpoint,
+    group,
+    policy,
+    policy_association,
+    region,
+    role,
+    user,
+    version,
+)
 from pileus.services.identity.resources import service as catalog_service
 from pileus.services.identity.resources.assignment.operations import grant
 from pileus.services.identity.resources.assignment.operations import listing as assignment
@@ -34,6 +45,8 @@ def service() -> Service:
             endpoint.resource,
             endpoint_filter.resource,
             endpoint_filter.endpoint_resource,
+            policy.resource,
+            policy_association.resource,
         ),
         outer=(version.resource,),
         envelope=identity_envelope,

@@ -103,6 +103,20 @@ def ensure(tx: Tx, key: str) -> None:
     tx.insert_missing(table, {"id": key, "parent_region_id": None, "description": "", "extra": {}}, key=("id",))
 
 
+def below(tx: Tx, key: str) -> list[str]:
+    """The ids of a region and of all those in it."""
+    way = sa.select(table.c.id).where(table.c.id == key).cte("below", recursive=True)
+    way = way.union(sa.select(table.c.id).join(way, table.c.parent_region_id == way.c.id))
+    return [row.id for row in tx.all(sa.select(way.c.id))]
+
+
+def above(tx: Tx, key: str) -> list[str]:
+    """The ids of a region and of those that it is in, nearest first."""
+    way = sa.select(table.c.id, table.c.parent_region_id).where(table.c.id == key).cte("above", recursive=True)
+    way = way.union(sa.select(table.c.id, table.c.parent_region_id).join(way, table.c.id == way.c.parent_region_id))
+    return hierarchy.chain(key, {row.id: row.parent_region_id for row in tx.all(sa.select(way))})
+
+
 def _view(ctx: Context, row: sa.Row[Any]) -> Region:
     region = Region(
         id=row.id,
@@ -117,8 +131,7 @@ def _check_parent(tx: Tx, key: str, parent: str | None) -> None:
     if parent is None:
         return
     get(tx, parent)
-    parents = {row.id: row.parent_region_id for row in tx.all(sa.select(table.c.id, table.c.parent_region_id))}
-    if hierarchy.circular(key, parent, parents):
+    if key in above(tx, parent):
         raise BadRequest(f"The specified parent region {parent} would create a circular region hierarchy.")
 
 
@@ -180,9 +193,7 @@ def update(ctx: Context, region_id: str, body: RegionUpdate) -> Region:
 def delete(ctx: Context, region_id: str) -> None:
     """Delete a region and those below it, unless endpoints are in them."""
     get(ctx.tx, region_id)
-    way = sa.select(table.c.id).where(table.c.id == region_id).cte("below", recursive=True)
-    way = way.union_all(sa.select(table.c.id).join(way, table.c.parent_region_id == way.c.id))
-    doomed = [row.id for row in ctx.tx.all(sa.select(way.c.id))]
+    doomed = below(ctx.tx, region_id)
     endpoint = sa.table("identity_endpoint", sa.column("region_id"))
     if ctx.tx.first(sa.select(endpoint.c.region_id).where(endpoint.c.region_id.in_(doomed))) is not None:
         raise Forbidden(

@@ -24,12 +24,11 @@ def subtree_as_ids(start: str, parents: Mapping[str, str | None]) -> dict[str, A
     return {child: subtree_as_ids(child, parents) for child in children} or None
 
 
-def circular(start: str, parent: str | None, parents: Mapping[str, str | None]) -> bool:
-    """Whether `start` would be its own ancestor below `parent`."""
-    seen = set[str]()
-    while parent is not None and parent not in seen:
-        if parent == start:
-            return True
-        seen.add(parent)
-        parent = parents.get(parent)
-    return False
+def chain(start: str, parents: Mapping[str, str | None]) -> list[str]:
+    """The way up from `start`, itself included, nearest first. It ends where it would come to the same id again."""
+    found: dict[str, None] = {}
+    here: str | None = start
+    while here is not None and here not in found:
+        found[here] = None
+        here = parents.get(here)
+    return list(found)
