@@ -18,6 +18,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tests import exercise
+
 Schema = Callable[[str], None]
 """Makes all tables in the empty database that a URL names, and leaves no connection to it open."""
 
@@ -129,6 +131,13 @@ def database_url(databases: Databases, database_schema: Schema | None, tmp_path:
     url = databases.make(tmp_path, database_schema)
     yield url
     databases.drop(url)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _exercised() -> Iterator[None]:
+    """Which operations succeeded, for the page on what of the documented ones is there."""
+    with exercise.noted():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

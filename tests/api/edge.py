@@ -216,8 +216,12 @@ def make_edge(
         for resource in (*service.resources, *service.outer):
             policy.add(resource.rules)
     policy.override(overrides or {})
-    edge = Edge(services, store, policy, authenticate, provided or {}, public_url=public_url)
+    return serve(Edge(services, store, policy, authenticate, provided or {}, public_url=public_url))
+
+
+def serve(edge: Edge) -> Served:
+    """Let an edge answer, on an event loop of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="edge", daemon=True)
     thread.start()
-    return Served(edge, store, loop, thread)
+    return Served(edge, edge.store, loop, thread)

@@ -24,6 +24,8 @@ Schema = dict[str, Any]
 
 ANYTHING: Schema = {}
 
+_FAULT = {"application/json": {"schema": {"type": "object"}}}
+
 _ENVELOPED = (Page, Reply, Stream, None)
 """Results whose shape the signature does not tell."""
 
@@ -58,7 +60,11 @@ class _Shapes:
             schema["properties"].pop(key, None)
         for key, kind in plan.narrowed:
             schema["properties"][key] = self.of(kind)
-        required = [key for key in (*schema.get("required", ()), *plan.needed) if key not in plan.forbidden]
+        hints = typing.get_type_hints(struct)
+        named = zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True)
+        absent = plan.forbidden | {key for _, key, _ in plan.guarded}
+        absent |= {key for attribute, key in named if msgspec.UnsetType in typing.get_args(hints[attribute])}
+        required = [key for key in (*schema.get("required", ()), *plan.needed) if key not in absent]
         schema["required"] = sorted(set(required))
 
 
@@ -102,8 +108,11 @@ def _request(shapes: _Shapes, operations: list[Operation]) -> Schema | None:
     return {"required": True, "content": {media: {"schema": schema} for media in first.media}}
 
 
-def _response(shapes: _Shapes, operation: Operation) -> Schema:
+def _response(shapes: _Shapes, operation: Operation) -> Schema | None:
+    """The content of a success; None when it has none."""
     gives = operation.gives
+    if gives is type(None) or (gives is Reply and operation.wraps is None):
+        return None
     if gives is Stream:
         return {"application/octet-stream": {"schema": ANYTHING}}
     inner = ANYTHING if gives in _ENVELOPED else shapes.of(gives)
@@ -117,15 +126,15 @@ def _answers(shapes: _Shapes, service: Service, operations: list[Operation]) -> 
     for operation in operations:
         for status in sorted({operation.status(shapes.version), *operation.successes}):
             entry: Schema = {"description": HTTPStatus(status).phrase}
-            if status != HTTPStatus.NO_CONTENT:
-                entry["content"] = _response(shapes, operation)
+            content = _response(shapes, operation)
+            if content is not None and status != HTTPStatus.NO_CONTENT:
+                entry["content"] = content
             found[str(status)] = entry
     refusals = frozenset[int]().union(*(operation.refusals for operation in operations))
     if service.ledger is not None:
         refusals |= {HTTPStatus.NOT_ACCEPTABLE}
     for status in sorted(refusals):
-        content = {"application/json": {"schema": {"type": "object"}}}
-        found[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
+        found[str(status)] = {"description": HTTPStatus(status).phrase, "content": _FAULT}
     return found
 
 
