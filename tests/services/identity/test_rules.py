@@ -152,7 +152,7 @@ def test_trees() -> None:
     assert hierarchy.parents_as_ids("d", parents) is None
     assert hierarchy.subtree_as_ids("d", parents) == {"a": {"b": None, "c": None}}
     assert hierarchy.subtree_as_ids("b", parents) is None
-    assert hierarchy.chain("b", parents) == ["b", "a", "root"]
+    assert hierarchy.chain("b", parents) == ["b", "a", "d"]
     assert hierarchy.chain("x", {"x": "y", "y": "x"}) == ["x", "y"]
 
 
