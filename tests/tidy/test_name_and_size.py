@@ -28,6 +28,7 @@ ROOMS = {
     "agent",
     "api",
     "cli",
+    "conformance",
     "conftest.py",
     "core",
     "drivers",

@@ -1,0 +1,35 @@
+"""Which tests cannot pass, whatever Pileus does: found from the reasons for which Tempest skipped them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from conformance import outcome
+
+LACKING = (
+    (re.compile(r"\b(cinder|volume service|volume)\b.*not available", re.IGNORECASE), "needs Block Storage"),
+    (re.compile(r"\b(swift|object storage|object_storage)\b.*not available", re.IGNORECASE), "needs Object Storage"),
+    (re.compile(r"\b(horizon|dashboard)\b.*not available", re.IGNORECASE), "needs the dashboard"),
+)
+"""Services that Pileus does not have."""
+
+UPSTREAM = re.compile(r"\bbug\b|until bug|launchpad", re.IGNORECASE)
+"""Tempest skips a test because of a known bug."""
+
+
+def above(kept: outcome.Measure, tests: Iterable[str]) -> dict[str, str]:
+    """Those of the tests that lie above the ceiling, and why."""
+    found = {}
+    for test in tests:
+        one = kept.of(test)
+        if one.result == outcome.SKIPPED and (reason := _reason(one.reason)):
+            found[test] = reason
+    return found
+
+
+def _reason(skip: str) -> str | None:
+    for pattern, lacking in LACKING:
+        if pattern.search(skip):
+            return lacking
+    return f"Tempest skips it: {skip}" if UPSTREAM.search(skip) else None

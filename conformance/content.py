@@ -1,0 +1,87 @@
+"""What the tests expect to find in a cloud: two flavors, two images and a network to the outside.
+
+Made through the public API, with the client library that everybody uses.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+PUBLIC = "172.24.5.0/24"
+PUBLIC_V6 = "2001:db8:ffff::/64"
+FLAVORS = (("conformance.nano", 1, 128, 1), ("conformance.micro", 1, 192, 2))
+"""Name, vCPUs, MiB, GiB. The image tiny boots with 96 MiB."""
+
+ORIGIN = ("203.0.113.80", 8080)
+"""Where images for web-download are served: an address that stands for the world outside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """Ids of what was made, under the names that the templates of Tempest's configuration use."""
+
+    flavor: str
+    flavor_alt: str
+    image: str
+    image_alt: str
+    public_network: str
+
+    def names(self) -> dict[str, str]:
+        """As a template's substitutions."""
+        return {name: str(value) for name, value in asdict(self).items()}
+
+
+def make(cloud: Connection, disk: Path) -> Content:
+    """Make it; `disk` is the image tiny, a qcow2 file."""
+    flavors = [
+        cloud.compute.create_flavor(name=name, vcpus=vcpus, ram=ram, disk=size).id for name, vcpus, ram, size in FLAVORS
+    ]
+    images = [_image(cloud, name, disk) for name in ("conformance", "conformance-alt")]
+    public = cloud.network.create_network(name="public", is_router_external=True)
+    for name, version, cidr in (("public", 4, PUBLIC), ("public-v6", 6, PUBLIC_V6)):
+        cloud.network.create_subnet(
+            name=name, network_id=public.id, ip_version=version, cidr=cidr, is_dhcp_enabled=False
+        )
+    return Content(
+        flavor=flavors[0], flavor_alt=flavors[1], image=images[0], image_alt=images[1], public_network=public.id
+    )
+
+
+def _image(cloud: Connection, name: str, disk: Path) -> str:
+    image = cloud.create_image(
+        name, filename=str(disk), disk_format="qcow2", container_format="bare", visibility="public", wait=True
+    )
+    if image is None:
+        raise LookupError(f"the image {name} was not made")
+    return str(image.id)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and says nothing of it."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def origin(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder to the cloud; the root URL."""
+    server = http.server.ThreadingHTTPServer(ORIGIN, functools.partial(_Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{ORIGIN[0]}:{ORIGIN[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
