@@ -94,6 +94,12 @@ class Cloud:
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
 
+    def rest(self) -> None:
+        """End control plane and agent, as Ctrl-C on `up` does; guests go on."""
+        file = self.state / "run" / "supervisor.pid"
+        os.kill(int(file.read_text()), signal.SIGTERM)
+        until(lambda: not file.read_text(), "the supervisor has ended", 30)
+
     def arm(self, point: str) -> Path:
         """Let the next process that reaches a point die there; the file that is gone when it did."""
         file = self.failpoints / point
