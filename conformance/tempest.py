@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import string
@@ -15,8 +16,8 @@ from conformance.area import HOME, base
 from conformance.environment import program
 from conformance.stream import Report, reports
 
-CONFIGURATIONS = ("tempest.conf",)
-"""Templates of Tempest's configuration, in the order in which they are tried."""
+CONFIGURATIONS = ("tempest.conf", "tempest-lenient.conf")
+"""Templates of Tempest's configuration: the first, and one of what differs, for the tests that the first skipped."""
 
 TEST_TIMEOUT = 900
 """Seconds that one test may take."""
@@ -36,12 +37,15 @@ class Workspace:
     place: Path
 
     def make(self, template: str, names: Mapping[str, str]) -> None:
-        """Lay it out anew, with a template's `${…}` filled in. Raises KeyError when a name has no value."""
+        """Lay it out anew, with the `${…}` of the templates filled in. Raises KeyError when a name has no value."""
         shutil.rmtree(self.place, ignore_errors=True)
         (self.place / "etc").mkdir(parents=True, mode=0o700)
-        text = string.Template((HOME / template).read_text(encoding="utf-8"))
-        filled = text.substitute(names, workspace=str(self.place))
-        (self.place / "etc" / "tempest.conf").write_text(filled, encoding="utf-8")
+        parser = configparser.ConfigParser(interpolation=None)
+        for name in dict.fromkeys((CONFIGURATIONS[0], template)):
+            text = string.Template((HOME / name).read_text(encoding="utf-8"))
+            parser.read_string(text.substitute(names, workspace=str(self.place)))
+        with (self.place / "etc" / "tempest.conf").open("w", encoding="utf-8") as file:
+            parser.write(file)
         discover = self._ask("import tempest.test_discover as found; print(found.__path__[0])")
         lines = ["[DEFAULT]", f"test_path={discover}", f"top_dir={Path(discover).parents[1]}"]
         # A class shares what it prepares: its tests stay with one worker.
