@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,13 +96,19 @@ class Cloud:
 
 
 @contextmanager
-def make_cloud(url: str, directory: Path) -> Iterator[Cloud]:
-    """A cloud on a database, with its keys in a directory."""
+def make_cloud(url: str, directory: Path, provided: Mapping[type[Any], Any] | None = None) -> Iterator[Cloud]:
+    """A cloud on a database, with its keys in a directory; `provided` is what its operations may ask for besides."""
     keys = Keys(directory / "keys")
     keys.prepare()
     tokens = Tokens(keys)
     clock = ManualClock()
-    served = make_edge(url, service(), provided={Tokens: tokens}, authenticate=tokens.authenticate, seams=Seams(clock))
+    served = make_edge(
+        url,
+        service(),
+        provided={Tokens: tokens, **(provided or {})},
+        authenticate=tokens.authenticate,
+        seams=Seams(clock),
+    )
     with served:
         started = served.store.write_here(
             lambda tx: bootstrap(tx, admin_password_hash=hashed(PASSWORD), region="RegionOne", offers=OFFERS)
