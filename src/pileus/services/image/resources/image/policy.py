@@ -14,29 +14,38 @@ from pileus.core.errors import Forbidden, NotFound
 from pileus.core.policy import Rule
 from pileus.services.image.resources.image.table import Record, image, member, records
 
-_ADMIN = "rule:context_is_admin"
-_OWN_MEMBER = "role:member and project_id:%(project_id)s"
-_OWN_READER = "role:reader and project_id:%(project_id)s"
+PROJECT = "system_scope:None and domain_id:None"
+"""Image's rules are for tokens of projects: one of the system or of a domain passes none of them."""
+
+ADMIN = f"(rule:context_is_admin and {PROJECT})"
+OWN_READER = f"role:reader and {PROJECT} and project_id:%(project_id)s"
+_OWN_MEMBER = f"role:member and {PROJECT} and project_id:%(project_id)s"
 _SEEN = (
-    "(project_id:%(project_id)s or project_id:%(member_id)s or 'community':%(visibility)s"
+    f"{PROJECT} and (project_id:%(project_id)s or project_id:%(member_id)s or 'community':%(visibility)s"
     " or 'public':%(visibility)s or 'shared':%(visibility)s)"
 )
-_MEMBER = f"{_ADMIN} or ({_OWN_MEMBER})"
-_READER = f"{_ADMIN} or ({_OWN_READER})"
+_MEMBER = f"{ADMIN} or ({_OWN_MEMBER})"
+_READER = f"{ADMIN} or ({OWN_READER})"
+_SHARED = f"{ADMIN} or (role:reader and {PROJECT} and (project_id:%(project_id)s or project_id:%(member_id)s))"
+
+MEMBER, READER = _MEMBER, _READER
+DOWNLOAD = f"{ADMIN} or (role:member and {_SEEN})"
+SERVICE = f"({PROJECT} and (role:service or role:admin))"
+"""Checks that rules on data have, too."""
 
 SERVICE_RULES = [
     Rule("context_is_admin", "role:admin", "May do everything"),
 ]
 
 RULES = [
-    Rule("add_image", f"{_ADMIN} or ({_OWN_MEMBER} and project_id:%(owner)s)", "Create an image"),
+    Rule("add_image", f"{ADMIN} or ({_OWN_MEMBER} and project_id:%(owner)s)", "Create an image"),
     Rule("delete_image", _MEMBER, "Delete an image"),
-    Rule("get_image", f"{_ADMIN} or (role:reader and {_SEEN})", "Show an image"),
+    Rule("get_image", f"{ADMIN} or (role:reader and {_SEEN})", "Show an image"),
     Rule("get_images", _READER, "List images"),
     Rule("modify_image", _MEMBER, "Change an image"),
-    Rule("publicize_image", _ADMIN, "Show an image to everybody"),
+    Rule("publicize_image", ADMIN, "Show an image to everybody"),
     Rule("communitize_image", _MEMBER, "Let everybody use an image who knows of it"),
-    Rule("download_image", f"{_ADMIN} or (role:member and {_SEEN})", "Read an image's data"),
+    Rule("download_image", DOWNLOAD, "Read an image's data"),
     Rule("upload_image", _MEMBER, "Write an image's data"),
     Rule("deactivate", _MEMBER, "Keep an image's data from being read"),
     Rule("reactivate", _MEMBER, "Let an image's data be read again"),
@@ -45,17 +54,13 @@ RULES = [
 MEMBER_RULES = [
     Rule("add_member", _MEMBER, "Share an image with a project"),
     Rule("delete_member", _MEMBER, "Share an image with a project no longer"),
+    Rule("get_member", _SHARED, "Show a project that an image is shared with"),
+    Rule("get_members", _SHARED, "List the projects that an image is shared with"),
     Rule(
-        "get_member",
-        f"{_ADMIN} or role:reader and (project_id:%(project_id)s or project_id:%(member_id)s)",
-        "Show a project that an image is shared with",
+        "modify_member",
+        f"{ADMIN} or (role:member and {PROJECT} and project_id:%(member_id)s)",
+        "Accept or reject an image",
     ),
-    Rule(
-        "get_members",
-        f"{_ADMIN} or role:reader and (project_id:%(project_id)s or project_id:%(member_id)s)",
-        "List the projects that an image is shared with",
-    ),
-    Rule("modify_member", f"{_ADMIN} or (role:member and project_id:%(member_id)s)", "Accept or reject an image"),
 ]
 
 
