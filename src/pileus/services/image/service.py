@@ -6,6 +6,7 @@ from pileus.core.api import Service, image_paging
 from pileus.core.errors import image_envelope
 from pileus.services.image.resources import data, info, member, schema, tag, version
 from pileus.services.image.resources.image import operations, policy
+from pileus.services.image.resources.metadef.operations import RESOURCES as METADEFS
 
 
 def service() -> Service:
@@ -21,6 +22,7 @@ def service() -> Service:
             tag.resource,
             member.resource,
             schema.resource,
+            *METADEFS,
             info.resource,
         ],
         outer=[version.resource],
