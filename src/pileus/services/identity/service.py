@@ -22,6 +22,7 @@ from pileus.services.identity.resources.assignment.operations import listing as 
 from pileus.services.identity.resources.endpoint_filter import operations as endpoint_filter
 from pileus.services.identity.resources.project import operations as project
 from pileus.services.identity.resources.token.operations import authentication as token
+from pileus.services.identity.resources.trust import operations as trust
 
 
 def service() -> Service:
@@ -47,6 +48,7 @@ def service() -> Service:
             endpoint_filter.endpoint_resource,
             policy.resource,
             policy_association.resource,
+            trust.resource,
         ),
         outer=(version.resource,),
         envelope=identity_envelope,

@@ -13,9 +13,12 @@ from collections.abc import Callable, Mapping
 from pileus.core.errors import Unauthorized
 from pileus.core.store import Tx
 from pileus.services.identity.resources.token.fields import Delegation
+from pileus.services.identity.resources.trust import leave as trust
 from pileus.services.identity.rules.token import DelegationKind
 
-FINDERS: Mapping[DelegationKind, Callable[[Tx, str], Delegation | None]] = {}
+FINDERS: Mapping[DelegationKind, Callable[[Tx, str], Delegation | None]] = {
+    "trust": trust.find,
+}
 """Kind to what finds a delegation by id; None for one that is not there, or not good any longer."""
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, Unauthorized
+from pileus.core.errors import BadRequest, Forbidden, Unauthorized
 from pileus.core.store import Tx
 from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.project import table as projects
@@ -25,6 +25,8 @@ from pileus.services.identity.resources.token.fields import (
 )
 from pileus.services.identity.resources.token.operations.evidence import Leave
 from pileus.services.identity.resources.token.operations.reference import check_reference, named_domain, named_project
+from pileus.services.identity.resources.trust import leave as trust_leave
+from pileus.services.identity.resources.trust import table as trusts
 from pileus.services.identity.rules.token import Kind
 
 
@@ -69,8 +71,19 @@ def system(ctx: Context, user: sa.Row[Any], wanted: SystemReference) -> Scope:
 
 
 def trust(ctx: Context, user: sa.Row[Any], wanted: TrustReference) -> Scope:
-    """What a trust gives. Raises Unauthorized when there is none for this user."""
-    raise Unauthorized
+    """What a trust gives to its trustee; this is one use of it.
+
+    Raises Unauthorized when there is none that can be used, Forbidden for others and when it is worth nothing any more.
+    """
+    row = trusts.find(ctx.tx, wanted.id)
+    if row is None or not trusts.usable(row, ctx.now) or row.project_id is None:
+        raise Unauthorized
+    if row.trustee_user_id != user.id:
+        raise Forbidden("User is not a trustee.")
+    if trust_leave.find(ctx.tx, row.id) is None:
+        raise Forbidden("Trustee has no delegated roles.")
+    trusts.use(ctx.tx, row)
+    return Scope("project", row.project_id, Leave("trust", row.id))
 
 
 SCOPES: Mapping[str, Callable[[Context, sa.Row[Any], Any], Scope]] = {

@@ -1,0 +1,1 @@
+"""Trusts (https://docs.openstack.org/api-ref/identity/v3-ext/#os-trust-api)."""
