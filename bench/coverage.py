@@ -56,11 +56,17 @@ class Documented(NamedTuple):
 class Ours(NamedTuple):
     """An operation as we declare it."""
 
-    key: str
+    kind: str
     method: str
+    act: str
+    """Path and the key of an action."""
     pattern: re.Pattern[str]
     fixed: int
     """How many segments are no parameters: of several that match, the most exact is meant."""
+
+    def line(self, method: str) -> str:
+        """The line that notes its success."""
+        return f"{self.kind} {method} {self.act}"
 
 
 def documented(name: str) -> list[Documented]:
@@ -76,9 +82,9 @@ def ours(service: Service) -> Iterator[Ours]:
         for operation in (operation for resource in resources for operation in resource.operations):
             path = (root + operation.path).rstrip("/") or "/"
             segments = ["[^/]+" if part.startswith("{") else re.escape(part) for part in path.split("/")]
-            key = f"{service.type} {{}} {operation.path or '/'} {operation.action or ''}".strip()
+            act = f"{operation.path or '/'} {operation.action or ''}".strip()
             fixed = sum(not part.startswith("{") for part in path.split("/"))
-            yield Ours(key, operation.method, re.compile("/".join(segments)), fixed)
+            yield Ours(service.type, operation.method, act, re.compile("/".join(segments)), fixed)
 
 
 def find(wanted: Documented, candidates: list[Ours]) -> list[Ours]:
@@ -103,7 +109,7 @@ def section(name: str, service: Service, exercised: set[str]) -> tuple[str, list
         found = find(wanted, candidates)
         if not found:
             absent.append(wanted.text)
-        elif not any(one.key.format(wanted.method) in exercised for one in found):
+        elif not any(one.line(wanted.method) in exercised for one in found):
             idle.append(wanted.text)
         else:
             good += 1

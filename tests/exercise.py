@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pileus.core.http import Edge
 
 VARIABLE = "PILEUS_TEST_EXERCISED"
@@ -24,16 +26,14 @@ def noted() -> Iterator[None]:
         yield
         return
     found: set[str] = set()
-    run = Edge._run
+    run: Any = Edge._run
 
-    async def note(self: Edge, exchange: Any, service: Any, operation: Any, *more: Any) -> None:
-        await run(self, exchange, service, operation, *more)
+    async def note(edge: Edge, exchange: Any, service: Any, operation: Any, *more: Any) -> None:
+        await run(edge, exchange, service, operation, *more)
         found.add(f"{service.type} {exchange.scope['method']} {operation.path or '/'} {operation.action or ''}".strip())
 
-    Edge._run = note  # type: ignore[method-assign] - a test's own eye on the edge
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Edge, "_run", note)
         yield
-    finally:
-        Edge._run = run  # type: ignore[method-assign]
-        with Path(place).open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in sorted(found))
+    with Path(place).open("a", buffering=1 << 20, encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in sorted(found))

@@ -48,6 +48,10 @@ def test_summary_tells_each_step_and_the_end() -> None:
     assert text[-1] == "suite FAILED: real did not run: needs root (9 tests, 2.0 s)"
 
 
+def suite_in(root: Path) -> Suite:
+    return Suite(root=root, expression=None, progress=Progress(io.StringIO()), exercised=root / "exercised")
+
+
 @pytest.mark.parametrize(
     ("body", "outcome", "ran"),
     [
@@ -61,7 +65,9 @@ def test_summary_tells_each_step_and_the_end() -> None:
 def test_what_pytest_did_is_counted(tmp_path: Path, body: str, outcome: str, ran: int) -> None:
     (tmp_path / "test_it.py").write_text(body, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = real: x\n", encoding="utf-8")
-    found = Suite(root=tmp_path, expression=None, progress=Progress(io.StringIO())).tests("sqlite", "not real")
+    found = Suite(
+        root=tmp_path, expression=None, progress=Progress(io.StringIO()), exercised=tmp_path / "exercised"
+    ).tests("sqlite", "not real")
     assert (found.outcome, found.tests) == (outcome, ran)
 
 
@@ -71,14 +77,18 @@ def test_a_test_that_passes_at_the_second_try_is_named(tmp_path: Path) -> None:
     )
     (tmp_path / "test_it.py").write_text(body + "    assert seen\ndef test_two(): pass\n", encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = real: x\n", encoding="utf-8")
-    found = Suite(root=tmp_path, expression=None, progress=Progress(io.StringIO())).tests("sqlite", "not real")
+    found = Suite(
+        root=tmp_path, expression=None, progress=Progress(io.StringIO()), exercised=tmp_path / "exercised"
+    ).tests("sqlite", "not real")
     assert (found.outcome, found.tests) == ("passed", 2)
     assert "test_it::test_one" in found.reason
 
 
 def test_a_step_that_needs_root_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    found = Suite(root=tmp_path, expression=None, progress=Progress(io.StringIO())).real()
+    found = Suite(
+        root=tmp_path, expression=None, progress=Progress(io.StringIO()), exercised=tmp_path / "exercised"
+    ).real()
     assert (found.outcome, found.reason) == ("not run", "needs root")
 
 
@@ -92,10 +102,24 @@ def test_fast_leaves_real_out_and_failure_is_the_status(monkeypatch: pytest.Monk
     monkeypatch.setattr(suite, "STEPS", {name: lambda _, name=name: step(name) for name in suite.STEPS})
     monkeypatch.setattr(suite, "_install", lambda steps, progress: None)
     assert main(["test", "--fast"], lambda: NO_ROLES) == 1
-    assert ran == ["ruff", "mypy", "imports", "sqlite", "postgresql", "drivers"]
+    assert ran == ["ruff", "mypy", "imports", "sqlite", "coverage", "postgresql", "drivers"]
     ran.clear()
     assert main(["test", "--only", "ruff", "--only", "real"], lambda: NO_ROLES) == 0
     assert ran == ["ruff", "real"]
+
+
+def test_the_page_of_coverage_is_compared_with_what_tests_did(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "bench" / "coverage.py").write_text("import sys; print(open(sys.argv[1]).read(), end='')")
+    found = suite_in(tmp_path)
+    assert found.coverage().outcome == "not run", "the tests did not run"
+    found.exercised.write_text("image GET /images\n")
+    assert found.coverage().outcome == "failed", "there is no page"
+    (tmp_path / "docs" / "coverage.md").write_text("image GET /tasks\n")
+    assert found.coverage().outcome == "failed", "the page says something else"
+    assert (tmp_path / "docs" / "coverage.md").read_text() == "image GET /images\n"
+    assert found.coverage().outcome == "passed"
 
 
 def test_an_installed_package_has_no_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

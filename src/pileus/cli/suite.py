@@ -5,6 +5,7 @@ The steps run in order, each with its time, and all of them run even when one fa
 - `ruff`, `mypy`, `imports`: the linters, the strict type checker, the import contracts
 - `sqlite`: every test that needs neither root nor a guest
 - `postgresql`: those of them that may touch a database once more, on a real server that the run starts and stops
+- `coverage`: whether docs/coverage.md says what of the documented operations those tests exercised
 - `drivers`: the tests of drivers on this host's kernel, as root
 - `real`: whole clouds with real guests, as root
 
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
 DATABASE_VARIABLE = "PILEUS_TEST_DATABASE"
 """URL of a PostgreSQL server's maintenance database; without it tests make SQLite files."""
 
+EXERCISED_VARIABLE = "PILEUS_TEST_EXERCISED"
+"""Path of a file to which tests add the operations that succeeded."""
+
+PARALLEL = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+"""Tests without root and guests run side by side, those of one file in one process."""
+
 NO_TESTS = 5
 """pytest's exit status when it found or selected nothing."""
 
@@ -64,6 +71,8 @@ class Suite:
     root: Path
     expression: str | None
     progress: Progress
+    exercised: Path
+    """Where the tests on SQLite note which operations succeeded."""
 
     def command(self, step: str, command: Sequence[str], environment: dict[str, str] | None = None) -> Result:
         """Run one program of a step; its output is the user's."""
@@ -86,14 +95,13 @@ class Suite:
         """Run pytest, and count what really ran."""
         with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
             report = Path(directory) / "report.xml"
-            environment = {DATABASE_VARIABLE: database} if database else None
+            environment = {DATABASE_VARIABLE: database} if database else {EXERCISED_VARIABLE: str(self.exercised)}
             cache = ["-o", f"cache_dir={directory}/cache"]
             command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", marks, *arguments, *cache]
             if self.expression:
                 command += ["-k", self.expression]
             result = self.command(step, command, environment)
-            result.tests = _count(report)
-            lost = _failed(report)
+            result.tests, lost = _read(report)
             if result.outcome == "failed" and 0 < len(lost) <= RETRIED:
                 again = self.command(step, [*command, "--last-failed"], environment)
                 if again.outcome == "passed":
@@ -117,7 +125,22 @@ class Suite:
 
     def sqlite(self) -> Result:
         """Everything that needs neither root nor a guest."""
-        return self.tests("sqlite", "not real")
+        return self.tests("sqlite", "not real", *PARALLEL)
+
+    def coverage(self) -> Result:
+        """What the tests on SQLite exercised, beside the page that says so."""
+        started = time.monotonic()
+        if self.expression or not self.exercised.is_file():
+            reason = "needs all tests of the step sqlite"
+            return Result(step="coverage", outcome="not run", seconds=0, reason=reason)
+        command = [sys.executable, "-m", "bench.coverage", str(self.exercised)]
+        made = subprocess.run(command, check=False, cwd=self.root, stdout=subprocess.PIPE, text=True)
+        page = self.root / "docs" / "coverage.md"
+        same = made.returncode == 0 and page.is_file() and page.read_text(encoding="utf-8") == made.stdout
+        if made.returncode == 0 and not same:
+            page.write_text(made.stdout, encoding="utf-8")
+            self.progress.line(f"{page} was not what the tests did; it is now: read its change, and commit it")
+        return Result(step="coverage", outcome="passed" if same else "failed", seconds=time.monotonic() - started)
 
     def postgresql(self) -> Result:
         """The same on PostgreSQL, without the tests that know no database."""
@@ -129,7 +152,7 @@ class Suite:
         try:
             with server() as url:
                 ignored = [f"--ignore=tests/{room}" for room in ("agent", "cli", "drivers", "sim", "tidy")]
-                result = self.tests("postgresql", "not real", *ignored, database=url)
+                result = self.tests("postgresql", "not real", *PARALLEL, *ignored, database=url)
         except CommandFailure as failure:
             self.progress.line(f"postgresql: {failure}")
             result = Result(step="postgresql", outcome="failed", seconds=0, reason="the server did not start")
@@ -157,6 +180,7 @@ STEPS: dict[str, Callable[[Suite], Result]] = {
     "mypy": Suite.mypy,
     "imports": Suite.imports,
     "sqlite": Suite.sqlite,
+    "coverage": Suite.coverage,
     "postgresql": Suite.postgresql,
     "drivers": Suite.drivers,
     "real": Suite.real,
@@ -185,8 +209,10 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     steps = [name for name in arguments.only or STEPS if not (arguments.fast and name == "real")]
     progress = Progress(sys.stdout)
     _install(steps, progress)
-    suite = Suite(root=root, expression=arguments.expression, progress=progress)
-    results = [STEPS[name](suite) for name in steps]
+    with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
+        exercised = Path(directory) / "exercised"
+        suite = Suite(root=root, expression=arguments.expression, progress=progress, exercised=exercised)
+        results = [STEPS[name](suite) for name in steps]
     failures = verdict(results, partly=bool(arguments.expression), strict=os.environ.get("CI") == "true")
     summarize(results, failures, progress)
     return 1 if failures else 0
@@ -246,18 +272,16 @@ def _program(name: str) -> Path:
     return path
 
 
-def _count(report: Path) -> int:
-    """Tests that ran according to pytest's JUnit report; none when pytest did not come to write it."""
-    if not report.is_file():
-        return 0
-    suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314  # written by our own child
-    return sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in suites)
+def _read(report: Path) -> tuple[int, list[str]]:
+    """Of pytest's JUnit report: how many tests ran, and the names of those that failed.
 
-
-def _failed(report: Path) -> list[str]:
-    """Names of the tests that failed according to pytest's JUnit report."""
+    None did when pytest did not come to write it.
+    """
     if not report.is_file():
-        return []
-    cases = ElementTree.parse(report).getroot().iter("testcase")  # noqa: S314  # written by our own child
-    lost = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    return [f"{case.get('classname')}::{case.get('name')}" for case in lost]
+        return 0, []
+    root = ElementTree.parse(report).getroot()  # noqa: S314  # written by our own child
+    ran = sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in root.iter("testsuite"))
+    lost = [
+        case for case in root.iter("testcase") if case.find("failure") is not None or case.find("error") is not None
+    ]
+    return ran, [f"{case.get('classname')}::{case.get('name')}" for case in lost]
