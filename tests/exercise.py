@@ -1,6 +1,6 @@
 """Notes which operations a run of the suite exercised: those that went through the edge and succeeded.
 
-With PILEUS_TEST_EXERCISED, the path of a file, each is a line there: service type, method, path, and the key of an action.
+With PILEUS_TEST_EXERCISED, the path of a file, each is a line there: service type, method, path, key of an action.
 """
 
 from __future__ import annotations
