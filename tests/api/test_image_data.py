@@ -21,7 +21,7 @@ from pileus.drivers.images.file import FileImageStore
 from pileus.services.image.controllers import controllers
 from pileus.services.image.interface import ImageStores, by_id, open_data, strangers
 from pileus.services.image.resources.data import TTL
-from pileus.services.image.resources.image.operations import QUOTA
+from pileus.services.image.resources.usage import QUOTA
 from pileus.services.image.service import service
 from tests.api.edge import Client, Served, make_edge
 

@@ -11,7 +11,7 @@ import pytest
 from pileus.core.store import Tx
 from pileus.drivers.images.file import FileImageStore
 from pileus.services.image.interface import ImageStores
-from pileus.services.image.resources.image.operations import QUOTA
+from pileus.services.image.resources.usage import QUOTA
 from pileus.services.image.service import service
 from tests.api.edge import Client, Served, make_edge
 
@@ -101,6 +101,7 @@ def test_create_gives_every_attribute(member: Client) -> None:
         "os_hash_algo": None,
         "os_hash_value": None,
         "tags": [],
+        "locations": [],
         "self": f"/v2/images/{image['id']}",
         "file": f"/v2/images/{image['id']}/file",
         "schema": "/v2/schemas/image",

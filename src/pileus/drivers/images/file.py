@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from pileus.contracts.images import StoreFailure
 
@@ -28,14 +28,18 @@ class FileImageStore:
     Files are readable by their owner only.  Several processes may use one directory.
     """
 
+    kind: ClassVar[str] = "file"
+    read_only: ClassVar[bool] = False
+
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.incoming = root / "incoming"
         self.data = root / "data"
         for directory in (self.incoming, self.data):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def open_new(self, image_id: str) -> BinaryIO:
-        """A file to write into. What an earlier call for the same id wrote is forgotten.
+        """A file to write into, whose `name` is its path. What an earlier call for the same id wrote is forgotten.
 
         Raises StoreFailure for an id that is not a plain name or that is committed already, and OSError.
         """
@@ -43,7 +47,8 @@ class FileImageStore:
         if (self.data / image_id).exists():
             raise StoreFailure(f"There is data of the name {image_id} already.")
         path.unlink(missing_ok=True)
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        path.touch(0o600, exist_ok=False)
+        return path.open("wb")
 
     def commit(self, image_id: str) -> str:
         """Make durable what was written, and give its location; again for the same id gives it again.
@@ -64,10 +69,19 @@ class FileImageStore:
         """Forget what was written and not committed. Absent is fine."""
         (self.incoming / _checked(image_id)).unlink(missing_ok=True)
 
-    def open(self, location: str) -> BinaryIO:
-        """Read committed data from its start. Raises StoreFailure when it is gone."""
+    def open(self, location: str, start: int = 0) -> BinaryIO:
+        """Read committed data from a byte on. Raises StoreFailure when it is gone."""
         try:
-            return (self.data / _checked(location)).open("rb")
+            file = (self.data / _checked(location)).open("rb")
+        except FileNotFoundError:
+            raise StoreFailure(f"The data {location} is gone.") from None
+        file.seek(start)
+        return file
+
+    def size(self, location: str) -> int | None:
+        """Bytes of committed data. Raises StoreFailure when it is gone."""
+        try:
+            return (self.data / _checked(location)).stat().st_size
         except FileNotFoundError:
             raise StoreFailure(f"The data {location} is gone.") from None
 
@@ -80,6 +94,18 @@ class FileImageStore:
         with os.scandir(self.data) as entries:
             for entry in entries:
                 yield entry.name
+
+    def url(self, location: str) -> str:
+        """The file's name within the store: where that is on the host is the operator's matter."""
+        return f"file:///{_checked(location)}"
+
+    def path(self, location: str) -> Path | None:
+        """The file itself."""
+        return self.data / _checked(location)
+
+    def properties(self) -> dict[str, Any]:
+        """The directory."""
+        return {"data_dir": str(self.data)}
 
 
 def _checked(name: str) -> str:

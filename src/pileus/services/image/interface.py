@@ -13,9 +13,23 @@ from pileus.core.store import Tx
 from pileus.services.image.resources.host_data import resource as host_resource
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image, records
-from pileus.services.image.resources.store import ImageStores, disposal
+from pileus.services.image.resources.store import ImageSettings, ImageStores, copy, disposal
+from pileus.services.image.resources.stream import ALGORITHM
+from pileus.services.image.rules.address import AddressFilter, Unreachable, networks
 
-__all__ = ["ImageInfo", "ImageStores", "by_id", "find", "host_resource", "open_data", "strangers"]
+__all__ = [
+    "AddressFilter",
+    "ImageInfo",
+    "ImageSettings",
+    "ImageStores",
+    "Unreachable",
+    "by_id",
+    "find",
+    "host_resource",
+    "networks",
+    "open_data",
+    "strangers",
+]
 
 
 class ImageInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +54,7 @@ class ImageInfo(msgspec.Struct, frozen=True, kw_only=True):
     properties: dict[str, str | None]
     tags: list[str]
     sha512: str | None
-    """Hash of the data, in hexadecimal."""
+    """Hash of the data, in hexadecimal; None when there is no data, or some on the web that nobody has hashed."""
     store: str | None
     location: str | None
 
@@ -54,14 +68,15 @@ def _info(record: Record) -> ImageInfo:
         status=row.status,
         visibility=row.visibility,
         size=row.size,
-        virtual_size=row.virtual_size,
+        # What is on the web may be something else tomorrow: without its hash nobody can know what a guest would boot.
+        virtual_size=row.virtual_size if row.os_hash_algo == ALGORITHM else None,
         min_disk=row.min_disk,
         min_ram=row.min_ram,
         disk_format=row.disk_format,
         container_format=row.container_format,
         properties=record.properties,
         tags=record.tags,
-        sha512=row.os_hash_value,
+        sha512=row.os_hash_value if row.os_hash_algo == ALGORITHM else None,
         store=row.store,
         location=row.location,
     )
@@ -100,6 +115,7 @@ def strangers(tx: Tx, stores: ImageStores) -> list[tuple[str, str]]:
     named: list[sa.Select[Any]] = [
         sa.select(image.c.store, image.c.location).where(image.c.location.is_not(None)),
         sa.select(disposal.c.store, disposal.c.location).where(disposal.c.location.is_not(None)),
+        sa.select(copy.c.store, copy.c.location).where(copy.c.location.is_not(None)),
     ]
     known = {(row.store, row.location) for query in named for row in tx.all(query)}
     held = ((name, location) for name, store in stores.by_name.items() for location in store.locations())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pileus.core.api import Service, image_paging
 from pileus.core.errors import image_envelope
-from pileus.services.image.resources import data, info, member, schema, tag, version
+from pileus.services.image.resources import data, info, member, schema, tag, usage, version
 from pileus.services.image.resources.image import operations, policy
 from pileus.services.image.resources.metadef.operations import RESOURCES as METADEFS
 
@@ -24,10 +24,11 @@ def service() -> Service:
             schema.resource,
             *METADEFS,
             info.resource,
+            usage.resource,
         ],
         outer=[version.resource],
         envelope=image_envelope,
         paging=image_paging,
-        quota=operations.QUOTA,
+        quota=usage.QUOTA,
         rules=policy.SERVICE_RULES,
     )

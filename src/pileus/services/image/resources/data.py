@@ -5,17 +5,16 @@ Source: https://docs.openstack.org/api-ref/image/v2/#image-data; RFC 9110, "Rang
 An upload takes the image from `queued` to `saving` with a key that is its own, writes under that key, and ends in one
 transaction that makes the image `active`, if it still is the upload of that key.  A running upload renews its row; one
 that is not renewed any more is ended by a control loop.  What was written goes away by a row in `image_disposal`, made
-in the transaction that takes the key out of the image.
+in the transaction that takes the key out of the image.  Staged data comes in the same way, from `queued` to
+`uploading`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -24,42 +23,43 @@ from typing import Any, BinaryIO
 import sqlalchemy as sa
 
 from pileus.contracts.images import ImageFacts, ImageStore, StoreFailure
-from pileus.core.api import Reply, Resource, Stream
+from pileus.core.api import Parameters, Reply, Resource, Stream
 from pileus.core.context import Context, Request
 from pileus.core.errors import (
     BadRequest,
     Conflict,
+    Fault,
     Forbidden,
     Gone,
+    NotFound,
     RangeNotSatisfiable,
     TooLarge,
     Unavailable,
     UnsupportedMediaType,
 )
-from pileus.core.quota import UNLIMITED
+from pileus.core.policy import Rule
 from pileus.core.store import Store, Tx
+from pileus.services.image.resources import cached, place
 from pileus.services.image.resources.image import policy
-from pileus.services.image.resources.image.operations import MIB, QUOTA, take
-from pileus.services.image.resources.image.table import image
-from pileus.services.image.resources.store import ImageStores, dispose
-from pileus.services.image.rules.inspection import UNINSPECTED, Inspector, judge
-
-LARGEST = 1 << 40
-"""The most bytes of data that an image may have."""
-
-BLOCK = 1 << 20
-"""Bytes that are hashed, written or read at once."""
+from pileus.services.image.resources.image.table import Record, image
+from pileus.services.image.resources.store import CACHE, STAGING, ImageStores, dispose
+from pileus.services.image.resources.stream import LARGEST, MEDIA, Blocks, Sink, announced, answered, pump, read
+from pileus.services.image.resources.usage import change, room
+from pileus.services.image.rules.inspection import UNINSPECTED, judge
 
 TTL = timedelta(seconds=60)
 """How long an upload may stay without sign of life before it counts as dead."""
 
-ALGORITHM = "sha512"
-
-_MEDIA = "application/octet-stream"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
-resource = Resource("file", "files")
+resource = Resource(
+    "file",
+    "files",
+    rules=[
+        Rule("download_from_store", policy.DOWNLOAD, "Say which stores an image's data is read from"),
+    ],
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,210 +69,163 @@ class _Upload:
     image_id: str
     key: str
     store: str
-    owner: str | None
-    disk_format: str
+    disk_format: str | None
     inspected: bool
     room: int
     """The most bytes that may come."""
+    staged: bool
+    """Whether the data is to wait for an import."""
+
+    @property
+    def mine(self) -> sa.ColumnElement[bool]:
+        """Holds for the image's row while it belongs to this upload."""
+        column = image.c.stage_key if self.staged else image.c.upload_key
+        return sa.and_(image.c.id == self.image_id, column == self.key)
 
 
-def _begin(ctx: Context, image_id: str, wanted: str | None, announced: int | None) -> _Upload:
-    row = policy.get(ctx, image_id, "upload_image").row
+def _queued(ctx: Context, image_id: str, rule: str, following: str) -> Record:
+    record = policy.get(ctx, image_id, rule)
+    if record.row.status != "queued":
+        raise Conflict(f"Image status transition from {record.row.status} to {following} is not allowed")
+    return record
+
+
+def _begin(ctx: Context, image_id: str, wanted: str | None, coming: int | None) -> _Upload:
+    row = _queued(ctx, image_id, "upload_image", "saving").row
     store = ctx.of(ImageStores).name(wanted)
-    if row.status != "queued":
-        raise Conflict(f"Image status transition from {row.status} to saving is not allowed")
     missing = [name for name in ("disk_format", "container_format") if row._mapping[name] is None]
     if missing:
         raise BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
-    room = _room(ctx.tx, row.owner)
-    if announced is not None and announced > room:
-        raise TooLarge(f"The image is too large: there is room for {room} bytes.")
+    space = room(ctx.tx, row.owner, "image_size_total", LARGEST)
+    _check_room(space, coming)
     key = f"{image_id.lower()}.{ctx.seams.hex()}"
-    values = {
-        "status": "saving",
-        "store": store,
-        "upload_key": key,
-        "upload_until": ctx.now + TTL,
-        "updated_at": ctx.now,
-    }
-    ctx.tx.compare_and_set(image, {"id": image_id, "status": "queued"}, values)
-    ctx.tx.changed("image.image", image_id)
+    change(ctx.tx, row, {"status": "saving", "store": store, "upload_key": key, "upload_until": ctx.now + TTL})
     return _Upload(
         image_id=image_id,
         key=key,
         store=store,
-        owner=row.owner,
         disk_format=row.disk_format,
         inspected=row.container_format not in UNINSPECTED,
-        room=room,
+        room=space,
+        staged=False,
     )
 
 
-def _room(tx: Tx, owner: str | None) -> int:
-    """How many bytes a project may still have, as far as one knows before they have come."""
-    limit = UNLIMITED if owner is None else QUOTA.limits(tx, owner)["image_size_total"]
-    if limit == UNLIMITED or owner is None:
-        return LARGEST
-    return max(0, min(LARGEST, (limit - QUOTA.used(tx, owner)["image_size_total"]) * MIB))
+def _begin_staging(ctx: Context, image_id: str, coming: int | None) -> _Upload:
+    row = _queued(ctx, image_id, "modify_image", "uploading").row
+    if ctx.of(ImageStores).staging is None:
+        raise NotFound("'glance-direct' method is not available at this site.")
+    space = room(ctx.tx, row.owner, "image_stage_total", LARGEST)
+    _check_room(space, coming)
+    key = f"{image_id.lower()}.{ctx.seams.hex()}"
+    change(ctx.tx, row, {"status": "uploading", "stage_key": key, "upload_until": ctx.now + TTL})
+    return _Upload(
+        image_id=image_id,
+        key=key,
+        store=STAGING,
+        disk_format=row.disk_format,
+        inspected=False,
+        room=space,
+        staged=True,
+    )
+
+
+def _check_room(space: int, coming: int | None) -> None:
+    if coming is not None and coming > space:
+        raise TooLarge(f"The image is too large: there is room for {space} bytes.")
 
 
 def abandon(tx: Tx, image_id: str, key: str) -> bool:
     """End an upload: its image waits for data again, and what it wrote goes. Whether the upload still was the one."""
-    values = {"status": "queued", "store": None, "upload_key": None, "upload_until": None, "updated_at": tx.now}
-    row = tx.first(sa.select(image.c.store).where(image.c.id == image_id, image.c.upload_key == key))
-    mine = sa.update(image).where(image.c.id == image_id, image.c.upload_key == key)
-    if row is None or tx.execute(mine.values(values)).rowcount != 1:
+    mine = sa.or_(image.c.upload_key == key, image.c.stage_key == key)
+    row = tx.first(sa.select(image).where(image.c.id == image_id, image.c.status.in_(("saving", "uploading")), mine))
+    if row is None:
         return False
-    dispose(tx, row.store, key=key)
-    tx.changed("image.image", image_id)
+    values: dict[str, Any] = {"status": "queued", "upload_until": None}
+    if row.stage_key == key:
+        values |= {"stage_key": None, "stage_size": None}
+        dispose(tx, STAGING, key=key)
+    else:
+        # A place on the web may be known of an image that still waits for data; it is the store of that.
+        values |= {"upload_key": None} | ({"store": None} if row.location is None else {})
+        dispose(tx, row.store, key=key)
+    change(tx, row, values)
     return True
 
 
 def expired(tx: Tx) -> list[sa.Row[Any]]:
-    """Images whose upload shows no sign of life: their id and upload_key."""
-    return list(
-        tx.all(
-            sa.select(image.c.id, image.c.upload_key).where(image.c.status == "saving", image.c.upload_until < tx.now)
-        )
-    )
+    """Images whose upload shows no sign of life: their id, and the key of the upload as `upload_key`."""
+    key = sa.func.coalesce(image.c.upload_key, image.c.stage_key).label("upload_key")
+    dead = image.c.status.in_(("saving", "uploading")), image.c.upload_until < tx.now
+    return list(tx.all(sa.select(image.c.id, key).where(*dead)))
 
 
-class _Sink:
-    """Writes, hashes and inspects blocks, in this order of arrival."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.md5 = hashlib.md5(usedforsecurity=False)
-        self.strong = hashlib.new(ALGORITHM)
-        self.inspector = Inspector()
-
-    def write(self, block: bytes) -> None:
-        self.inspector.feed(block)
-        self.file.write(block)
-        self.strong.update(block)
-
-
-@dataclass(slots=True)
-class _Blocks:
-    """A stream of chunks of any size as blocks of about BLOCK bytes."""
-
-    stream: AsyncIterator[bytes]
-    room: int
-    size: int = 0
-
-    async def next(self) -> bytes:
-        """The next block, empty at the end. Raises TooLarge when more comes than there is room for."""
-        length = 0
-        chunks = []
-        while length < BLOCK:
-            chunk = await anext(self.stream, b"")
-            if not chunk:
-                break
-            chunks.append(chunk)
-            length += len(chunk)
-        self.size += length
-        if self.size > self.room:
-            raise TooLarge(f"The image is too large: there is room for {self.room} bytes.")
-        return b"".join(chunks) if len(chunks) != 1 else chunks[0]
-
-
-async def _pump(stores: ImageStores, sink: _Sink, blocks: _Blocks) -> None:
-    """Let the next block come while the last one is hashed and written."""
-    block = await blocks.next()
-    while block:
-        work = asyncio.gather(
-            stores.run(partial(sink.write, block)),
-            stores.run(partial(sink.md5.update, block)),
-        )
-        try:
-            block = await blocks.next()
-        finally:
-            await work
-
-
-async def _receive(stores: ImageStores, upload: _Upload, blocks: _Blocks) -> tuple[str, _Sink, ImageFacts | None]:
+async def _receive(stores: ImageStores, upload: _Upload, blocks: Blocks) -> tuple[str, Sink, ImageFacts | None]:
     """Write and judge the stream; the location, the hashes and what the data is.
 
     Raises Refused, TooLarge, Unavailable, and BadRequest when the client goes away.
     """
-    store = stores.by_name[upload.store]
-    try:
+    store = stores.get(upload.store)
+    with answered():
         file = await stores.run(lambda: store.open_new(upload.key))
-        sink = _Sink(file)
+        sink = Sink(file)
         try:
-            await _pump(stores, sink, blocks)
+            await pump(stores, sink, blocks.next)
         finally:
             await stores.run(file.close)
         facts = sink.inspector.facts() if upload.inspected else None
         if facts is not None:
-            judge(facts, upload.disk_format)
+            judge(facts, upload.disk_format or "raw")
         return await stores.run(lambda: store.commit(upload.key)), sink, facts
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TooLarge("Image storage media is full.") from error
-        raise Unavailable("The image store cannot write.") from error
-    except StoreFailure as error:
-        raise Unavailable(f"The image store cannot keep the data: {error}") from error
 
 
-def _finish(tx: Tx, upload: _Upload, location: str, sink: _Sink, facts: ImageFacts | None) -> None:
+def _mine(tx: Tx, upload: _Upload) -> sa.Row[Any]:
+    row = tx.first(sa.select(image).where(upload.mine))
+    if row is None:
+        raise Gone(f"Image {upload.image_id} was deleted, or its upload was given up, while its data came.")
+    return row
+
+
+def _finish(tx: Tx, upload: _Upload, location: str, sink: Sink, facts: ImageFacts | None) -> None:
     """Make the image active. Raises Gone when it was deleted or the upload was given up, and TooLarge."""
-    size = sink.inspector.size
+    row = _mine(tx, upload)
+    if upload.staged:
+        # Location and key of staged data are one: it is found by the key, from its first byte on.
+        change(tx, row, {"stage_size": sink.inspector.size, "upload_until": None})
+        return
     values = {
         "status": "active",
         "location": location,
+        "location_metadata": None,
         "data_key": upload.key,
+        "copies": 1,
         "upload_key": None,
         "upload_until": None,
-        "size": size,
-        "virtual_size": facts.virtual_size if facts is not None else None,
-        "checksum": sink.md5.hexdigest(),
-        "os_hash_algo": ALGORITHM,
-        "os_hash_value": sink.strong.hexdigest(),
-        "updated_at": tx.now,
+        **sink.values(facts),
     }
-    mine = sa.update(image).where(image.c.id == upload.image_id, image.c.upload_key == upload.key)
-    if tx.execute(mine.values(values)).rowcount != 1:
-        raise Gone(f"Image {upload.image_id} was deleted, or its upload was given up, while its data came.")
-    owner = tx.scalar(sa.select(image.c.owner).where(image.c.id == upload.image_id))
-    take(tx, owner, {"image_size_total": -(-size // MIB)})
-    tx.changed("image.image", upload.image_id)
+    change(tx, row, values)
 
 
 async def _renew(store: Store, upload: _Upload) -> None:
     """Tell again and again that the upload lives."""
-    mine = sa.update(image).where(image.c.id == upload.image_id, image.c.upload_key == upload.key)
+    mine = sa.update(image).where(upload.mine)
     while True:
         await asyncio.sleep(TTL.total_seconds() / 4)
         with contextlib.suppress(Unavailable):
             await store.write(lambda tx: tx.execute(mine.values(upload_until=tx.now + TTL)).rowcount)
 
 
-@resource.put("/images/{image_id}/file", status=204)
-async def upload(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> None:
-    """Write an image's data.
-
-    Raises BadRequest (formats are missing, the client went away), Forbidden, NotFound, Conflict (there is data, or it
-    is coming), Gone (deleted meanwhile), TooLarge (quota, space), UnsupportedMediaType (the request's type, or data
-    that is not what the image says or is unsafe) and Unavailable (store).  After a failure nothing is left of the
-    data, and the image is `queued`.
-    """
-    media = ctx.headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
-    if media != _MEDIA:
-        raise UnsupportedMediaType(f"The content type {media or 'of nothing'} is not {_MEDIA}.")
-    announced = _announced(ctx)
-    wanted = ctx.headers.get(b"x-image-meta-store")
-    name = wanted.decode("latin-1") if wanted else None
+async def _write(ctx: Request, begun: _Upload, stream: AsyncIterator[bytes]) -> None:
+    """Take in the data of an upload that has begun; when that fails nothing of it is left."""
     stores = ctx.of(ImageStores)
-    begun = await ctx.write(lambda bound: _begin(bound, image_id, name, announced))
     renewing = asyncio.create_task(_renew(ctx.store, begun))
     try:
-        location, sink, facts = await _receive(stores, begun, _Blocks(stream, begun.room))
+        location, sink, facts = await _receive(stores, begun, Blocks(stream, begun.room))
         await ctx.store.write(lambda tx: _finish(tx, begun, location, sink, facts))
     except BaseException:
         # The rows outlive this process: a loop does it if it cannot be done now.
-        with contextlib.suppress(OSError, StoreFailure, Unavailable):
-            await asyncio.shield(stores.run(lambda: stores.by_name[begun.store].abort(begun.key)))
+        with contextlib.suppress(OSError, StoreFailure, Fault):
+            await asyncio.shield(stores.run(lambda: stores.get(begun.store).abort(begun.key)))
             await asyncio.shield(ctx.store.write(lambda tx: _give_up(tx, begun)))
         raise
     finally:
@@ -281,93 +234,156 @@ async def upload(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> N
 
 def _give_up(tx: Tx, begun: _Upload) -> None:
     """End an upload of which one cannot be sure that it has not succeeded: its last answer may have been lost."""
-    done = sa.select(image.c.id).where(image.c.id == begun.image_id, image.c.data_key == begun.key)
-    if tx.first(done) is None and not abandon(tx, begun.image_id, begun.key):
+    done = (
+        sa.and_(image.c.stage_key == begun.key, image.c.stage_size.is_not(None))
+        if begun.staged
+        else image.c.data_key == begun.key
+    )
+    if tx.first(sa.select(image.c.id).where(image.c.id == begun.image_id, done)) is not None:
+        return
+    if not abandon(tx, begun.image_id, begun.key):
         dispose(tx, begun.store, key=begun.key)
 
 
-def _announced(ctx: Request) -> int | None:
-    """How many bytes the request says will come. Raises BadRequest."""
-    text = ctx.headers.get(b"x-openstack-image-size") or ctx.headers.get(b"content-length")
-    if text is None:
-        return None
-    if not text.isdigit():
-        raise BadRequest("Invalid or missing image size in request headers.")
-    return int(text)
+def _check_media(headers: Mapping[bytes, bytes]) -> None:
+    media = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
+    if media != MEDIA:
+        raise UnsupportedMediaType(f"The content type {media or 'of nothing'} is not {MEDIA}.")
+
+
+@resource.put("/images/{image_id}/file", policy="upload_image", guarded=True, status=204)
+async def upload(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> None:
+    """Write an image's data.
+
+    Raises BadRequest (formats are missing, the client went away), Forbidden, NotFound, Conflict (there is data, or it
+    is coming), Gone (deleted meanwhile), TooLarge (quota, space), UnsupportedMediaType (the request's type, or data
+    that is not what the image says or is unsafe) and Unavailable (store).  After a failure nothing is left of the
+    data, and the image is `queued`.
+    """
+    _check_media(ctx.headers)
+    coming = announced(ctx.headers)
+    wanted = ctx.headers.get(b"x-image-meta-store")
+    name = wanted.decode("latin-1") if wanted else None
+    await _write(ctx, await ctx.write(lambda bound: _begin(bound, image_id, name, coming)), stream)
+
+
+@resource.put("/images/{image_id}/stage", policy="modify_image", guarded=True, status=204)
+async def stage(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> None:
+    """Have an image's data wait for an import.
+
+    Raises BadRequest (the client went away), Forbidden, NotFound, Conflict (there is data, or it is coming), Gone
+    (deleted meanwhile), TooLarge (quota, space), UnsupportedMediaType and Unavailable (store).  After a failure nothing
+    is left of the data, and the image is `queued`.
+    """
+    _check_media(ctx.headers)
+    coming = announced(ctx.headers)
+    await _write(ctx, await ctx.write(lambda bound: _begin_staging(bound, image_id, coming)), stream)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the data of an image is."""
+    """Where the data of an image is. `size` and `checksum` are None where nobody has seen the data yet."""
 
     store: ImageStore
     location: str
-    size: int
-    checksum: str
+    size: int | None
+    checksum: str | None
 
 
-def _source(ctx: Context, image_id: str) -> Source | None:
+def _source(ctx: Context, image_id: str) -> list[Source]:
     record = policy.get(ctx, image_id)
     row = record.row
     if row.status == "deactivated" and not policy.is_admin(ctx):
         raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
     policy.require(ctx, record, "download_image")
+    stores = ctx.of(ImageStores)
+    wanted = [name.strip() for name in (ctx.query.get("prefer") or "").split(",") if name.strip()]
+    if wanted:
+        policy.require(ctx, record, "download_from_store")
+        if unknown := [name for name in wanted if name not in stores.by_name]:
+            raise BadRequest(f"Store '{unknown[0]}' is not configured.")
     if row.location is None:
-        return None
-    store = ctx.of(ImageStores).by_name.get(row.store)
-    if store is None:
+        return []
+    return sources(ctx.tx, stores, record, wanted)
+
+
+def sources(tx: Tx, stores: ImageStores, record: Record, wanted: list[str]) -> list[Source]:
+    """Where an image's data can be read, best first. Raises Unavailable when it is nowhere."""
+    row = record.row
+    found = []
+    kept = cached.find(tx, row.id) if stores.cache is not None else None
+    if kept is not None and kept.location is not None and kept.checksum == row.checksum and stores.cache is not None:
+        found.append(Source(stores.cache, kept.location, row.size, row.checksum))
+    for one in place.preferred(stores, record, wanted):
+        store = stores.find(one.store)
+        if store is not None:
+            found.append(Source(store, one.location, row.size, row.checksum))
+    if not found:
         raise Unavailable(f"The image store {row.store} is not there.")
-    return Source(store, row.location, row.size, row.checksum)
+    return found
 
 
-@resource.get("/images/{image_id}/file")
+@resource.get("/images/{image_id}/file", policy="download_image", guarded=True, query=Parameters("prefer"))
 async def download(ctx: Request, image_id: str) -> Stream | Reply:
     """Read an image's data, all of it or a range; 204 without a body when there is none.
 
-    Raises BadRequest (several ranges), Forbidden (deactivated), NotFound, RangeNotSatisfiable and Unavailable.
+    `prefer` names stores, with commas, that it is read from where they have it.  Raises BadRequest (several ranges, an
+    unknown store), Forbidden (deactivated), NotFound, RangeNotSatisfiable and Unavailable.
     """
-    source = await ctx.read(lambda bound: _source(bound, image_id))
-    if source is None:
-        return Reply(status=204)
-    start, end = _range(ctx, source.size) or (0, source.size)
-    whole = (start, end) == (0, source.size) and b"range" not in ctx.headers and b"content-range" not in ctx.headers
+    found = await ctx.read(lambda bound: _source(bound, image_id))
     stores = ctx.of(ImageStores)
+    for source in found:
+        size = source.size if source.size is not None else await _measured(stores, source)
+        start, end = _range(ctx, size) or (0, size)
+        try:
+            file = await stores.run(partial(source.store.open, source.location, start or 0))
+        except StoreFailure:
+            continue
+        if source.store is stores.find(CACHE):
+            await ctx.store.write(lambda tx: _touch(tx, image_id))
+        return _answer(ctx, stores, source, file, start or 0, end, size)
+    return Reply(status=204)
+
+
+async def _measured(stores: ImageStores, source: Source) -> int | None:
     try:
-        file = await stores.run(lambda: source.store.open(source.location))
+        return await stores.run(lambda: source.store.size(source.location))
     except StoreFailure:
-        return Reply(status=204)
-    headers = {"Content-MD5": source.checksum, "Accept-Ranges": "bytes"}
+        return None
+
+
+def _touch(tx: Tx, image_id: str) -> None:
+    read_again = sa.update(cached.cached).where(cached.cached.c.image_id == image_id)
+    tx.execute(read_again.values(hits=cached.cached.c.hits + 1, accessed_at=tx.now))
+
+
+def _answer(
+    ctx: Request,
+    stores: ImageStores,
+    source: Source,
+    file: BinaryIO,
+    start: int,
+    end: int | None,
+    size: int | None,
+) -> Stream:
+    whole = b"range" not in ctx.headers and b"content-range" not in ctx.headers
+    headers = {"Accept-Ranges": "bytes"}
+    if source.checksum is not None:
+        headers["Content-MD5"] = source.checksum
+    if end is None or size is None:
+        return Stream(read(stores, file, None), None, MEDIA, headers)
     if not whole:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{source.size}"
-    return Stream(
-        read(stores, file, start, end),
-        end - start,
-        _MEDIA,
-        headers,
-        200 if whole else 206,
-    )
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    return Stream(read(stores, file, end - start), end - start, MEDIA, headers, 200 if whole else 206)
 
 
-async def read(stores: ImageStores, file: BinaryIO, start: int, end: int) -> AsyncIterator[bytes]:
-    """The bytes of an open file from `start` to before `end`, block by block; closes it."""
-    try:
-        if start:
-            await stores.run(lambda: file.seek(start))
-        while start < end:
-            block = await stores.run(partial(file.read, min(BLOCK, end - start)))
-            if not block:
-                return
-            start += len(block)
-            yield block
-    finally:
-        file.close()
-
-
-def _range(ctx: Request, size: int) -> tuple[int, int] | None:
+def _range(ctx: Request, size: int | None) -> tuple[int, int] | None:
     """First byte and the one after the last that a request asks for; None for all.
 
     `Content-Range` in a request is an old mistake that upstream still honours.
     """
+    if size is None:
+        return None
     text = ctx.headers.get(b"range")
     if text is not None:
         return _asked(text.decode("latin-1"), size)

@@ -6,32 +6,36 @@ caller of a project, and gets the data of any image that a guest of its needs.
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
+
 import sqlalchemy as sa
 
+from pileus.contracts.images import StoreFailure
 from pileus.core.api import Resource, Stream
 from pileus.core.context import Context, Request
 from pileus.core.errors import NotFound, Unavailable
 from pileus.services.image.resources import data
-from pileus.services.image.resources.image.table import image
+from pileus.services.image.resources.image.table import image, records
 from pileus.services.image.resources.store import ImageStores
+from pileus.services.image.resources.stream import read
 
 resource = Resource("host_data", "host_data")
 
 
 @resource.get("/images/{image_id}/data")
 async def download(ctx: Request, image_id: str) -> Stream:
-    """The whole data of an image. Raises NotFound when there is none, and Unavailable when its store is not there."""
+    """The whole data of an image. Raises NotFound when there is none, and Unavailable when it cannot be read."""
 
-    def find(bound: Context) -> data.Source:
+    def find(bound: Context) -> list[data.Source]:
         row = bound.tx.first(sa.select(image).where(image.c.id == image_id))
         if row is None or row.location is None:
             raise NotFound(f"The image {image_id} has no data.")
-        store = bound.of(ImageStores).by_name.get(row.store)
-        if store is None:
-            raise Unavailable(f"The image store {row.store} is not there.")
-        return data.Source(store, row.location, row.size, row.checksum)
+        return data.sources(bound.tx, bound.of(ImageStores), records(bound.tx, [row])[0], [])
 
-    source = await ctx.read(find)
     stores = ctx.of(ImageStores)
-    file = await stores.run(lambda: source.store.open(source.location))
-    return Stream(data.read(stores, file, 0, source.size), source.size)
+    for source in await ctx.read(find):
+        with contextlib.suppress(StoreFailure):
+            file = await stores.run(partial(source.store.open, source.location))
+            return Stream(read(stores, file, source.size), source.size)
+    raise Unavailable(f"The data of the image {image_id} cannot be read.")

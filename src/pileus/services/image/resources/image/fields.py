@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pileus.core.context import Context, Query
 from pileus.core.errors import BadRequest
 from pileus.core.listing import Listing, integer
+from pileus.services.image.resources import place
 from pileus.services.image.resources.image.table import Record, image, prop, tag
 from pileus.services.image.rules import filter as language
 from pileus.services.image.rules import schema
@@ -63,7 +64,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def view(record: Record) -> dict[str, Any]:
+def view(ctx: Context, record: Record) -> dict[str, Any]:
     """The image as responses show it."""
     row = record.row._mapping
     found: dict[str, Any] = dict(record.properties)
@@ -77,8 +78,7 @@ def view(record: Record) -> dict[str, Any]:
         file=f"{path}/file",
         schema="/v2/schemas/image",
     )
-    if row["location"] is not None:
-        found["stores"] = row["store"]
+    found.update(place.shown(ctx, record))
     return found
 
 

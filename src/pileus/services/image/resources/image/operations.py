@@ -9,39 +9,20 @@ import sqlalchemy as sa
 
 from pileus.core.api import Page, Reply, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded, Raced, TooLarge
+from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound, Raced, TooLarge
 from pileus.core.listing import integer
-from pileus.core.quota import UNLIMITED, Quota
 from pileus.core.store import Tx
+from pileus.services.image.resources import place
 from pileus.services.image.resources.image import fields, policy
 from pileus.services.image.resources.image.table import Record, gone, image, prop, records, tag
-from pileus.services.image.resources.store import ImageStores, dispose
+from pileus.services.image.resources.store import ImageStores
+from pileus.services.image.resources.usage import give_back, held, take
 from pileus.services.image.rules import patch, schema
-
-MIB = 1 << 20
-
-QUOTA = Quota("image", {"image_count_total": UNLIMITED, "image_size_total": UNLIMITED})
-"""`image_count_total` in images, `image_size_total` in MiB, each image rounded up."""
 
 MOST_PROPERTIES = 128
 MOST_TAGS = 128
 
 resource = Resource("image", "images", rules=policy.RULES)
-
-
-def take(tx: Tx, owner: str | None, amounts: Mapping[str, int]) -> None:
-    """Count what a project is about to have. Raises TooLarge: Image answers 413 where a quota is exceeded."""
-    if owner is None:
-        return
-    try:
-        QUOTA.take(tx, owner, amounts)
-    except QuotaExceeded as fault:
-        raise TooLarge(fault.message) from None
-
-
-def held(row: sa.Row[Any]) -> dict[str, int]:
-    """What an image counts for."""
-    return {"image_count_total": 1, "image_size_total": -(-(row.size or 0) // MIB) if row.location is not None else 0}
 
 
 def check_counts(properties: Mapping[str, Any], tags: list[str]) -> None:
@@ -80,7 +61,9 @@ def create(ctx: Context, body: dict[str, Any]) -> Reply:
         "Location": f"{ctx.url}/v2/images/{values['id']}",
         "OpenStack-image-store-ids": ",".join(ctx.of(ImageStores).by_name),
     }
-    return Reply(fields.view(_load(ctx, values["id"])), headers)
+    if ctx.of(ImageStores).methods:
+        headers["OpenStack-image-import-methods"] = ",".join(ctx.of(ImageStores).methods)
+    return Reply(fields.view(ctx, _load(ctx, values["id"])), headers)
 
 
 def _values(ctx: Context, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,13 +123,13 @@ def index(ctx: Context) -> Page:
     if integer(paging.get("limit") or "") == 0:
         return Page([])
     page = fields.LISTING.page(ctx.acting_as(query=paging), query)
-    return Page([fields.view(record) for record in records(ctx.tx, page.rows)], page.next_marker)
+    return Page([fields.view(ctx, record) for record in records(ctx.tx, page.rows)], page.next_marker)
 
 
 @resource.get("/images/{image_id}")
 def show(ctx: Context, image_id: str) -> dict[str, Any]:
     """One image. Raises NotFound."""
-    return fields.view(policy.get(ctx, image_id))
+    return fields.view(ctx, policy.get(ctx, image_id))
 
 
 @resource.patch("/images/{image_id}", media=patch.MEDIA)
@@ -159,7 +142,7 @@ def update(ctx: Context, image_id: str, body: Any) -> dict[str, Any]:
     changes = patch.parse(body, media)
     record = policy.get(ctx, image_id)
     if not changes:
-        return fields.view(record)
+        return fields.view(ctx, record)
     policy.require(ctx, record, "modify_image")
     row = record.row
     owned = policy.target(ctx, row)
@@ -177,16 +160,18 @@ def update(ctx: Context, image_id: str, body: Any) -> dict[str, Any]:
     patch.apply(draft, changes)
     check_counts(draft.properties, draft.tags)
     _save(ctx, record, draft)
-    return fields.view(_load(ctx, image_id))
+    return fields.view(ctx, _load(ctx, image_id))
 
 
 def _save(ctx: Context, record: Record, draft: patch.Draft) -> None:
     tx, row = ctx.tx, record.row
     if draft.attributes["owner"] != row.owner:
         take(tx, draft.attributes["owner"], held(row))
-        take(tx, row.owner, {name: -amount for name, amount in held(row).items()})
+        give_back(tx, row.owner, held(row))
     tx.compare_and_set(
-        image, {"id": row.id, "status": row.status, "owner": row.owner}, {**draft.attributes, "updated_at": ctx.now}
+        image,
+        {"id": row.id, "status": row.status, "owner": row.owner, "updated_at": row.updated_at},
+        {**draft.attributes, "updated_at": ctx.now},
     )
     lost = record.properties.keys() - draft.properties.keys()
     if lost:
@@ -212,22 +197,20 @@ def delete(ctx: Context, image_id: str) -> None:
 
 def remove(tx: Tx, row: sa.Row[Any]) -> None:
     """Delete an image, with what it counts for and what is kept of it. Raises Raced when it was changed meanwhile."""
+    place.release(tx, row)
     found = tx.execute(
         sa.delete(image).where(
             image.c.id == row.id,
             image.c.status == row.status,
             image.c.protected == sa.false(),
             image.c.owner == row.owner,
+            image.c.updated_at == row.updated_at,
         )
     )
     if found.rowcount != 1:
         raise Raced(f"The image {row.id} was changed by another request at the same time.")
     tx.insert_missing(gone, {"id": row.id, "at": tx.now}, key=("id",))
-    take(tx, row.owner, {name: -amount for name, amount in held(row).items()})
-    if row.upload_key is not None:
-        dispose(tx, row.store, key=row.upload_key)
-    if row.location is not None:
-        dispose(tx, row.store, location=row.location)
+    give_back(tx, row.owner, held(row))
     tx.changed("image.image", row.id)
 
 

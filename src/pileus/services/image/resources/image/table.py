@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pileus.core.store import Instant, Tx, metadata
+from pileus.services.image.resources.store import copy
 
 image = sa.Table(
     "image_image",
@@ -34,6 +35,13 @@ image = sa.Table(
     sa.Column("data_key", sa.String(128), comment="the upload that the data came by"),
     sa.Column("upload_key", sa.String(128), comment="name in the store under which data is being written"),
     sa.Column("upload_until", Instant, comment="when the upload counts as dead unless it is renewed"),
+    sa.Column("location_metadata", sa.JSON, comment="what clients say of the place of the data"),
+    sa.Column("copies", sa.Integer, comment="how many stores of the cloud's own hold the data"),
+    sa.Column("stage_key", sa.String(128), comment="name under which data waits to be imported, or comes in"),
+    sa.Column("stage_size", sa.BigInteger, comment="bytes that wait to be imported; empty until all have come"),
+    sa.Column("import_task", sa.String(64), comment="the task that works on the image now"),
+    sa.Column("importing", sa.String(1024), comment="stores that an import will write to; empty before the first"),
+    sa.Column("failed", sa.String(1024), comment="stores that the last import could not write to"),
     sa.Column("created_at", Instant, nullable=False, index=True),
     sa.Column("updated_at", Instant, nullable=False),
     sa.CheckConstraint("status <> 'active' OR location IS NOT NULL", name="active_has_data"),
@@ -81,15 +89,20 @@ class Record:
     row: sa.Row[Any]
     properties: dict[str, str | None]
     tags: list[str]
+    copies: list[sa.Row[Any]]
+    """Further places of the data, besides that of the row itself (`image_copy`)."""
 
 
 def records(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Record]:
-    """Rows with their properties and tags, by two queries."""
-    found = {row.id: Record(row, {}, []) for row in rows}
+    """Rows with their properties, tags and places, by three queries."""
+    found = {row.id: Record(row, {}, [], []) for row in rows}
     if found:
         ids = list(found)
         for one in tx.all(sa.select(prop).where(prop.c.image_id.in_(ids)).order_by(prop.c.name)):
             found[one.image_id].properties[one.name] = one.value
         for one in tx.all(sa.select(tag).where(tag.c.image_id.in_(ids)).order_by(tag.c.tag)):
             found[one.image_id].tags.append(one.tag)
+        placed = sa.select(copy).where(copy.c.image_id.in_(ids), copy.c.location.is_not(None))
+        for one in tx.all(placed.order_by(copy.c.position, copy.c.id)):
+            found[one.image_id].copies.append(one)
     return list(found.values())
