@@ -7,24 +7,17 @@ last unit of a quota, or the last place on a host.  One gets it; then it is give
 from __future__ import annotations
 
 import http.client
-import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-CLIENTS = 16
+from tests.race.pair import CLIENTS, Answer, Control, Pair, pair
+
 ADDRESS_ROUNDS = 350
 QUOTA_ROUNDS = 350
 PLACE_ROUNDS = 275
@@ -35,138 +28,11 @@ pytestmark = [
     pytest.mark.skipif("PILEUS_TEST_DATABASE" not in os.environ, reason="a race of processes needs PostgreSQL"),
 ]
 
-Answer = tuple[int, Any]
-
-
-class Control:
-    """One control plane process, and the clients' connections to it."""
-
-    def __init__(self, state: Path, database: str, *, keys: Path | None = None) -> None:
-        self.state = state
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        (state / "control").mkdir(parents=True)
-        settings = {"database": database, "listen": f"127.0.0.1:{self.port}", "fake": 1}
-        lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
-        (state / "pileus.toml").write_text("".join(lines))
-        (state / "control" / "bootstrap-password").write_text("secret")
-        if keys is not None:
-            shutil.copytree(keys, state / "control" / "keys")
-        self.processes = [self._start("control")]
-        self.token = ""
-        self._local = threading.local()
-        self._ready()
-
-    def _start(self, role: str) -> subprocess.Popen[bytes]:
-        log = (self.state / f"{role}.log").open("ab")
-        argv = [sys.executable, "-m", "pileus", role, "--state", str(self.state)]
-        return subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-    def start_agent(self) -> None:
-        """Start the simulated host that belongs to this control plane."""
-        self.processes.append(self._start("agent"))
-
-    def _ready(self) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                if self.call("GET", "/identity/v3")[0] == 200:
-                    return
-            except OSError:
-                self._local = threading.local()
-            if time.monotonic() > deadline or self.processes[0].poll() is not None:
-                raise AssertionError((self.state / "control.log").read_text()[-3000:])
-            time.sleep(0.1)
-
-    def log_in(self) -> str:
-        """A token of the administrator."""
-        domain = {"name": "Default"}
-        user = {"name": "admin", "password": "secret", "domain": domain}
-        scope = {"project": {"name": "admin", "domain": domain}}
-        body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.request("POST", "/identity/v3/auth/tokens", json.dumps(body), {"content-type": "application/json"})
-        answer = connection.getresponse()
-        answer.read()
-        return str(answer.headers["X-Subject-Token"])
-
-    def call(self, method: str, path: str, body: Any = None) -> Answer:
-        """One request on this thread's connection: status and decoded body."""
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        headers = {"x-auth-token": self.token, "openstack-api-version": "compute 2.90,placement 1.38"}
-        if body is not None:
-            headers["content-type"] = "application/json"
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        return answer.status, json.loads(content) if content else None
-
-    def close(self) -> None:
-        """End the processes."""
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.wait(20)
-
-
-class Race:
-    """Both control planes, and the clients."""
-
-    def __init__(self, controls: list[Control]) -> None:
-        self.controls = controls
-        self.project = ""
-        self._pool = ThreadPoolExecutor(CLIENTS)
-
-    def one(self, method: str, path: str, body: Any = None) -> Any:
-        """A request that must succeed; its body."""
-        status, found = self.controls[0].call(method, path, body)
-        assert status < 400, (method, path, status, found)
-        return found
-
-    def host(self) -> Any:
-        """The simulated host, when it has come."""
-        deadline = time.monotonic() + 20
-        while not (found := self.one("GET", "/compute/v2.1/os-hypervisors/detail")["hypervisors"]):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        return found[0]
-
-    def all(self, ask: Callable[[Control, int], Answer]) -> list[Answer]:
-        """Let all clients ask at the same moment."""
-        barrier = threading.Barrier(CLIENTS)
-
-        def client(number: int) -> Answer:
-            barrier.wait(30)
-            return ask(self.controls[number % len(self.controls)], number)
-
-        return list(self._pool.map(client, range(CLIENTS)))
-
 
 @pytest.fixture(scope="module")
-def race(databases: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Race]:
-    root = tmp_path_factory.mktemp("race")
-    for place in (root, *root.parents):
-        if place.stat().st_uid == os.getuid() and place != Path("/"):
-            place.chmod(place.stat().st_mode | 0o011)
-    database = databases.make(root, None)
-    first = Control(root / "a", database)
-    second = Control(root / "b", database, keys=root / "a" / "control" / "keys")
-    controls = [first, second]
-    try:
-        token = first.log_in()
-        for control in controls:
-            control.token = token
-        first.start_agent()
-        found = Race(controls)
-        found.project = found.one("GET", "/identity/v3/auth/projects")["projects"][0]["id"]
+def race(databases: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with pair(databases, tmp_path_factory.mktemp("race")) as found:
         yield found
-    finally:
-        for control in controls:
-            control.close()
-        databases.drop(database)
 
 
 def winners(answers: list[Answer], lost: set[int]) -> list[Answer]:
@@ -177,7 +43,7 @@ def winners(answers: list[Answer], lost: set[int]) -> list[Answer]:
     return won
 
 
-def test_the_last_address(race: Race) -> None:
+def test_the_last_address(race: Pair) -> None:
     network = race.one("POST", "/network/v2.0/networks", {"network": {"name": "one"}})["network"]["id"]
     pool = [{"start": "10.9.0.5", "end": "10.9.0.5"}]
     subnet = {"network_id": network, "ip_version": 4, "cidr": "10.9.0.0/24", "enable_dhcp": False}
@@ -190,7 +56,7 @@ def test_the_last_address(race: Race) -> None:
         race.one("DELETE", f"/network/v2.0/ports/{won[0][1]['port']['id']}")
 
 
-def test_the_last_unit_of_a_quota(race: Race) -> None:
+def test_the_last_unit_of_a_quota(race: Pair) -> None:
     used = race.one("GET", f"/network/v2.0/quotas/{race.project}/details.json")["quota"]["security_group"]["used"]
     limit = {"quota": {"security_group": used + 1}}
     race.one("PUT", f"/network/v2.0/quotas/{race.project}", limit)
@@ -201,7 +67,7 @@ def test_the_last_unit_of_a_quota(race: Race) -> None:
         race.one("DELETE", f"/network/v2.0/security-groups/{won[0][1]['security_group']['id']}")
 
 
-def test_the_last_place_of_a_provider(race: Race) -> None:
+def test_the_last_place_of_a_provider(race: Pair) -> None:
     provider = str(uuid.uuid4())
     race.one("POST", "/placement/resource_providers", {"name": "one place", "uuid": provider})
     inventory = {"resource_provider_generation": 0, "inventories": {"CUSTOM_PLACE": {"total": 1}}}
@@ -226,7 +92,7 @@ def test_the_last_place_of_a_provider(race: Race) -> None:
         race.one("DELETE", f"/placement/allocations/{consumers[winner]}")
 
 
-def test_the_last_place_on_a_host(race: Race) -> None:
+def test_the_last_place_on_a_host(race: Pair) -> None:
     host = race.host()
     memory = host.get("memory_mb") or next(
         one["inventories"]["MEMORY_MB"]["total"]
