@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pileus.core.http import Edge
     from pileus.core.reconcile import Controller
     from pileus.core.store import Store
+    from pileus.services.identity.interface import Keys
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +89,13 @@ class Control:
         self.config = config
         self.store = store
         self.fleet = Fleet(store.seams.clock)
-        keys = identity_interface.Keys(config.control / "keys")
-        keys.prepare()
-        self.tokens = identity_interface.Tokens(keys, lifetime=timedelta(hours=config.token_hours))
+        lifetime = timedelta(hours=config.token_hours)
+        window = timedelta(seconds=config.allow_expired_window)
+        keys = token_keys(config)
+        keys.prepare(store)
+        self.tokens = identity_interface.Tokens(
+            keys, lifetime=lifetime, window=window, rescope_scoped=config.allow_rescope_scoped_token
+        )
         images = driver("images", "file")(root=config.control / "images")
         self.stores = image_interface.ImageStores({"file": images}, default="file")
         self.public = public_services()
@@ -104,6 +109,8 @@ class Control:
             Config: config,
             Fleet: self.fleet,
             identity_interface.Tokens: self.tokens,
+            identity_interface.Compliance: identity_interface.compliance(config),
+            identity_interface.Throttle: identity_interface.Throttle(config.login_failures),
             image_interface.ImageStores: self.stores,
         }
         self.controllers: list[Controller] = [
@@ -185,6 +192,14 @@ class Control:
             await asyncio.gather(*tasks)
 
 
+def token_keys(config: Config) -> Keys:
+    """The keys that seal this cloud's tokens."""
+    from pileus.services.identity.interface import Keys
+
+    lifetime = timedelta(hours=config.token_hours, seconds=config.allow_expired_window)
+    return Keys(config.control / "keys", active=config.max_active_keys, lifetime=lifetime)
+
+
 _NAMES = {
     "identity": "keystone",
     "image": "glance",
@@ -204,6 +219,7 @@ def control(arguments: argparse.Namespace) -> int:
     """Run the control plane: open what needs privilege, drop it, serve."""
     from pileus.core import log, privilege, serve
     from pileus.core.store import Store, load_driver
+    from pileus.services.identity.interface import KeyFailure
 
     config = settings(arguments.state)
     log.start("control", config.log_level)
@@ -225,7 +241,10 @@ def control(arguments: argparse.Namespace) -> int:
     privilege.preload("pileus.core", "pileus.contracts", "pileus.services", but="pileus.contracts.suite")
     privilege.drop(config.unprivileged_uid)
     store = Store(config.database_url)
-    cloud = Control(config, store)
+    try:
+        cloud = Control(config, store)
+    except KeyFailure as failure:
+        raise CommandFailure(str(failure)) from None
     cloud.bootstrap()
     try:
         asyncio.run(cloud.serve(public, link))

@@ -53,6 +53,32 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Least severe level that is logged."""
     token_hours: float = 12.0
     """How long a token is good, in hours."""
+    allow_rescope_scoped_token: bool = True
+    """Whether a token that has a scope can be exchanged for one with another."""
+    allow_expired_window: int = 48 * 3600
+    """Seconds after its end in which a token can be validated by those who ask for it."""
+    max_active_keys: int = 3
+    """How many keys of tokens a rotation leaves, the primary and the staged one included."""
+    login_failures: int = 10
+    """Failed logins of one user from one address after which each further one has to wait; 0: never."""
+    lockout_failure_attempts: int = 0
+    """Failed logins after which a user is locked out, from wherever; 0: never."""
+    lockout_duration: int = 1800
+    """Seconds for which a user is locked out; 0: until an administrator enables the user again."""
+    password_expires_days: int = 0
+    """Days after which a password expires; 0: never. Holds for passwords that are set from then on."""
+    unique_last_password_count: int = 0
+    """How many passwords of a user, the new one included, must differ when the user changes it; 0: none."""
+    minimum_password_age: int = 0
+    """Days that a password which its user has set must be used before the user may change it again."""
+    password_regex: str = ""
+    """Regular expression that a password must match from its start; empty: any."""
+    password_regex_description: str = ""
+    """What that expression asks for, in words for users."""
+    change_password_upon_first_use: bool = False
+    """Whether a password that an administrator has set must be changed by its user before it is of use."""
+    disable_user_account_days_inactive: int = 0
+    """Days without a login after which a user is disabled; 0: never."""
     cpu_allocation_ratio: float = 4.0
     """How many virtual CPUs a host offers for each of its own."""
     ram_allocation_ratio: float = 1.0

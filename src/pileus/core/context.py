@@ -118,6 +118,8 @@ class Request:
     provided: Mapping[type[Any], Any]
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of an OpenBody that no field took."""
+    address: str = ""
+    """The client's network address, empty where it has none."""
     asked: set[str] = field(default_factory=set)
     """Names of the policy rules that were asked about this request."""
 

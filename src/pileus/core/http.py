@@ -296,6 +296,7 @@ class Edge:
             query=Query(pairs),
             headers=exchange.headers,
             provided=self.provided,
+            address=(exchange.scope.get("client") or ("",))[0],
         )
 
     def _shape(self, request: Request, service: Service, operation: Operation, raw: Any) -> Any:

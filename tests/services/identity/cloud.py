@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from pileus.core.seams import ManualClock, Seams
-from pileus.services.identity.interface import Keys, Offer, Started, Tokens, bootstrap, hash_password
+from pileus.services.identity.interface import (
+    Compliance,
+    Keys,
+    Offer,
+    Started,
+    Throttle,
+    Tokens,
+    bootstrap,
+    hash_password,
+)
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.rules.token import Kind
 from pileus.services.identity.service import service
@@ -99,17 +108,12 @@ class Cloud:
 def make_cloud(url: str, directory: Path, provided: Mapping[type[Any], Any] | None = None) -> Iterator[Cloud]:
     """A cloud on a database, with its keys in a directory; `provided` is what its operations may ask for besides."""
     keys = Keys(directory / "keys")
-    keys.prepare()
     tokens = Tokens(keys)
     clock = ManualClock()
-    served = make_edge(
-        url,
-        service(),
-        provided={Tokens: tokens, **(provided or {})},
-        authenticate=tokens.authenticate,
-        seams=Seams(clock),
-    )
+    given: dict[type[Any], Any] = {Tokens: tokens, Compliance: Compliance(), Throttle: Throttle(5), **(provided or {})}
+    served = make_edge(url, service(), provided=given, authenticate=tokens.authenticate, seams=Seams(clock))
     with served:
+        keys.prepare(served.store)
         started = served.store.write_here(
             lambda tx: bootstrap(tx, admin_password_hash=hashed(PASSWORD), region="RegionOne", offers=OFFERS)
         )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from pileus.core.config import Config
 from pileus.core.store import Tx
 from pileus.services.identity.resources import endpoint as endpoints
 from pileus.services.identity.resources import region as regions
@@ -15,21 +16,27 @@ from pileus.services.identity.resources import role as roles
 from pileus.services.identity.resources import service as services
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.assignment import table as assignments
-from pileus.services.identity.resources.key import Keys
+from pileus.services.identity.resources.key import KeyFailure, Keys
 from pileus.services.identity.resources.project import operations as project_operations
 from pileus.services.identity.resources.project import table as projects
 from pileus.services.identity.resources.token.operations.registry import Tokens
 from pileus.services.identity.rules import password as passwords
+from pileus.services.identity.rules.compliance import Compliance
 from pileus.services.identity.rules.role import IMPLICATIONS, PERSONAS
+from pileus.services.identity.rules.throttle import Throttle
 
 __all__ = [
     "ADMIN",
     "DEFAULT_DOMAIN",
+    "Compliance",
+    "KeyFailure",
     "Keys",
     "Offer",
     "Started",
+    "Throttle",
     "Tokens",
     "bootstrap",
+    "compliance",
     "ensure_password_hash",
     "find_user",
     "hash_password",
@@ -58,6 +65,11 @@ class Started(NamedTuple):
 
     admin_id: str
     admin_project_id: str
+
+
+def compliance(config: Config) -> Compliance:
+    """What a cloud's settings ask of passwords and accounts."""
+    return Compliance(**{name: getattr(config, name) for name in Compliance.__struct_fields__})
 
 
 def project_exists(tx: Tx, project_id: str) -> bool:

@@ -9,11 +9,12 @@ from pileus.services.identity.resources import (
     domain,
     endpoint,
     group,
+    limit,
     policy,
     policy_association,
     region,
+    registered_limit,
     role,
-    user,
     version,
 )
 from pileus.services.identity.resources import service as catalog_service
@@ -21,8 +22,13 @@ from pileus.services.identity.resources.assignment.operations import grant
 from pileus.services.identity.resources.assignment.operations import listing as assignment
 from pileus.services.identity.resources.endpoint_filter import operations as endpoint_filter
 from pileus.services.identity.resources.project import operations as project
+from pileus.services.identity.resources.project import tag as project_tag
 from pileus.services.identity.resources.token.operations import authentication as token
 from pileus.services.identity.resources.trust import operations as trust
+from pileus.services.identity.resources.user.operations import account, secret
+
+BODY_LIMIT = 114_688
+"""Bytes of a request's body, as upstream limits it: what is asked for without a token costs little."""
 
 
 def service() -> Service:
@@ -36,7 +42,9 @@ def service() -> Service:
             token.resource,
             domain.resource,
             project.resource,
-            user.resource,
+            project_tag.resource,
+            account.resource,
+            secret.resource,
             group.resource,
             role.resource,
             grant.resource,
@@ -46,6 +54,8 @@ def service() -> Service:
             endpoint.resource,
             endpoint_filter.resource,
             endpoint_filter.endpoint_resource,
+            limit.resource,
+            registered_limit.resource,
             policy.resource,
             policy_association.resource,
             trust.resource,
@@ -54,4 +64,5 @@ def service() -> Service:
         envelope=identity_envelope,
         paging=identity_paging,
         rules=attribute.RULES,
+        body_limit=BODY_LIMIT,
     )

@@ -31,6 +31,7 @@ from pileus.services.identity.resources.token.operations.evidence import Evidenc
 from pileus.services.identity.resources.token.operations.method import METHODS
 from pileus.services.identity.resources.token.operations.registry import Tokens
 from pileus.services.identity.resources.token.table import revoke
+from pileus.services.identity.rules.compliance import factors_suffice
 from pileus.services.identity.rules.token import Payload
 
 _SUBJECT = b"x-subject-token"
@@ -75,7 +76,7 @@ async def issue(ctx: Request, body: AuthRequest) -> Reply:
 def _issue(ctx: Context, evidence: Evidence, wanted: scopes.Wanted) -> Reply:
     tokens, parent = ctx.of(Tokens), evidence.parent
     user = users.find(ctx.tx, evidence.user_id)
-    if user is None:
+    if user is None or not factors_suffice(user.options, evidence.methods, METHODS):
         raise Unauthorized
     scope = _scope(ctx, user, evidence, wanted)
     if parent is not None and parent.kind == "system" and scope.kind in ("project", "domain"):

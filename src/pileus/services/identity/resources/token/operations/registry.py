@@ -28,12 +28,9 @@ from pileus.services.identity.resources.token.fields import Delegation, Token, r
 from pileus.services.identity.resources.token.operations import delegation as delegations
 from pileus.services.identity.resources.token.operations.evidence import Leave
 from pileus.services.identity.resources.token.table import revoked
-from pileus.services.identity.rules.token import BadToken, Kind, Payload, audit_id
+from pileus.services.identity.rules.token import BadToken, Keyring, Kind, Payload, audit_id
 
 NO_WINDOW = timedelta(0)
-
-EXPIRED_WINDOW = timedelta(hours=48)
-"""How long after its end a token can still be used by a service that finishes what was begun with it."""
 
 SERVICE_ROLE = "service"
 """The role of those who may use tokens that have expired."""
@@ -85,8 +82,9 @@ class _Kept:
 class Tokens:
     """Makes and validates the tokens of one cloud. Safe from several threads.
 
-    `lifetime` is that of a token by password; `rescope_scoped` whether a token that has a scope can be exchanged for
-    another; `size` is how many good tokens are kept in memory, at a few KiB each.
+    `lifetime` is that of a token by password; `window` how long after its end a token can be validated by those who ask
+    for it; `rescope_scoped` whether a token that has a scope can be exchanged for another; `size` how many good tokens
+    are kept in memory, at a few KiB each.
     """
 
     def __init__(
@@ -94,28 +92,31 @@ class Tokens:
         keys: Keys,
         *,
         lifetime: timedelta = timedelta(hours=1),
+        window: timedelta = timedelta(hours=48),
         rescope_scoped: bool = True,
         size: int = 4096,
     ) -> None:
         self.keys = keys
         self.lifetime = lifetime
+        self.window = window
         self.rescope_scoped = rescope_scoped
         self._size = size
         self._kept: dict[str, _Kept] = {}
         self._catalog: tuple[int, tuple[catalogs.Entry, ...]] = (-1, ())
+        self._ring: tuple[tuple[bytes, ...], Keyring] | None = None
         self._lock = threading.Lock()
 
     def authenticate(self, tx: Tx, text: str, headers: Mapping[bytes, bytes]) -> Auth:
         """The caller of a request, for the edge. Raises Unauthorized.
 
-        With the token of a service beside it, which must be good, the caller's own may have expired up to
-        EXPIRED_WINDOW ago.
+        With the token of a service beside it, which must be good, the caller's own may have expired within the window:
+        so a service finishes what was begun with it.
         """
         service = headers.get(_SERVICE_TOKEN)
         if service is None:
             return self._find(tx, text).auth
         roles = self._find(tx, service.decode("latin-1")).auth.roles
-        auth = self._find(tx, text, EXPIRED_WINDOW if SERVICE_ROLE in roles else NO_WINDOW).auth
+        auth = self._find(tx, text, self.window if SERVICE_ROLE in roles else NO_WINDOW).auth
         return msgspec.structs.replace(auth, service_roles=roles)
 
     def validate(self, tx: Tx, text: str, window: timedelta = NO_WINDOW) -> Token:
@@ -188,7 +189,7 @@ class Tokens:
             parent_audit_id=None if parent is None else parent.chain_id,
         )
         token = _assemble(tx, payload, user, scope, delegation)
-        text = self.keys.ring.seal(payload)
+        text = self._keyring(tx, number).seal(payload)
         self._keep(text, _Kept(token, number))
         return text
 
@@ -196,15 +197,21 @@ class Tokens:
         number = revision.current(tx)
         kept = self._kept.get(text)
         if kept is None or kept.revision != number:
-            kept = _Kept(self._look(tx, text, window), number)
+            kept = _Kept(self._look(tx, text, window, number), number)
             self._keep(text, kept)
         if kept.token.payload.expires_at + window <= tx.now:
             raise Unauthorized
         return kept
 
-    def _look(self, tx: Tx, text: str, window: timedelta) -> Token:
+    def _keyring(self, tx: Tx, number: int) -> Keyring:
+        keys, held = self.keys.current(tx, number), self._ring
+        if held is None or held[0] is not keys:
+            held = self._ring = (keys, Keyring(keys))
+        return held[1]
+
+    def _look(self, tx: Tx, text: str, window: timedelta, number: int) -> Token:
         try:
-            payload = self.keys.ring.open(text)
+            payload = self._keyring(tx, number).open(text)
         except BadToken:
             raise Unauthorized from None
         if payload.expires_at + window <= tx.now or revoked(tx, payload.audit_id, payload.parent_audit_id):
