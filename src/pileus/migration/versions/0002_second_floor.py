@@ -379,6 +379,10 @@ def upgrade() -> None:
         batch_op.create_index("ix_identity_trust_trustee_user_id", ["trustee_user_id"], unique=False)
         batch_op.create_index("ix_identity_trust_trustor_user_id", ["trustor_user_id"], unique=False)
 
+    with op.batch_alter_table("identity_assignment", schema=None) as batch_op:
+        batch_op.create_index("ix_identity_assignment_group_id", ["group_id"], unique=False)
+        batch_op.create_index("ix_identity_assignment_user_id", ["user_id"], unique=False)
+
     with op.batch_alter_table("identity_group", schema=None) as batch_op:
         batch_op.create_index("ix_identity_group_domain_id", ["domain_id", "id"], unique=False)
         batch_op.create_index("ix_identity_group_name_key", ["name_key"], unique=False)
@@ -442,6 +446,17 @@ def upgrade() -> None:
                 nullable=True,
                 comment="stores that the last import could not write to",
             )
+        )
+        batch_op.drop_index(batch_op.f("ix_image_image_created_at"))
+        batch_op.drop_index(batch_op.f("ix_image_image_owner"))
+        batch_op.drop_index(batch_op.f("ix_image_image_visibility"))
+        batch_op.create_index(batch_op.f("ix_image_image_created_at_id"), ["created_at", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_image_image_name"), ["name"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_image_image_owner_created_at_id"), ["owner", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_image_image_visibility_created_at_id"), ["visibility", "created_at", "id"], unique=False
         )
 
     # ### end Alembic commands ###
