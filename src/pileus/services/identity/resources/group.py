@@ -22,6 +22,7 @@ from pileus.services.identity.resources.attribute import (
     Id,
     Links,
     Name,
+    among,
     compared,
     extended,
     found,
@@ -52,6 +53,8 @@ table = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("extra", sa.JSON, nullable=False),
     sa.UniqueConstraint("domain_id", "name_key"),
+    sa.Index("ix_identity_group_name_key", "name_key"),
+    sa.Index("ix_identity_group_domain_id", "domain_id", "id"),
 )
 
 membership = sa.Table(
@@ -161,8 +164,8 @@ def target(row: sa.Row[Any] | None) -> Mapping[str, Any] | None:
 
 def names_of(tx: Tx, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
     """Rows with id, name and domain_id of some groups, by id."""
-    query = sa.select(table.c.id, table.c.name, table.c.domain_id).where(table.c.id.in_(keys))
-    return {row.id: row for row in tx.all(query)} if keys else {}
+    query = sa.select(table.c.id, table.c.name, table.c.domain_id)
+    return {row.id: row for row in among(tx, query, table.c.id, keys)}
 
 
 def _view(ctx: Context, row: sa.Row[Any]) -> Group:

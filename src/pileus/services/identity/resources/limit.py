@@ -6,7 +6,7 @@ registered one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -27,6 +27,7 @@ from pileus.services.identity.resources.attribute import (
     Id,
     Links,
     Name,
+    among,
     compared,
     given_or,
     link,
@@ -187,6 +188,14 @@ def _view(ctx: Context, row: sa.Row[Any]) -> Limit:
         description=row.description,
         links=link(ctx, "limits", row.id),
     )
+
+
+def of_projects(ctx: Context, keys: Sequence[str]) -> dict[str, list[Limit]]:
+    """The limits that some projects have of their own, by project id."""
+    found: dict[str, list[Limit]] = {key: [] for key in keys}
+    for row in among(ctx.tx, _SELECT.order_by(table.c.id), table.c.owner_id, keys):
+        found[row.owner_id].append(_view(ctx, row))
+    return found
 
 
 def _seen(row: sa.Row[Any] | None) -> Mapping[str, Any] | None:

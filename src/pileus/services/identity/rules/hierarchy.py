@@ -20,8 +20,15 @@ def parents_as_ids(start: str, parents: Mapping[str, str | None]) -> dict[str, A
 
 def subtree_as_ids(start: str, parents: Mapping[str, str | None]) -> dict[str, Any] | None:
     """What lies below `start` as nested objects, None for a leaf."""
-    children = sorted(child for child, parent in parents.items() if parent == start)
-    return {child: subtree_as_ids(child, parents) for child in children} or None
+    children: dict[str, list[str]] = {}
+    for child, parent in sorted(parents.items()):
+        if parent is not None:
+            children.setdefault(parent, []).append(child)
+
+    def nested(key: str) -> dict[str, Any] | None:
+        return {child: nested(child) for child in children.get(key, ())} or None
+
+    return nested(start)
 
 
 def chain(start: str, parents: Mapping[str, str | None]) -> list[str]:

@@ -16,6 +16,7 @@ from pileus.services.identity.resources import group as groups
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources import role as roles
 from pileus.services.identity.resources import user as users
+from pileus.services.identity.resources.attribute import among
 from pileus.services.identity.resources.project import table as projects
 from pileus.services.identity.rules.token import Kind
 
@@ -35,6 +36,8 @@ table = sa.Table(
     sa.Column("target_id", sa.String(64), sa.Computed(f"coalesce(project_id, '{SYSTEM}')", persisted=True)),
     sa.UniqueConstraint("actor_id", "target_id", "role_id", "inherited"),
     sa.CheckConstraint("(user_id IS NULL) <> (group_id IS NULL)", name="one_actor"),
+    sa.Index("ix_identity_assignment_user_id", "user_id"),
+    sa.Index("ix_identity_assignment_group_id", "group_id"),
     sa.Index("ix_identity_assignment_project_id", "project_id"),
     sa.Index("ix_identity_assignment_role_id", "role_id"),
 )
@@ -42,10 +45,18 @@ table = sa.Table(
 
 _user: sa.BindParameter[str] = sa.bindparam("user", type_=sa.String)
 _scope: sa.BindParameter[str] = sa.bindparam("scope", type_=sa.String)
-_holds = sa.or_(
-    table.c.user_id == _user,
-    table.c.group_id.in_(sa.select(groups.membership.c.group_id).where(groups.membership.c.user_id == _user)),
-)
+
+
+def held_by(user: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """The condition for a user's own assignments and those of the groups that it is in.
+
+    The ids of users and groups are random, so one never is the other's; by this form the index of actors is used.
+    """
+    mine = sa.select(groups.membership.c.group_id).where(groups.membership.c.user_id == user)
+    return table.c.actor_id.in_(sa.select(user).union_all(mine))
+
+
+_holds = held_by(_user)
 _above = projects.upward(_scope)
 _here = sa.and_(table.c.project_id == _scope, ~table.c.inherited)
 _from_above = sa.and_(table.c.inherited, table.c.project_id.in_(sa.select(_above.c.id).where(_above.c.id != _scope)))
@@ -54,7 +65,6 @@ _HELD: dict[Kind, sa.Select[Any]] = {
     "domain": sa.select(table.c.role_id).where(_holds, _here).distinct(),
     "system": sa.select(table.c.role_id).where(_holds, table.c.project_id.is_(None)).distinct(),
 }
-_TARGETS = sa.select(table.c.project_id, table.c.inherited).where(_holds, table.c.project_id.is_not(None)).distinct()
 
 
 def roles_of(tx: Tx, user_id: str, kind: Kind, scope_id: str | None) -> list[sa.Row[Any]]:
@@ -65,14 +75,15 @@ def roles_of(tx: Tx, user_id: str, kind: Kind, scope_id: str | None) -> list[sa.
     return roles.effective(tx, [row.role_id for row in tx.execute(_HELD[kind], parameters)])
 
 
+def targets(user_id: str) -> sa.CompoundSelect[Any]:
+    """The query of the ids of projects and domains in which a user holds a role of any kind."""
+    held = sa.select(table.c.project_id).where(held_by(sa.literal(user_id)), table.c.project_id.is_not(None))
+    return held.where(~table.c.inherited).union_all(sa.select(projects.downward(held.where(table.c.inherited)).c.id))
+
+
 def targets_of(tx: Tx, user_id: str) -> set[str]:
     """Ids of the projects and domains in which a user holds a role of any kind."""
-    rows = tx.execute(_TARGETS, {"user": user_id}).all()
-    inherited = [row.project_id for row in rows if row.inherited]
-    found = {row.project_id for row in rows if not row.inherited}
-    if inherited:
-        found.update(row.id for row in tx.all(sa.select(projects.downward(inherited).c.id)))
-    return found
+    return {row.project_id for row in tx.all(targets(user_id))}
 
 
 def insert(
@@ -106,8 +117,7 @@ def held_directly(
 def members_of(tx: Tx, keys: Iterable[str]) -> dict[str, list[str]]:
     """The ids of the users in some groups, by group id."""
     found: dict[str, list[str]] = {key: [] for key in keys}
-    if found:
-        membership = groups.membership
-        for row in tx.all(sa.select(membership).where(membership.c.group_id.in_(list(found)))):
-            found[row.group_id].append(row.user_id)
+    membership = groups.membership
+    for row in among(tx, sa.select(membership), membership.c.group_id, list(found)):
+        found[row.group_id].append(row.user_id)
     return found

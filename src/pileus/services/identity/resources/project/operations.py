@@ -9,20 +9,20 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import UNSET
 
-from pileus.core.api import Page, Reply, Resource
+from pileus.core.api import Page, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, Conflict, Fault, Forbidden, NotFound
+from pileus.core.errors import BadRequest, Conflict, Forbidden
 from pileus.core.fields import given
 from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
 from pileus.core.store import Tx
+from pileus.services.identity.resources import limit as limits
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.attribute import (
     ADMIN_OR_SYSTEM_READER,
-    Links,
-    Tag,
+    among,
     asked,
     compared,
     flags,
@@ -43,11 +43,11 @@ from pileus.services.identity.resources.project.fields import (
     Project,
     ProjectCreate,
     ProjectUpdate,
-    TagsUpdate,
-    TagsView,
     views,
 )
 from pileus.services.identity.resources.project.table import (
+    any_below,
+    downward,
     find,
     find_domain,
     find_named,
@@ -56,12 +56,10 @@ from pileus.services.identity.resources.project.table import (
     subtree,
     table,
     tag,
-    tags_of,
 )
 from pileus.services.identity.rules import hierarchy
 from pileus.services.identity.rules import name as names
-
-MOST_TAGS = 80
+from pileus.services.identity.rules.limit import FLAT, Model
 
 resource = Resource(
     "project",
@@ -105,8 +103,9 @@ def get(tx: Tx, key: str) -> sa.Row[Any]:
     return row
 
 
-def _checked(ctx: Context, rule: str, key: str) -> sa.Row[Any]:
-    permit(ctx, rule, project=seen(find(ctx.tx, key)))
+def checked(ctx: Context, key: str) -> sa.Row[Any]:
+    """The project or domain of an id, once the operation's rule lets the caller. Raises Forbidden and NotFound."""
+    permit(ctx, ctx.operation, project=seen(find(ctx.tx, key)))
     return get(ctx.tx, key)
 
 
@@ -129,8 +128,9 @@ def insert(tx: Tx, name: str, *, key: str | None = None, domain_id: str | None, 
     return key
 
 
-def _check_place(tx: Tx, domain_id: str, parent_id: str) -> None:
+def _check_place(ctx: Context, domain_id: str, parent_id: str) -> None:
     """Raise BadRequest or Forbidden unless a project may lie in a domain below a parent."""
+    tx = ctx.tx
     parent = find(tx, parent_id)
     if find_domain(tx, domain_id) is None:
         raise BadRequest(f"Could not find domain: {domain_id}.")
@@ -142,14 +142,15 @@ def _check_place(tx: Tx, domain_id: str, parent_id: str) -> None:
     for row in above:
         if not row.enabled:
             raise BadRequest(f"cannot create a project in a branch containing a disabled project: {row.id}")
-    if len(above) > hierarchy.DEPTH:
+    levels = ctx.provided.get(Model, FLAT).levels
+    if len(above) > (hierarchy.DEPTH if levels is None else levels - 1):
         raise Forbidden(f"Max hierarchy depth reached for {parent_id} branch.")
 
 
-@resource.get("/projects")
+@resource.get("/projects", policy="identity:list_projects", guarded=True)
 def list_all(ctx: Context) -> Page:
     """List projects, but for those that act as domains; with a domain's token, those of that domain."""
-    permit_list(ctx, "identity:list_projects")
+    permit_list(ctx, ctx.operation)
     query = own_domain(ctx, sa.select(table), table.c.domain_id)
     if "is_domain" not in ctx.query.names():
         query = query.where(~table.c.is_domain)
@@ -169,10 +170,10 @@ def _tag_conditions(ctx: Context) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-@resource.get("/projects/{project_id}", wraps="project")
+@resource.get("/projects/{project_id}", policy="identity:get_project", guarded=True, wraps="project")
 def show(ctx: Context, project_id: str) -> Project:
     """Show a project, and on request what is above and below it."""
-    row = _checked(ctx, "identity:get_project", project_id)
+    row = checked(ctx, project_id)
     for first, second in (("parents_as_list", "parents_as_ids"), ("subtree_as_list", "subtree_as_ids")):
         if asked(ctx, first) and asked(ctx, second):
             raise BadRequest(f"Cannot use {first} and {second} query params at the same time.")
@@ -191,16 +192,24 @@ def show(ctx: Context, project_id: str) -> Project:
     return msgspec.to_builtins(project) | expansion if expansion else project
 
 
-def _mine(ctx: Context, rows: Sequence[sa.Row[Any]]) -> list[dict[str, Project]]:
-    """Of some projects, those in which the caller holds a role."""
-    allowed = assignments.targets_of(ctx.tx, ctx.auth.user_id)
-    return [{"project": view} for view in views(ctx, [row for row in rows if row.id in allowed])]
+def _mine(ctx: Context, rows: Sequence[sa.Row[Any]]) -> list[dict[str, Any]]:
+    """Of some projects, those in which the caller holds a role; with `include_limits`, each with its limits."""
+    mine = sa.select(table.c.id).where(table.c.id.in_(assignments.targets(ctx.auth.user_id)))
+    allowed = {row.id for row in among(ctx.tx, mine, table.c.id, [row.id for row in rows])}
+    found = [row for row in rows if row.id in allowed and not row.is_domain]
+    held = limits.of_projects(ctx, [row.id for row in found]) if asked(ctx, "include_limits") else None
+    shown = [{"project": msgspec.to_builtins(view)} for view in views(ctx, found)]
+    for row, one in zip(found, shown, strict=True):
+        one["project"] |= {} if held is None else {"limits": held[row.id]}
+    return shown
 
 
-@resource.post("/projects", accepts="project", wraps="project", status=201)
+@resource.post(
+    "/projects", policy="identity:create_project", guarded=True, accepts="project", wraps="project", status=201
+)
 def create(ctx: Context, body: ProjectCreate) -> Project:
     """Create a project; with `is_domain`, a domain."""
-    permit(ctx, "identity:create_project", project={"domain_id": body.domain_id} if body.domain_id else {})
+    permit(ctx, ctx.operation, project={"domain_id": body.domain_id} if body.domain_id else {})
     values = {
         "description": given_or(body.description, ""),
         "enabled": given_or(body.enabled, True),
@@ -215,17 +224,26 @@ def create(ctx: Context, body: ProjectCreate) -> Project:
     else:
         domain_id = given_or(body.domain_id, ctx.auth.domain_id or users.DEFAULT_DOMAIN)
         parent_id = given_or(body.parent_id, domain_id)
-        _check_place(ctx.tx, domain_id, parent_id)
+        _check_place(ctx, domain_id, parent_id)
         key = insert(ctx.tx, body.name.strip(), domain_id=domain_id, parent_id=parent_id, **values)
     set_tags(ctx.tx, key, given_or(body.tags, []))
     revision.grow(ctx.tx)  # an inherited role on a domain holds here from now on
     return views(ctx, [get(ctx.tx, key)])[0]
 
 
-@resource.patch("/projects/{project_id}", accepts="project", wraps="project")
+def _checked_writable(ctx: Context, key: str) -> sa.Row[Any]:
+    row = checked(ctx, key)
+    if row.is_domain:
+        permit(ctx, "identity:update_domain")
+    return row
+
+
+@resource.patch(
+    "/projects/{project_id}", policy="identity:update_project", guarded=True, accepts="project", wraps="project"
+)
 def update(ctx: Context, project_id: str, body: ProjectUpdate) -> Project:
     """Change a project. Disabling it makes all tokens for it void."""
-    row = _checked(ctx, "identity:update_project", project_id)
+    row = _checked_writable(ctx, project_id)
     same_id(ctx, project_id)
     wanted = given(body)
     something(wanted, ctx, "project")
@@ -240,7 +258,9 @@ def update(ctx: Context, project_id: str, body: ProjectUpdate) -> Project:
     return views(ctx, [get(ctx.tx, project_id)])[0]
 
 
-def change(tx: Tx, row: sa.Row[Any], wanted: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+def change(
+    tx: Tx, row: sa.Row[Any], wanted: Mapping[str, Any], extra: Mapping[str, Any], *, cascade: bool = False
+) -> None:
     """Write the wanted attributes of a project or a domain. Raises Conflict and Forbidden."""
     options = flags(wanted.get("options", UNSET), row.options)
     changes: dict[str, Any] = {"options": options, "extra": {**row.extra, **extra}}
@@ -255,9 +275,9 @@ def change(tx: Tx, row: sa.Row[Any], wanted: Mapping[str, Any], extra: Mapping[s
         changes |= {"name": name.strip(), "name_key": names.key(name)}
     if "description" in wanted:
         changes["description"] = wanted["description"] or ""
-    if enabled is not None and enabled != row.enabled:
+    if enabled is not None and (cascade or enabled != row.enabled):
         changes["enabled"] = enabled
-        _switch(tx, row, enabled)
+        _switch(tx, row, enabled, cascade)
     if "tags" in wanted:
         set_tags(tx, row.id, wanted["tags"])
     tx.execute(sa.update(table).where(table.c.id == row.id).values(**changes))
@@ -265,127 +285,101 @@ def change(tx: Tx, row: sa.Row[Any], wanted: Mapping[str, Any], extra: Mapping[s
     revision.grow(tx)
 
 
-def _switch(tx: Tx, row: sa.Row[Any], enabled: bool) -> None:
-    """Check whether a project may be enabled or disabled; when disabled, make the tokens for it void for ever."""
+def _switch(tx: Tx, row: sa.Row[Any], enabled: bool, cascade: bool) -> None:
+    """Check whether a project may be enabled or disabled; what is disabled has its tokens made void for ever.
+
+    With `cascade`, what is below it follows.
+    """
     if enabled and not all(parent.enabled for parent in parents(tx, row.id)):
         raise Forbidden(f"Cannot enable project {row.id} since it has disabled parents")
+    if not enabled and not row.is_domain and not cascade and any_below(tx, row.id, table.c.enabled):
+        raise Forbidden(f"Cannot disable project {row.id} since its subtree contains enabled projects.")
+    below = table.c.id.in_(sa.select(downward([row.id]).c.id))
+    if cascade:
+        tx.execute(sa.update(table).where(below).values(enabled=enabled))
     if enabled:
         return
-    if not row.is_domain and any(child.enabled for child in subtree(tx, row.id)):
-        raise Forbidden(f"Cannot disable project {row.id} since its subtree contains enabled projects.")
-    inside = sa.or_(table.c.id == row.id, table.c.domain_id == row.id)
-    tx.execute(sa.update(table).where(inside).values(generation=table.c.generation + 1))
+    void = sa.or_(table.c.id == row.id, below if cascade or row.is_domain else sa.false())
+    tx.execute(sa.update(table).where(void).values(generation=table.c.generation + 1))
     if row.is_domain:
         users.void_tokens(tx, users.table.c.domain_id == row.id)
 
 
-@resource.delete("/projects/{project_id}")
+@resource.patch(
+    "/projects/{project_id}/cascade",
+    policy="identity:update_project",
+    guarded=True,
+    accepts="project",
+    wraps="project",
+)
+def update_tree(ctx: Context, project_id: str, body: ProjectUpdate) -> Project:
+    """Enable or disable a project with all that is below it; nothing else can be changed so.
+
+    After the specification "Project tree deletion and update" of upstream, which has this below its API.
+    """
+    row = _checked_writable(ctx, project_id)
+    wanted = given(body)
+    if set(wanted) != {"enabled"} or ctx.extra:
+        raise BadRequest("Cascade update is only allowed for enabled attribute.")
+    mutable(row.options, "domain" if row.is_domain else "project", project_id, wanted)
+    change(ctx.tx, row, wanted, {}, cascade=True)
+    return views(ctx, [get(ctx.tx, project_id)])[0]
+
+
+@resource.delete("/projects/{project_id}", policy="identity:delete_project", guarded=True)
 def delete(ctx: Context, project_id: str) -> None:
     """Delete a project that has none below it, or a disabled domain with all that is in it."""
-    row = _checked(ctx, "identity:delete_project", project_id)
+    row = checked(ctx, project_id)
     if row.is_domain:
         permit(ctx, "identity:delete_domain")
     remove(ctx.tx, row)
 
 
-def remove(tx: Tx, row: sa.Row[Any]) -> None:
+@resource.delete("/projects/{project_id}/cascade", policy="identity:delete_project", guarded=True)
+def delete_tree(ctx: Context, project_id: str) -> None:
+    """Delete a project with all that is below it, which must be disabled."""
+    row = checked(ctx, project_id)
+    if row.is_domain:
+        permit(ctx, "identity:delete_domain")
+    remove(ctx.tx, row, cascade=True)
+
+
+def remove(tx: Tx, row: sa.Row[Any], *, cascade: bool = False) -> None:
     """Delete a project or a domain. Raises Forbidden."""
     mutable(row.options, "domain" if row.is_domain else "project", row.id)
     if row.is_domain:
-        _clear_domain(tx, row)
-    elif subtree(tx, row.id):
+        _check_domain(tx, row)
+    elif not cascade and any_below(tx, row.id):
         raise Forbidden(f"Cannot delete the project {row.id} since it is not a leaf in the hierarchy.")
+    elif any_below(tx, row.id, table.c.enabled):
+        raise Forbidden(f"Cannot delete project {row.id} since its subtree contains enabled projects.")
+    below = subtree(tx, row.id)
+    for child in below:
+        mutable(child.options, "project", child.id)
+    if below:
+        tx.execute(sa.delete(table).where(table.c.id.in_(sa.select(downward([row.id]).c.id))))
     tx.execute(sa.delete(table).where(table.c.id == row.id))
-    tx.changed("identity.project", row.id)
+    for one in (row, *below):
+        tx.changed("identity.project", one.id)
     revision.grow(tx)
 
 
-def _clear_domain(tx: Tx, row: sa.Row[Any]) -> None:
+def _check_domain(tx: Tx, row: sa.Row[Any]) -> None:
+    """Check whether a domain may be deleted; its users, who go with it, are told of. Raises Forbidden."""
     if row.id == users.DEFAULT_DOMAIN:
         raise Forbidden("Cannot delete the default domain.")
     if row.enabled:
         raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")
-    for child in subtree(tx, row.id):
-        tx.changed("identity.project", child.id)
     for user in tx.all(sa.select(users.table.c.id).where(users.table.c.domain_id == row.id)):
         tx.changed("identity.user", user.id)
-    tx.execute(sa.delete(table).where(table.c.domain_id == row.id))
 
 
-@resource.get("/users/{user_id}/projects")
+@resource.get("/users/{user_id}/projects", policy="identity:list_user_projects", guarded=True)
 def list_of_user(ctx: Context, user_id: str) -> Page:
     """List the projects in which a user holds a role."""
     user = users.find(ctx.tx, user_id)
-    permit(ctx, "identity:list_user_projects", user=None if user is None else seen(user))
+    permit(ctx, ctx.operation, user=None if user is None else seen(user))
     users.get(ctx.tx, user_id)
-    mine = assignments.targets_of(ctx.tx, user_id)
-    query = sa.select(table).where(table.c.id.in_(mine), ~table.c.is_domain)
+    query = sa.select(table).where(table.c.id.in_(assignments.targets(user_id)), ~table.c.is_domain)
     found = listing.page(ctx, query)
     return Page(views(ctx, found.rows), found.next_marker)
-
-
-def _tags(ctx: Context, project_id: str) -> TagsView:
-    links = Links(self=f"{ctx.url}/v3/projects/{project_id}/tags")
-    return TagsView(tags=tags_of(ctx.tx, [project_id])[project_id], links=links)
-
-
-@resource.get("/projects/{project_id}/tags")
-def list_tags(ctx: Context, project_id: str) -> TagsView:
-    """List the tags of a project."""
-    _checked(ctx, "identity:list_project_tags", project_id)
-    return _tags(ctx, project_id)
-
-
-@resource.put("/projects/{project_id}/tags")
-def replace_tags(ctx: Context, project_id: str, body: TagsUpdate) -> TagsView:
-    """Replace the tags of a project."""
-    _checked(ctx, "identity:update_project_tags", project_id)
-    set_tags(ctx.tx, project_id, body.tags)
-    ctx.tx.changed("identity.project", project_id)
-    return _tags(ctx, project_id)
-
-
-@resource.delete("/projects/{project_id}/tags")
-def delete_tags(ctx: Context, project_id: str) -> None:
-    """Take all tags from a project."""
-    _checked(ctx, "identity:delete_project_tags", project_id)
-    set_tags(ctx.tx, project_id, ())
-    ctx.tx.changed("identity.project", project_id)
-
-
-def _no_tag(name: str) -> Fault:
-    return NotFound(f"Could not find project tag: {name}.")
-
-
-@resource.get("/projects/{project_id}/tags/{name}", status=204)
-def check_tag(ctx: Context, project_id: str, name: str) -> None:
-    """Check whether a project has a tag."""
-    _checked(ctx, "identity:get_project_tag", project_id)
-    if name not in tags_of(ctx.tx, [project_id])[project_id]:
-        raise _no_tag(name)
-
-
-@resource.put("/projects/{project_id}/tags/{name}", status=201)
-def add_tag(ctx: Context, project_id: str, name: str) -> Reply:
-    """Give a project a tag."""
-    _checked(ctx, "identity:create_project_tag", project_id)
-    try:
-        msgspec.convert(name, Tag)
-    except msgspec.ValidationError:
-        raise BadRequest("A tag has 1 to 255 characters, none of them a slash or a comma.") from None
-    old = tags_of(ctx.tx, [project_id])[project_id]
-    if len(old) >= MOST_TAGS and name not in old:
-        raise BadRequest(f"A project has at most {MOST_TAGS} tags.")
-    ctx.tx.insert_missing(tag, {"project_id": project_id, "name": name}, key=("project_id", "name"))
-    ctx.tx.changed("identity.project", project_id)
-    return Reply(headers={"location": f"{ctx.url}/v3/projects/{project_id}/tags/{name}"})
-
-
-@resource.delete("/projects/{project_id}/tags/{name}")
-def delete_tag(ctx: Context, project_id: str, name: str) -> None:
-    """Take a tag from a project."""
-    _checked(ctx, "identity:delete_project_tag", project_id)
-    one = sa.delete(tag).where(tag.c.project_id == project_id, tag.c.name == name)
-    if ctx.tx.execute(one).rowcount == 0:
-        raise _no_tag(name)
-    ctx.tx.changed("identity.project", project_id)

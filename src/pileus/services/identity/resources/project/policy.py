@@ -15,6 +15,9 @@ RULES = (
     Rule("identity:create_project", _MANAGES, "Create a project"),
     Rule("identity:update_project", _MANAGES, "Update a project"),
     Rule("identity:delete_project", _MANAGES, "Delete a project"),
+)
+
+TAG_RULES = (
     Rule("identity:list_project_tags", _SEES, "List the tags of a project"),
     Rule("identity:get_project_tag", _SEES, "Check whether a project has a tag"),
     Rule("identity:update_project_tags", _MANAGES, "Replace the tags of a project"),

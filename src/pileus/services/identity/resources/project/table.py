@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pileus.core.store import Instant, Tx, metadata
+from pileus.services.identity.resources.attribute import among
 from pileus.services.identity.rules import name as names
 
 table = sa.Table(
@@ -26,6 +27,8 @@ table = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.UniqueConstraint("domain_id", "name_key"),
+    sa.Index("ix_identity_project_name_key", "name_key"),
+    sa.Index("ix_identity_project_domain_id", "domain_id", "id"),
     sa.Index(
         "uq_identity_project_domain_name",
         "name_key",
@@ -42,7 +45,7 @@ tag = sa.Table(
     "identity_project_tag",
     metadata,
     sa.Column("project_id", sa.String(64), sa.ForeignKey(table.c.id, ondelete="CASCADE"), primary_key=True),
-    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("name", sa.String(255), primary_key=True, index=True),
 )
 
 _BY_ID = sa.select(table).where(table.c.id == sa.bindparam("key"))
@@ -67,10 +70,8 @@ def find_named(tx: Tx, name: str, domain_id: str | None) -> sa.Row[Any] | None:
 def tags_of(tx: Tx, keys: Sequence[str]) -> dict[str, list[str]]:
     """The tags of some projects, in order, by project id."""
     found: dict[str, list[str]] = {key: [] for key in keys}
-    if keys:
-        query = sa.select(tag).where(tag.c.project_id.in_(keys)).order_by(tag.c.name)
-        for row in tx.all(query):
-            found[row.project_id].append(row.name)
+    for row in among(tx, sa.select(tag).order_by(tag.c.name), tag.c.project_id, keys):
+        found[row.project_id].append(row.name)
     return found
 
 
@@ -88,11 +89,11 @@ def upward(start: sa.ColumnElement[Any] | str) -> sa.CTE:
     return way.union_all(sa.select(table.c.id, table.c.parent_id).join(way, table.c.id == way.c.parent_id))
 
 
-def downward(starts: Iterable[str]) -> sa.CTE:
+def downward(starts: Iterable[str] | sa.Select[Any]) -> sa.CTE:
     """The ids (`id`, `root`) of all projects below some projects or domains, themselves excluded, with which one."""
     way = (
         sa.select(table.c.id, table.c.parent_id.label("root"))
-        .where(table.c.parent_id.in_(list(starts)))
+        .where(table.c.parent_id.in_(starts if isinstance(starts, sa.Select) else list(starts)))
         .cte("downward", recursive=True)
     )
     return way.union_all(sa.select(table.c.id, way.c.root).join(way, table.c.parent_id == way.c.id))
@@ -115,8 +116,13 @@ def subtree(tx: Tx, key: str) -> Sequence[sa.Row[Any]]:
     return tx.all(sa.select(table).where(table.c.id.in_(sa.select(downward([key]).c.id))).order_by(table.c.name))
 
 
+def any_below(tx: Tx, key: str, *conditions: sa.ColumnElement[bool]) -> bool:
+    """Whether there is a project below one for which the conditions hold."""
+    inside = table.c.id.in_(sa.select(downward([key]).c.id))
+    return tx.first(sa.select(table.c.id).where(inside, *conditions).limit(1)) is not None
+
+
 def names_of(tx: Tx, keys: Iterable[str]) -> dict[str, sa.Row[Any]]:
     """Rows with id, name and domain_id of some projects and domains, by id."""
-    wanted = list(set(keys))
-    query = sa.select(table.c.id, table.c.name, table.c.domain_id).where(table.c.id.in_(wanted))
-    return {row.id: row for row in tx.all(query)} if wanted else {}
+    query = sa.select(table.c.id, table.c.name, table.c.domain_id)
+    return {row.id: row for row in among(tx, query, table.c.id, set(keys))}
