@@ -284,3 +284,84 @@ def test_the_default_domain_stays(cloud: Cloud) -> None:
     ok(root.request("DELETE", "/v3/domains/default"), 403)
     assert names(ok(root.request("GET", "/v3/domains?enabled=0")), "domains") == {"Default"}
     ok(root.request("GET", f"/v3/domains/{cloud.started.admin_project_id}"), 404)
+
+
+def test_a_tree_is_disabled_enabled_and_deleted_as_a_whole(cloud: Cloud) -> None:
+    admin = cloud.admin
+    top = cloud.project("top")
+    middle = cloud.project("middle", parent_id=top)
+    leaf = cloud.project("leaf", parent_id=middle)
+    tree = (top, middle, leaf)
+    member = cloud.persona("member", "project", leaf)
+    path = f"/v3/projects/{top}/cascade"
+
+    def states() -> list[bool]:
+        return [ok(admin.request("GET", f"/v3/projects/{key}"))["project"]["enabled"] for key in tree]
+
+    for bad in ({}, {"enabled": False, "name": "x"}, {"name": "x"}, {"enabled": False, "colour": "red"}):
+        ok(admin.request("PATCH", path, {"project": bad}), 400)
+    ok(admin.request("PATCH", f"/v3/projects/{top}", {"project": {"enabled": False}}), 403)
+    ok(admin.request("DELETE", path), 403)
+    ok(admin.request("PATCH", path, {"project": {"enabled": False}}))
+    assert states() == [False, False, False]
+    assert member.request("GET", "/v3/auth/catalog").status == 401
+    ok(admin.request("PATCH", f"/v3/projects/{leaf}/cascade", {"project": {"enabled": True}}), 403)
+    ok(admin.request("PATCH", path, {"project": {"enabled": True}}))
+    assert states() == [True, True, True]
+    assert member.request("GET", "/v3/auth/catalog").status == 401  # what was disabled stays void
+    ok(admin.request("PATCH", path, {"project": {"enabled": False}}))
+    ok(admin.request("DELETE", f"/v3/projects/{top}"), 403)
+    ok(admin.request("DELETE", path), 204)
+    assert [admin.request("GET", f"/v3/projects/{key}").status for key in tree] == [404, 404, 404]
+
+
+def test_a_tree_with_an_immutable_project_stays(cloud: Cloud) -> None:
+    admin = cloud.admin
+    domain = cloud.domain("d")
+    top = cloud.project("top", domain_id=domain)
+    cloud.project("leaf", parent_id=top, domain_id=domain, options={"immutable": True})
+    ok(admin.request("PATCH", f"/v3/projects/{top}/cascade", {"project": {"enabled": False}}))
+    ok(admin.request("DELETE", f"/v3/projects/{top}/cascade"), 403)
+    ok(admin.request("PATCH", f"/v3/domains/{domain}", {"domain": {"enabled": False}}))
+    ok(admin.request("DELETE", f"/v3/domains/{domain}"), 403)
+    ok(admin.request("GET", f"/v3/projects/{top}"))
+
+
+def test_an_immutable_projects_tags_stay(cloud: Cloud) -> None:
+    project = cloud.project("p", tags=["a"], options={"immutable": True})
+    path = f"/v3/projects/{project}/tags"
+    for method, place, body in (
+        ("PUT", f"{path}/b", None),
+        ("DELETE", f"{path}/a", None),
+        ("DELETE", path, None),
+        ("PUT", path, {"tags": []}),
+    ):
+        ok(cloud.admin.request(method, place, body), 403)
+    assert ok(cloud.admin.request("GET", path))["tags"] == ["a"]
+
+
+def test_projects_above_and_below_with_their_limits(cloud: Cloud) -> None:
+    admin = cloud.admin
+    top = cloud.project("top")
+    leaf = cloud.project("leaf", parent_id=top)
+    cloud.grant(cloud.started.admin_id, "member", f"projects/{leaf}")
+    service = ok(admin.request("GET", "/v3/services?type=compute"))["services"][0]["id"]
+    registered = {"service_id": service, "resource_name": "servers", "default_limit": 1}
+    ok(admin.request("POST", "/v3/registered_limits", {"registered_limits": [registered]}), 201)
+    limit = {"service_id": service, "resource_name": "servers", "resource_limit": 2, "project_id": leaf}
+    ok(admin.request("POST", "/v3/limits", {"limits": [limit]}), 201)
+    shown = ok(admin.request("GET", f"/v3/projects/{top}?subtree_as_list&include_limits"))["project"]
+    assert [one["project"]["limits"][0]["resource_limit"] for one in shown["subtree"]] == [2]
+    shown = ok(admin.request("GET", f"/v3/projects/{leaf}?parents_as_list&include_limits"))["project"]
+    assert shown["parents"] == []  # the caller holds no role there
+
+
+def test_a_domain_is_not_changed_as_a_project_by_its_own_administrator(cloud: Cloud) -> None:
+    domain = cloud.domain("d")
+    own = cloud.persona("admin", "domain", domain)
+    for path in (f"/v3/projects/{domain}", f"/v3/domains/{domain}"):
+        ok(own.request("PATCH", path, {path.split("/")[2][:-1]: {"description": "mine"}}), 403)
+        ok(own.request("DELETE", path), 403)
+    ok(own.request("POST", "/v3/domains", {"domain": {"name": "another"}}), 403)
+    ok(own.request("POST", "/v3/projects", {"project": {"name": "another", "is_domain": True}}), 403)
+    ok(own.request("PATCH", f"/v3/projects/{cloud.project('p', domain_id=domain)}", {"project": {"name": "q"}}))
