@@ -23,10 +23,10 @@ from pileus.core.store import Tx
 from pileus.services.image.resources import place, task
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.operations import create as create_image
-from pileus.services.image.resources.image.table import Record, image, prop
+from pileus.services.image.resources.image.table import Record, prop
 from pileus.services.image.resources.store import STAGING, ImageStores, copy, dispose
+from pileus.services.image.resources.task import Lost, owned
 from pileus.services.image.resources.usage import change, copies
-from pileus.services.image.rules.address import Unreachable
 
 COPIED = ("hw_", "trait:", "os_distro", "os_secure_boot", "os_type")
 """How the names of the properties begin that an image takes over from the one that its data comes from."""
@@ -36,10 +36,6 @@ resource = Resource(
     "imports",
     rules=[Rule("copy_image", policy.ADMIN, "Copy an image's data to further stores")],
 )
-
-
-class Lost(Exception):
-    """The image is gone, or is not this task's any more."""
 
 
 # -- what users ask for --------------------------------------------------------------------------------------------
@@ -93,22 +89,10 @@ def _method(stores: ImageStores, body: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(body.get(name, default), bool):
             raise BadRequest(f"'{name}' must be boolean value only")
     if method["name"] == "web-download":
-        check_url(stores, method.get("uri"), "URI for web-download")
+        stores.check_url(method.get("uri"), "URI for web-download")
     if method["name"] == "glance-download":
         _check_glance(method)
     return method
-
-
-def check_url(stores: ImageStores, url: Any, what: str) -> None:
-    """Raise BadRequest for what is not the URL of a place that data may be fetched from."""
-    try:
-        if not isinstance(url, str):
-            raise Unreachable("it is not text")
-        if len(url) > 1024:
-            raise Unreachable("it is longer than 1024 characters")
-        stores.settings.addresses.check(url)
-    except Unreachable as reason:
-        raise BadRequest(f"{what} does not pass filtering: {url}: {reason}") from None
 
 
 def _check_glance(method: dict[str, Any]) -> None:
@@ -202,7 +186,7 @@ def create(ctx: Context, body: dict[str, Any]) -> Reply:
     stores = ctx.of(ImageStores)
     if "web-download" not in stores.methods:
         raise Forbidden("Nothing is fetched from the web here.")
-    check_url(stores, given.get("import_from"), "URI for legacy import task")
+    stores.check_url(given.get("import_from"), "URI for legacy import task")
     properties = {"disk_format": given["import_from_format"], "container_format": "bare", **given["image_properties"]}
     image_id = create_image(ctx, properties).body["id"]
     draft = task.Draft(type="import", image_id=image_id, input=given)
@@ -212,14 +196,6 @@ def create(ctx: Context, body: dict[str, Any]) -> Reply:
 
 
 # -- what the loop writes ------------------------------------------------------------------------------------------
-
-
-def owned(tx: Tx, todo: sa.Row[Any]) -> sa.Row[Any]:
-    """The image of a task. Raises Lost."""
-    row = tx.first(sa.select(image).where(image.c.id == todo.image_id, image.c.import_task == todo.id))
-    if row is None:
-        raise Lost(f"The image {todo.image_id} is gone, or another task works on it.")
-    return row
 
 
 def prepare(tx: Tx, todo: sa.Row[Any]) -> sa.Row[Any]:

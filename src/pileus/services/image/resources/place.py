@@ -17,18 +17,19 @@ from pileus.services.image.resources.cached import forget
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record
 from pileus.services.image.resources.store import STAGING, ImageStores, copy, dispose
+from pileus.services.image.resources.usage import change
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One place of an image's data. `copy_id` is None for the one that the image's row names."""
+    """One place of an image's data. `key` is None where the data is somebody else's, and does not go with the place."""
 
-    copy_id: str | None
     store: str
     location: str
-    owned: bool
-    """Whether the data is the cloud's own, and goes with the place."""
+    key: str | None
     metadata: dict[str, Any]
+    task_id: str | None = None
+    """The import that wrote it."""
 
 
 def places(record: Record) -> Iterator[Place]:
@@ -36,9 +37,42 @@ def places(record: Record) -> Iterator[Place]:
     row = record.row
     if row.location is None:
         return
-    yield Place(None, row.store, row.location, row.data_key is not None, row.location_metadata or {})
+    yield Place(row.store, row.location, row.data_key, row.location_metadata or {})
     for one in record.copies:
-        yield Place(one.id, one.store, one.location, one.key is not None, one.metadata or {})
+        yield Place(one.store, one.location, one.key, one.metadata or {}, one.task_id)
+
+
+def settle(tx: Tx, row: sa.Row[Any], wanted: list[Place], values: dict[str, Any]) -> None:
+    """Let these be the places of an image's data, in this order, and give its row further values.
+
+    Data of places that are left out stays where it is.  Raises TooLarge (quota) and Raced.
+    """
+    tx.execute(sa.delete(copy).where(copy.c.image_id == row.id, copy.c.location.is_not(None)))
+    rows = [
+        {
+            "id": tx.seams.uuid(),
+            "image_id": row.id,
+            "position": position,
+            "store": one.store,
+            "key": one.key,
+            "location": one.location,
+            "metadata": one.metadata,
+            "task_id": one.task_id,
+            "created_at": tx.now,
+        }
+        for position, one in enumerate(wanted[1:], 1)
+    ]
+    if rows:
+        tx.execute(sa.insert(copy), rows)
+    first = wanted[0]
+    news = {
+        "store": first.store,
+        "location": first.location,
+        "data_key": first.key,
+        "location_metadata": first.metadata or None,
+        "copies": sum(one.key is not None for one in wanted),
+    }
+    change(tx, row, {**news, **values})
 
 
 def preferred(stores: ImageStores, record: Record, wanted: list[str]) -> list[Place]:

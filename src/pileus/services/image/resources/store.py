@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from pileus.contracts.images import ImageConverter, ImageStore
 from pileus.core.errors import BadRequest, Unavailable
 from pileus.core.store import Instant, Tx, metadata
-from pileus.services.image.rules.address import AddressFilter
+from pileus.services.image.rules.address import AddressFilter, Unreachable
 
 T = TypeVar("T")
 
@@ -139,6 +139,17 @@ class ImageStores:
         if self.by_name[wanted].read_only:
             raise BadRequest(f"Nothing can be written to the image store {wanted}.")
         return wanted
+
+    def check_url(self, url: Any, what: str) -> None:
+        """Raise BadRequest for what is not the URL of a place that data may be fetched from."""
+        try:
+            if not isinstance(url, str):
+                raise Unreachable("it is not text")
+            if len(url) > 1024:
+                raise Unreachable("it is longer than 1024 characters")
+            self.settings.addresses.check(url)
+        except Unreachable as reason:
+            raise BadRequest(f"{what} does not pass filtering: {url}: {reason}") from None
 
     def find(self, name: str) -> ImageStore | None:
         """A store by its name, also one that no request can ask for."""

@@ -22,6 +22,7 @@ from pileus.core.listing import Listing, integer
 from pileus.core.policy import Rule
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.image.resources.image import policy
+from pileus.services.image.resources.image.table import image
 
 TTL = timedelta(seconds=60)
 """How long the loop that works on a task may give no sign of life."""
@@ -220,6 +221,18 @@ def of_image(ctx: Context, image_id: str) -> dict[str, Any]:
     if not policy.is_admin(ctx):
         query = query.where(task.c.owner == ctx.auth.project_id)
     return {"tasks": [view(row) for row in ctx.tx.all(query.order_by(task.c.created_at, task.c.id))]}
+
+
+class Lost(Exception):
+    """The image is gone, or is not this task's any more."""
+
+
+def owned(tx: Tx, todo: sa.Row[Any]) -> sa.Row[Any]:
+    """The image of a task. Raises Lost."""
+    row = tx.first(sa.select(image).where(image.c.id == todo.image_id, image.c.import_task == todo.id))
+    if row is None:
+        raise Lost(f"The image {todo.image_id} is gone, or another task works on it.")
+    return row
 
 
 # -- what the loop writes ------------------------------------------------------------------------------------------

@@ -49,6 +49,8 @@ class Change(NamedTuple):
     name: str
     value: Any
     draft: int
+    position: str | None = None
+    """Place in the list of locations that is meant; None for all of it, and for other attributes."""
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ def reserved(name: str) -> bool:
     return name in RESERVED or name.startswith(RESERVED_PREFIX)
 
 
-def _name(pointer: Any) -> str:
+def _path(pointer: Any) -> list[str]:
     if not isinstance(pointer, str) or not pointer.startswith("/"):
         raise BadRequest(f'Pointer `{pointer}` does not start with "/".')
     if re.search(r"/\s*?/", pointer[1:]) or (len(pointer) > 1 and pointer.endswith("/")) or not pointer[1:].strip():
@@ -75,11 +77,9 @@ def _name(pointer: Any) -> str:
     if re.search(r"~(?![01])", pointer):
         raise BadRequest(f'Pointer `{pointer}` contains "~" not part of a recognized escape sequence.')
     parts = [part.replace("~1", "/").replace("~0", "~").strip() for part in pointer[1:].split("/")]
-    if parts[0] == "locations":
-        raise Forbidden("It's not allowed to change locations: they are the service's own matter.")
-    if len(parts) != 1:
+    if len(parts) > (2 if parts[0] == "locations" else 1):
         raise BadRequest(f"Invalid JSON pointer for this resource: '{pointer}'")
-    return parts[0]
+    return parts
 
 
 def _operation(raw: Mapping[str, Any], draft: int) -> tuple[str, Any]:
@@ -109,7 +109,7 @@ def parse(body: Any, media: str) -> list[Change]:
         if not isinstance(raw, dict):
             raise BadRequest("Operations must be JSON objects.")
         operation, pointer = _operation(raw, draft)
-        name = _name(pointer)
+        name, *position = _path(pointer)
         if operation != "remove" and "value" not in raw:
             raise BadRequest(f'Operation "{operation}" requires a member named "value".')
         if name in READ_ONLY or name in LINKS:
@@ -118,9 +118,11 @@ def parse(body: Any, media: str) -> list[Change]:
             raise Forbidden(f"Attribute '{name}' is reserved.")
         if len(name) > 255:
             raise BadRequest("Custom property should not be greater than 255 characters.")
-        if operation != "remove":
+        if name == "locations" and bool(position) != (operation in ("add", "remove")):
+            raise BadRequest(f"Invalid JSON pointer for this resource: '{pointer}'")
+        if operation != "remove" and name != "locations":
             schema.check({name: raw["value"]})
-        changes.append(Change(operation, name, raw.get("value"), draft))
+        changes.append(Change(operation, name, raw.get("value"), draft, position[0] if position else None))
     return changes
 
 
