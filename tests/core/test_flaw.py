@@ -35,7 +35,7 @@ class Whole(Body):
         ({"parts": {"a": {"name": "AAAA"}}}, "'AAAA' is too long", "maxLength"),
         ({"parts": {}}, "{} does not have enough properties", "minProperties"),
         ({"parts": {"a": {}}, "names": []}, "[] is too short", "minItems"),
-        ({"parts": {"A": {}}}, "'A' does not match '^[a-z]+$'", "pattern"),
+        ({"parts": {"A": {}}}, "'A' does not match any of the regexes: '^[a-z]+$'", "additionalProperties"),
         ({"parts": {"a": {}}, "names": {}}, "{} is not of type 'array'", "type"),
         (
             {"parts": {"a": {"x": 1}}},
@@ -55,8 +55,13 @@ def test_a_flaw_names_the_value_and_the_keyword(raw: Any, text: str, keyword: st
     with pytest.raises(Malformed) as caught:
         accept(raw, Whole, parse("1.4"))
     assert caught.value.flaw is not None
-    assert explain(caught.value.flaw, caught.value.given) == (text, keyword)
+    assert explain(caught.value.flaw, caught.value.given)[:2] == (text, keyword)
 
 
 def test_what_is_not_known_is_said_as_it_is() -> None:
-    assert explain("Something else", {}) == ("Something else", "")
+    assert explain("Something else", {}) == ("Something else", "", "")
+
+
+def test_a_flaw_says_where_it_is() -> None:
+    assert explain("Expected `int` >= 1 - at `$.total`", {"total": 0}).place == "total"
+    assert explain("Expected `array`, got `object`", {}).place == ""

@@ -65,6 +65,30 @@ def since(tx: Tx, cursor: int, *, topic: str | None = None, limit: int = 1000) -
     return Slice([Change(row.topic, row.key) for row in rows], reached, lost)
 
 
+class News(NamedTuple):
+    """What a snapshot sees of a topic: the keys by sequence number, the new cursor, and whether some were gone."""
+
+    keys: dict[int, str]
+    cursor: int
+    lost: bool
+
+
+def news(tx: Tx, cursor: int, topic: str) -> News:
+    """All changes of a topic from a cursor on that this snapshot sees, for who keeps a copy and must miss none.
+
+    Unlike `since` it goes beyond the oldest transaction that still runs, so that what is committed is seen at once; on
+    PostgreSQL entries are therefore given again until that transaction has ended (their numbers tell).  A first cursor
+    is `head`, taken before the copy is made.
+    """
+    first = head(tx)
+    number = change.c.seq if tx.dialect == "sqlite" else change.c.xid
+    lower = number > cursor if tx.dialect == "sqlite" else number >= cursor
+    oldest = tx.scalar(sa.select(sa.func.min(number)))
+    lost = oldest is not None and cursor < oldest - (tx.dialect == "sqlite")
+    rows = tx.all(sa.select(change.c.seq, change.c.key).where(change.c.topic == topic, lower))
+    return News({row.seq: row.key for row in rows}, max(cursor, first), lost)
+
+
 def trim(tx: Tx) -> int:
     """Forget entries older than RETENTION, but never the newest; how many."""
     newest = sa.select(sa.func.max(change.c.seq)).scalar_subquery()

@@ -233,7 +233,8 @@ def placement_envelope(fault: Fault, request_id: str) -> Any:
         found = explain(fault.flaw, fault.given) if fault.flaw is not None else None
         detail = f"JSON does not validate: {found.text}" if found else f"Malformed JSON: {detail}"
         if found and found.keyword:
-            detail += f"\n\nFailed validating '{found.keyword}' in schema"
+            steps = [f"['properties']['{step}']" for step in found.place.split(".")] if found.place else []
+            detail += f"\n\nFailed validating '{found.keyword}' in schema{''.join(steps)}"
     entry: dict[str, Any] = {"status": fault.status, "title": title, "detail": detail, "request_id": request_id}
     if fault.version is not None and fault.version >= (1, 23):
         entry["code"] = fault.code.replace("pileus.", "placement.")

@@ -22,10 +22,11 @@ _UUID = "[0-9a-fA-F]{8}-"
 
 
 class Flaw(NamedTuple):
-    """What is wrong, and the keyword of JSON Schema that says so; empty where none is known."""
+    """What is wrong, the keyword of JSON Schema that says so (empty where none is known), and at which property."""
 
     text: str
     keyword: str
+    place: str = ""
 
 
 def explain(error: str, raw: Any) -> Flaw:
@@ -34,10 +35,14 @@ def explain(error: str, raw: Any) -> Flaw:
     what = error[: place.start()] if place else error
     path = place[2] if place else "$"
     values = list(_keys(raw, path) if place and place[1] else _values(raw, path))
+    if place and place[1] and (match := _PATTERN.fullmatch(what)):
+        pattern = re.compile(match[1])
+        key = _culprit(values, lambda one: not pattern.search(one))
+        return Flaw(f"{key} does not match any of the regexes: '{match[1]}'", "additionalProperties")
     for reader in (_field, _length, _range, _pattern, _type):
         found = reader(what, values)
         if found is not None:
-            return found
+            return found._replace(place=path[2:] if path.startswith("$.") else "")
     return Flaw(error, "")
 
 

@@ -175,10 +175,12 @@ class Edge:
         path: str = scope["path"]
         if "\x00" in path or "\x00" in scope["query_string"].decode("latin-1"):
             raise BadRequest("A path or query holds a NUL character.")
-        service, node, values, inner = self._route(exchange, path)
-        if service.ledger is not None:
-            exchange.version = service.ledger.negotiate(exchange.headers)
-            exchange.extra += service.ledger.response_headers(exchange.version)
+        try:
+            service, node, values, inner = self._route(exchange, path)
+        except NotFound:
+            self._negotiate(exchange)  # what is said of an unknown path differs by version, too
+            raise
+        self._negotiate(exchange)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         candidates = node.operations.get(method)
         if candidates is None:
@@ -187,9 +189,11 @@ class Edge:
         auth = await self._identify(exchange, candidates)
         if auth.access is not None and not auth.access(service.type, scope["method"], inner):
             raise Unauthorized("The token is not good for this request.")
+        # An action is chosen by the body, everything else by the version alone, before a body is looked at.
+        first = candidates[0] if candidates[0].action is not None else self._choose(candidates, exchange.version, None)
         raw = None
-        if candidates[0].action is not None or "body" in candidates[0].takes:
-            raw = await self._body(exchange, candidates[0], service)
+        if first.action is not None or "body" in first.takes:
+            raw = await self._body(exchange, first, service)
         operation = self._choose(candidates, exchange.version, raw)
         request = self._request(exchange, service, operation, auth, inner)
         unknown = operation.query.unknown(request.query.names(), exchange.version, service.query_closed)
@@ -206,6 +210,12 @@ class Edge:
         if "stream" in operation.takes:
             arguments["stream"] = _chunks(exchange.receive)
         await self._run(exchange, service, operation, request, arguments)
+
+    def _negotiate(self, exchange: _Exchange) -> None:
+        ledger = exchange.service.ledger if exchange.service is not None else None
+        if ledger is not None:
+            exchange.version = ledger.negotiate(exchange.headers)
+            exchange.extra += ledger.response_headers(exchange.version)
 
     def _route(self, exchange: _Exchange, path: str) -> tuple[Service, _Node, list[str], str]:
         for mount, service, tree in self.routes:
