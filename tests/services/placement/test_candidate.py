@@ -7,7 +7,9 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pileus.services.placement.rules.candidate import SHARING, Ask, Group, search
+from pileus.services.placement.rules.candidate.ask import Ask, Group
+from pileus.services.placement.rules.candidate.land import SHARING, Land
+from pileus.services.placement.rules.candidate.search import search
 from pileus.services.placement.rules.capacity import Capacity, Room
 from pileus.services.placement.rules.query import Aggregates, Traits
 
@@ -153,7 +155,7 @@ def model(cloud: list[Capacity], ask: Ask) -> set[Found]:
 @settings(max_examples=300, deadline=None)
 @given(clouds(), asks())
 def test_the_search_finds_what_the_model_finds(cloud: list[Capacity], ask: Ask) -> None:
-    given_back = list(search(cloud, ask))
+    given_back = list(search(Land(cloud), ask))
     found: set[Found] = {
         (
             frozenset((uuid, name, amount) for uuid, held in one.allocations.items() for name, amount in held.items()),

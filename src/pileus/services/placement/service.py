@@ -11,6 +11,7 @@ from pileus.services.placement.resources import (
     inventory,
     policy,
     provider_trait,
+    reshaper,
     resource_class,
     trait,
     usage,
@@ -21,7 +22,7 @@ from pileus.services.placement.versions import LEDGER
 
 
 def service() -> Service:
-    """Placement, at all of its microversions but for the reshaper."""
+    """Placement, at all of its microversions."""
     return Service(
         name="placement",
         type="placement",
@@ -38,6 +39,7 @@ def service() -> Service:
             candidate.resource,
             resource_class.resource,
             trait.resource,
+            reshaper.resource,
         ],
         envelope=placement_envelope,
         ledger=LEDGER,

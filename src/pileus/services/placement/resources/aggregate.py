@@ -5,12 +5,12 @@ Source: https://docs.openstack.org/api-ref/placement/#resource-provider-aggregat
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pileus.core.api import Reply, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest
-from pileus.core.fields import UNSET, Body, UnsetType, View, W, accept
+from pileus.core.errors import Malformed
+from pileus.core.fields import UNSET, Body, UnsetType, View, W
 from pileus.services.placement import versions
 from pileus.services.placement.resources.policy import rules
 from pileus.services.placement.resources.provider import table
@@ -28,7 +28,7 @@ resource = Resource(
 
 
 class AggregatesUpdate(Body):
-    """The aggregates that a provider is to be in; before 1.19 the list alone."""
+    """The aggregates that a provider is to be in."""
 
     aggregates: list[identifier.Uuid]
     resource_provider_generation: int
@@ -41,9 +41,8 @@ class Aggregates(View):
     resource_provider_generation: Annotated[int | UnsetType, W(since="1.19")] = UNSET
 
 
-def _view(ctx: Context, uuid: str, generation: int) -> Reply:
-    found = sorted(table.aggregates(ctx.tx, [uuid]).get(uuid, ()))
-    body = Aggregates(aggregates=found, resource_provider_generation=generation)
+def _view(ctx: Context, uuids: list[str], generation: int) -> Reply:
+    body = Aggregates(aggregates=uuids, resource_provider_generation=generation)
     return Reply(body, versions.freshness(ctx.version, ctx.now))
 
 
@@ -53,23 +52,39 @@ def _view(ctx: Context, uuid: str, generation: int) -> Reply:
 def index(ctx: Context, uuid: str) -> Reply:
     """The aggregates that a provider is in. Raises NotFound."""
     row = find(ctx, uuid)
-    return _view(ctx, row.uuid, row.generation)
+    return _view(ctx, sorted(table.aggregates(ctx.tx, [row.uuid]).get(row.uuid, ())), row.generation)
+
+
+def _normal(given: list[str]) -> list[str]:
+    uuids = [identifier.normal(one) for one in given]
+    if len(set(uuids)) != len(uuids):
+        text = f"{given} has non-unique elements"
+        raise Malformed(f"Invalid input. {text}", flaw=text)
+    return uuids
 
 
 @resource.put(
-    "/resource_providers/{uuid}/aggregates", policy="placement:resource_providers:aggregates:update", since="1.1"
+    "/resource_providers/{uuid}/aggregates",
+    policy="placement:resource_providers:aggregates:update",
+    since="1.1",
+    until="1.18",
 )
-def update(ctx: Context, uuid: str, body: Any) -> Reply:
-    """Let a provider be in exactly these. Raises BadRequest, NotFound and Conflict (generation)."""
-    counted = versions.counts_aggregates(ctx.version)
-    raw = body if counted else {"aggregates": body, "resource_provider_generation": 0}
-    wanted = accept(raw, AggregatesUpdate, ctx.version)
-    uuids = [identifier.normal(one) for one in wanted.aggregates]
-    if len(set(uuids)) != len(uuids):
-        raise BadRequest("Invalid input. aggregates: an aggregate is named twice")
+def update_uncounted(ctx: Context, uuid: str, body: list[identifier.Uuid]) -> Reply:
+    """Let a provider be in exactly these; its generation stays. Raises BadRequest and NotFound."""
     row = find(ctx, uuid)
-    generation = row.generation
-    if counted:
-        generation = table.bump(ctx.tx, row.uuid, wanted.resource_provider_generation)
+    uuids = _normal(body)
     table.write_aggregates(ctx.tx, row.uuid, uuids)
-    return _view(ctx, row.uuid, generation)
+    ctx.tx.changed("placement.provider", row.uuid)
+    return _view(ctx, uuids, row.generation)
+
+
+@resource.put(
+    "/resource_providers/{uuid}/aggregates", policy="placement:resource_providers:aggregates:update", since="1.19"
+)
+def update(ctx: Context, uuid: str, body: AggregatesUpdate) -> Reply:
+    """Let a provider be in exactly these. Raises BadRequest, NotFound and Conflict (generation)."""
+    row = find(ctx, uuid)
+    uuids = _normal(body.aggregates)
+    generation = table.bump(ctx.tx, row.uuid, body.resource_provider_generation, table.CHANGED)
+    table.write_aggregates(ctx.tx, row.uuid, uuids)
+    return _view(ctx, uuids, generation)

@@ -44,7 +44,7 @@ resource = Resource(
     ),
 )
 
-_Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F-]{36}$")]
+Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F-]{36}$")]
 _Owner = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _ClassName = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9_]+$", max_length=255)]
 _Amounts = Annotated[
@@ -80,7 +80,7 @@ class Part(Body):
 
 
 _Entries = Annotated[list[Entry], msgspec.Meta(min_length=1)]
-_Parts = dict[_Key, Part]
+_Parts = dict[Key, Part]
 _SomeParts = Annotated[_Parts, msgspec.Meta(min_length=1)]
 
 
@@ -106,6 +106,10 @@ class AllocationsOfOne(Body):
     consumer_generation: Annotated[int | UnsetType | None, W(since="1.28", need=True)] = UNSET
     mappings: Annotated[_Mappings | UnsetType, W(since="1.34")] = UNSET
     consumer_type: Annotated[_Type | UnsetType, W(since="1.38", need=True)] = UNSET
+
+
+Many = dict[Key, AllocationsOfOne]
+"""What several consumers are to hold, by consumer."""
 
 
 class Held(View):
@@ -146,15 +150,27 @@ def _holding(allocations: list[Entry] | dict[str, Part]) -> Holding:
     return {identifier.normal(uuid): part.resources for uuid, part in allocations.items()}
 
 
-def _wanted(uuid: str, body: AllocationsUpdate | AllocationsOfOne) -> Wanted:
+def wanted(uuid: str, body: AllocationsUpdate | AllocationsOfOne) -> Wanted:
+    """What a body wants for a consumer. Raises BadRequest."""
+    consumer_uuid = identifier.known(uuid)
+    if consumer_uuid is None:
+        raise BadRequest(f"Malformed consumer_uuid: {uuid}")
     return Wanted(
-        consumer_uuid=identifier.normal(uuid),
+        consumer_uuid=consumer_uuid,
         project_id=INCOMPLETE if isinstance(body.project_id, UnsetType) else body.project_id,
         user_id=INCOMPLETE if isinstance(body.user_id, UnsetType) else body.user_id,
         holding=_holding(body.allocations),
         type=body.consumer_type,
         consumer_generation=body.consumer_generation,
     )
+
+
+def all_wanted(body: Many) -> list[Wanted]:
+    """What a body wants for several consumers. Raises BadRequest."""
+    wishes = [wanted(uuid, one) for uuid, one in body.items()]
+    if len({wish.consumer_uuid for wish in wishes}) != len(wishes):
+        raise BadRequest("A consumer is named twice.")
+    return wishes
 
 
 @resource.get("/allocations/{consumer_uuid}", policy="placement:allocations:list")
@@ -182,7 +198,7 @@ def show(ctx: Context, consumer_uuid: str) -> Reply:
 @resource.put("/allocations/{consumer_uuid}", policy="placement:allocations:update", status=204)
 def update(ctx: Context, consumer_uuid: str, body: AllocationsUpdate) -> None:
     """Let a consumer hold exactly this. Raises BadRequest and Conflict (it does not fit, or a generation)."""
-    consumer.replace(ctx.tx, [_wanted(consumer_uuid, body)])
+    consumer.replace(ctx.tx, [wanted(consumer_uuid, body)])
 
 
 @resource.delete("/allocations/{consumer_uuid}", policy="placement:allocations:delete")
@@ -193,15 +209,9 @@ def delete(ctx: Context, consumer_uuid: str) -> None:
 
 
 @resource.post("/allocations", policy="placement:allocations:manage", since="1.13", status=204)
-def update_many(ctx: Context, body: dict[_Key, AllocationsOfOne]) -> None:
+def update_many(ctx: Context, body: Annotated[Many, msgspec.Meta(min_length=1)]) -> None:
     """Let several consumers hold exactly this, all or none of them. Raises BadRequest and Conflict."""
-    if not body:
-        raise BadRequest("JSON does not validate: {} does not have enough properties")
-    wishes = [_wanted(uuid, one) for uuid, one in body.items()]
-    if len({wish.consumer_uuid for wish in wishes}) != len(wishes):
-        raise BadRequest("A consumer is named twice.")
-    # Those that give something back come first, so that a move between consumers finds the room.
-    consumer.replace(ctx.tx, sorted(wishes, key=lambda wish: bool(wish.holding)))
+    consumer.replace(ctx.tx, all_wanted(body))
 
 
 @resource.get("/resource_providers/{uuid}/allocations", policy="placement:resource_providers:allocations:list")

@@ -58,6 +58,9 @@ Holding = dict[str, dict[str, int]]
 class CapacityExceeded(Conflict):
     """An amount does not fit: there is too little left, or it is none that may be held."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Unable to allocate inventory: {reason}")
+
 
 class Wanted(msgspec.Struct, kw_only=True):
     """What a consumer is to hold from now on, in place of what it held."""
@@ -109,7 +112,6 @@ class _Books:
                     f"consumer generation conflict - expected {_shown(generation)}"
                     f" but got {_shown(wish.consumer_generation)}"
                 )
-        before = self.before.get(wish.consumer_uuid, {})
         for uuid, amounts in wish.holding.items():
             generation = self.generations.get(uuid)
             if generation is None:
@@ -118,67 +120,82 @@ class _Books:
                 return Raced(f"The resource provider {uuid} was changed by another request at the same time.")
             for name, amount in amounts.items():
                 if name in self.unknown:
-                    return BadRequest(f"No such resource class {name}.")
-                if (fault := self._misfit(uuid, name, amount, before.get(uuid, {}).get(name, 0))) is not None:
+                    whose = f"Unable to allocate inventory for consumer {wish.consumer_uuid}"
+                    return BadRequest(f"{whose}: No such resource class {name}.")
+                if (fault := self._misfit(uuid, name, amount)) is not None:
                     return fault
         return None
 
-    def _misfit(self, uuid: str, name: str, amount: int, before: int) -> Fault | None:
+    def _misfit(self, uuid: str, name: str, amount: int) -> Fault | None:
         room: Room | None = self.rooms.get(uuid, {}).get(name)
         if room is None:
-            return CapacityExceeded(f"Unable to allocate inventory: Inventory for '{name}' on '{uuid}' is not there.")
-        more = amount - before
+            return CapacityExceeded(f"Inventory for '{name}' on '{uuid}' is not there.")
         if not room.admits(amount):
             return CapacityExceeded(
-                f"Unable to allocate inventory: {amount} of '{name}' on '{uuid}' violates min_unit={room.min_unit},"
+                f"{amount} of '{name}' on '{uuid}' violates min_unit={room.min_unit},"
                 f" max_unit={room.max_unit} or step_size={room.step_size}."
             )
-        if more > 0 and self.deltas[uuid, name] + more > room.free:
+        delta = self.deltas[uuid, name]
+        # What is held above the capacity, since an inventory shrank, may stay so, but not grow.
+        if delta + amount > max(room.free, 0):
             return CapacityExceeded(
-                f"Unable to allocate inventory: the capacity of '{name}' on '{uuid}' would be exceeded:"
-                f" requested {amount}, free {room.free + before - self.deltas[uuid, name]}."
+                f"Inventory of '{name}' on '{uuid}': The requested amount would exceed the capacity:"
+                f" requested {amount}, free {room.free - delta}."
             )
         return None
 
+    def forget(self, wish: Wanted, sign: int = -1) -> None:
+        """Count what a consumer held as given back; with `sign` 1, as held again."""
+        self._count(self.before.get(wish.consumer_uuid, {}), sign)
+
     def grant(self, wish: Wanted) -> None:
-        """Count a wish as granted."""
-        for sign, holding in ((-1, self.before.get(wish.consumer_uuid, {})), (1, wish.holding)):
-            for uuid, amounts in holding.items():
-                for name, amount in amounts.items():
-                    self.deltas[uuid, name] += sign * amount
+        """Count what a consumer is to hold, after `forget`."""
+        self._count(wish.holding, 1)
+
+    def _count(self, holding: Holding, sign: int) -> None:
+        for uuid, amounts in holding.items():
+            for name, amount in amounts.items():
+                self.deltas[uuid, name] += sign * amount
 
 
 def _shown(generation: int | UnsetType | None) -> str:
     return "null" if generation is None else str(generation)
 
 
-def replace(tx: Tx, wishes: Sequence[Wanted], *, partly: bool = False) -> dict[str, Fault]:
-    """Let consumers hold what they are to hold, all of it or nothing.
+def replace(tx: Tx, wishes: Sequence[Wanted], *, partly: bool = False, counts_ends: bool = True) -> dict[str, Fault]:
+    """Let consumers hold what they are to hold, all of it or nothing, in whatever order.
 
-    With `partly`, wishes that cannot be granted are left out, and given with their reasons, by consumer; a wish that
-    comes earlier is granted first.  Raises BadRequest (an unknown provider or class), ConcurrentUpdate and Raced
-    (generations), and CapacityExceeded.
+    `counts_ends`: whether the generations count it when a consumer ends to hold anything of a provider.  With `partly`,
+    wishes that cannot be granted are left out, and given with their reasons, by consumer; a wish that comes earlier is
+    granted first.  Raises BadRequest (an unknown provider or class), ConcurrentUpdate and Raced (generations), and
+    CapacityExceeded.
     """
     if len({wish.consumer_uuid for wish in wishes}) != len(wishes):
         raise ValueError("a consumer is named twice in one change")
     books = _Books(tx, wishes)
     refused: dict[str, Fault] = {}
     granted = []
+    if not partly:
+        for wish in wishes:
+            books.forget(wish)
     for wish in wishes:
+        if partly:
+            books.forget(wish)
         fault = books.fault(wish)
         if fault is None:
             books.grant(wish)
             granted.append(wish)
         elif partly:
+            books.forget(wish, 1)
             refused[wish.consumer_uuid] = fault
         else:
             raise fault
     if granted:
-        _write(tx, books, granted)
+        _write(tx, books, granted, counts_ends)
     return refused
 
 
-def _write(tx: Tx, books: _Books, granted: Sequence[Wanted]) -> None:
+def _write(tx: Tx, books: _Books, granted: Sequence[Wanted], counts_ends: bool) -> None:
     uuids = [wish.consumer_uuid for wish in granted]
     if books.before.keys() & set(uuids):
         tx.execute(sa.delete(allocation).where(allocation.c.consumer_uuid.in_(uuids)))
@@ -198,10 +215,14 @@ def _write(tx: Tx, books: _Books, granted: Sequence[Wanted]) -> None:
     _move(tx, books.deltas)
     if rows:
         tx.execute(sa.insert(allocation), rows)
-    changed = sorted({uuid for wish in granted for uuid in wish.holding})
-    if changed:
-        found = sa.update(provider).where(provider.c.uuid.in_(changed))
+    counted = {uuid for wish in granted for uuid in wish.holding}
+    if counts_ends:
+        counted |= {uuid for wish in granted if not wish.holding for uuid in books.before.get(wish.consumer_uuid, ())}
+    if counted:
+        found = sa.update(provider).where(provider.c.uuid.in_(sorted(counted)))
         tx.execute(found.values(generation=provider.c.generation + 1, updated_at=tx.now))
+    for uuid in counted | {uuid for wish in granted for uuid in books.before.get(wish.consumer_uuid, ())}:
+        tx.changed("placement.provider", uuid)
     for uuid in uuids:
         tx.changed("placement.consumer", uuid)
 
@@ -263,5 +284,5 @@ def release(tx: Tx, uuids: Iterable[str]) -> list[str]:
         Wanted(consumer_uuid=row.uuid, project_id=row.project_id, user_id=row.user_id, holding={}) for row in rows
     ]
     if wishes:
-        replace(tx, wishes)
+        replace(tx, wishes, counts_ends=False)
     return [wish.consumer_uuid for wish in wishes]

@@ -11,12 +11,12 @@ import msgspec
 
 from pileus.core.api import Reply, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, NotFound
+from pileus.core.errors import BadRequest, MethodNotAllowed, NotFound
 from pileus.core.fields import UNSET, Body, UnsetType, View
 from pileus.services.placement import versions
 from pileus.services.placement.resources.policy import rules
 from pileus.services.placement.resources.provider import table
-from pileus.services.placement.resources.provider.operations import find, path_of
+from pileus.services.placement.resources.provider.operations import find, url_of
 from pileus.services.placement.rules.capacity import LARGEST, Inventory
 
 resource = Resource(
@@ -85,7 +85,8 @@ class InventoriesView(View):
     resource_provider_generation: int
 
 
-def _wanted(ctx: Context, name: str, body: InventoryBody) -> Inventory:
+def wanted(ctx: Context, uuid: str, name: str, body: InventoryBody, verb: str = "update") -> Inventory:
+    """The inventory that a body describes. Raises BadRequest when nothing of it could ever be held."""
     found = Inventory(
         total=body.total,
         reserved=body.reserved,
@@ -94,8 +95,12 @@ def _wanted(ctx: Context, name: str, body: InventoryBody) -> Inventory:
         step_size=body.step_size,
         allocation_ratio=body.allocation_ratio,
     )
-    if found.capacity < versions.least_capacity(ctx.version):
-        raise BadRequest(f"Invalid inventory for '{name}': the reserved value leaves no capacity.")
+    least = versions.least_capacity(ctx.version)
+    if found.capacity < least:
+        raise BadRequest(
+            f"Unable to {verb} inventory for resource provider {uuid}: Invalid inventory for '{name}':"
+            f" the reserved value is greater than {'or equal to ' if least else ''}total."
+        )
     return found
 
 
@@ -136,9 +141,9 @@ def replace(ctx: Context, uuid: str, body: InventoriesUpdate) -> Reply:
     """Offer exactly this. Raises BadRequest, NotFound and Conflict (generation, or what is left out is held)."""
     row = find(ctx, uuid)
     _check_generation(body.resource_provider_generation, row.generation)
-    wanted = {name: _wanted(ctx, name, one) for name, one in body.inventories.items()}
+    offered = {name: wanted(ctx, row.uuid, name, one) for name, one in body.inventories.items()}
     generation = table.bump(ctx.tx, row.uuid, row.generation)
-    table.write_inventories(ctx.tx, row.uuid, wanted)
+    table.write_inventories(ctx.tx, row.uuid, offered)
     return _all(ctx, row.uuid, generation)
 
 
@@ -148,14 +153,25 @@ def replace(ctx: Context, uuid: str, body: InventoriesUpdate) -> Reply:
 def create(ctx: Context, uuid: str, body: InventoryCreate) -> Reply:
     """Offer something more. Raises BadRequest, NotFound and Conflict (it is offered already)."""
     row = find(ctx, uuid)
-    one = _wanted(ctx, body.resource_class, body)
+    one = wanted(ctx, row.uuid, body.resource_class, body, "create")
     generation = table.bump(ctx.tx, row.uuid, row.generation)
     present = table.inventories(ctx.tx, [row.uuid]).get(row.uuid, {})
     if body.resource_class in present:
         raise table.ConcurrentUpdate(f"Update conflict: the provider offers {body.resource_class} already.")
     table.write_inventories(ctx.tx, row.uuid, present | {body.resource_class: one})
-    headers = {"Location": f"{path_of(ctx, row.uuid)}/inventories/{body.resource_class}"}
+    headers = {"Location": f"{url_of(ctx, row.uuid)}/inventories/{body.resource_class}"}
     return Reply(_view(one, generation), headers | versions.freshness(ctx.version, ctx.now))
+
+
+@resource.delete(
+    "/resource_providers/{uuid}/inventories",
+    policy="placement:resource_providers:inventories:delete",
+    until="1.4",
+    faults=(405,),
+)
+def clear_early(ctx: Context, uuid: str) -> None:
+    """Not yet: raises MethodNotAllowed."""
+    raise MethodNotAllowed("The method DELETE is not allowed for this resource before microversion 1.5.")
 
 
 @resource.delete(
@@ -187,7 +203,7 @@ def update(ctx: Context, uuid: str, resource_class: str, body: InventoryUpdate) 
     """Offer more or less of one class. Raises BadRequest (it is not offered), NotFound and Conflict (generation)."""
     row = find(ctx, uuid)
     _check_generation(body.resource_provider_generation, row.generation)
-    one = _wanted(ctx, resource_class, body)
+    one = wanted(ctx, row.uuid, resource_class, body)
     generation = table.bump(ctx.tx, row.uuid, row.generation)
     present = table.inventories(ctx.tx, [row.uuid]).get(row.uuid, {})
     if resource_class not in present:

@@ -59,7 +59,7 @@ def index(ctx: Context, uuid: str) -> Reply:
 def update(ctx: Context, uuid: str, body: ProviderTraitsUpdate) -> Reply:
     """Let a provider have exactly these. Raises BadRequest, NotFound and Conflict (generation)."""
     row = find(ctx, uuid)
-    generation = table.bump(ctx.tx, row.uuid, body.resource_provider_generation)
+    generation = table.bump(ctx.tx, row.uuid, body.resource_provider_generation, table.CHANGED)
     table.write_traits(ctx.tx, row.uuid, body.traits)
     return _view(ctx, row.uuid, generation)
 

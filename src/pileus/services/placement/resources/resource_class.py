@@ -6,7 +6,6 @@ Source: https://docs.openstack.org/api-ref/placement/#resource-classes.  The sta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ import sqlalchemy as sa
 from pileus.core.api import Reply, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, NotFound
-from pileus.core.fields import Body, View
+from pileus.core.fields import Body, View, accept
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.placement import versions
 from pileus.services.placement.resources.policy import rules
@@ -32,12 +31,12 @@ custom_class = sa.Table(
 
 STANDARD: tuple[str, ...] = tuple(os_resource_classes.STANDARDS)
 
-_CUSTOM = re.compile(r"CUSTOM_[A-Z0-9_]{1,248}")
+_PLACES = {name: place for place, name in enumerate(STANDARD)}
 
 
-def is_custom(name: str) -> bool:
-    """Whether a name may be that of a custom class."""
-    return _CUSTOM.fullmatch(name) is not None
+def order(name: str) -> tuple[int, str]:
+    """What classes are sorted by: the standard ones first, in their own order."""
+    return _PLACES.get(name, len(STANDARD)), name
 
 
 def unknown(tx: Tx, names: Iterable[str]) -> set[str]:
@@ -80,12 +79,12 @@ class ClassesView(View):
     resource_classes: list[ClassView]
 
 
-def _path(ctx: Context, name: str) -> str:
-    return f"{urlsplit(ctx.url).path}/resource_classes/{name}"
+def _url(ctx: Context, name: str) -> str:
+    return f"{ctx.url}/resource_classes/{name}"
 
 
 def _view(ctx: Context, name: str) -> ClassView:
-    return ClassView(name=name, links=[{"rel": "self", "href": _path(ctx, name)}])
+    return ClassView(name=name, links=[{"rel": "self", "href": urlsplit(_url(ctx, name)).path}])
 
 
 def _insert(ctx: Context, name: str) -> bool:
@@ -105,7 +104,7 @@ def create(ctx: Context, body: ClassBody) -> Reply:
     """Make a custom class. Raises BadRequest and Conflict."""
     if not _insert(ctx, body.name):
         raise Conflict(f"Conflicting resource class already exists: {body.name}")
-    return Reply(None, {"Location": _path(ctx, body.name)})
+    return Reply(None, {"Location": _url(ctx, body.name)})
 
 
 @resource.get("/resource_classes/{name}", policy="placement:resource_classes:show", since="1.2")
@@ -130,12 +129,16 @@ def rename(ctx: Context, name: str, body: ClassBody) -> ClassView:
     return _view(ctx, body.name)
 
 
-@resource.put("/resource_classes/{name}", policy="placement:resource_classes:update", since="1.7")
+@resource.put(
+    "/resource_classes/{name}", policy="placement:resource_classes:update", since="1.7", status=201, successes=(204,)
+)
 def ensure(ctx: Context, name: str) -> Reply:
     """Let there be a custom class: 201 when it is new, 204 when it was there. Raises BadRequest."""
-    if not is_custom(name):
-        raise BadRequest(f"{name} is not the name of a custom resource class.")
-    return Reply(None, {"Location": _path(ctx, name)}, 201 if _insert(ctx, name) else 204)
+    accept({"name": name}, ClassBody)
+    headers = {"Location": _url(ctx, name)}
+    if _insert(ctx, name):
+        return Reply(None, headers, 201)
+    return Reply(None, headers | versions.freshness(ctx.version, ctx.now), 204)
 
 
 @resource.delete("/resource_classes/{name}", policy="placement:resource_classes:delete", since="1.2")
@@ -147,5 +150,5 @@ def delete(ctx: Context, name: str) -> None:
         raise NotFound(f"No such resource class {name}.")
     used = sa.table("placement_inventory", sa.column("custom_class"))
     if ctx.tx.first(sa.select(used.c.custom_class).where(used.c.custom_class == name).limit(1)) is not None:
-        raise Conflict(f"Error in delete resource class: Resource class {name} is in use in inventory.")
+        raise Conflict("Error in delete resource class: Class is in use in inventory.")
     ctx.tx.execute(sa.delete(custom_class).where(custom_class.c.name == name))

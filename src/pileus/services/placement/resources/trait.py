@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 import os_traits
 import sqlalchemy as sa
@@ -103,7 +102,7 @@ def show(ctx: Context, name: str) -> Reply:
     return Reply(None, versions.freshness(ctx.version, ctx.now))
 
 
-@resource.put("/traits/{name}", policy="placement:traits:update", since="1.6")
+@resource.put("/traits/{name}", policy="placement:traits:update", since="1.6", status=201, successes=(204,))
 def ensure(ctx: Context, name: str) -> Reply:
     """Let there be a custom trait: 201 when it is new, 204 when it was there. Raises BadRequest."""
     if not is_custom(name):
@@ -112,7 +111,7 @@ def ensure(ctx: Context, name: str) -> Reply:
             '"CUSTOM_" and use following characters: "A"-"Z", "0"-"9" and "_"'
         )
     fresh = ctx.tx.insert_missing(custom_trait, {"name": name, "created_at": ctx.now}, key=("name",))
-    headers = {"Location": f"{urlsplit(ctx.url).path}/traits/{name}"}
+    headers = {"Location": f"{ctx.url}/traits/{name}"}
     return Reply(None, headers | versions.freshness(ctx.version, ctx.now), 201 if fresh else 204)
 
 

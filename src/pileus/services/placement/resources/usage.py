@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pileus.core.api import Parameters, Reply, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest
+from pileus.core.errors import BadQuery
 from pileus.core.fields import View
 from pileus.core.policy import Rule
 from pileus.services.placement import versions
@@ -61,17 +61,21 @@ def of_provider(ctx: Context, uuid: str) -> Reply:
 
 @resource.get(
     "/usages",
+    policy="placement:usages",
+    guarded=True,
     since="1.9",
     query=Parameters("project_id", "user_id", later={"consumer_type": "1.38"}),
 )
 def of_project(ctx: Context) -> Reply:
     """How much a project, or a user in it, holds. Raises BadRequest and Forbidden."""
     project, user, kind = (ctx.query.get(name) for name in ("project_id", "user_id", "consumer_type"))
-    if not project or len(project) > 255 or user == "":
-        raise BadRequest("Invalid query string parameters: 'project_id' is a required property")
-    if kind is not None and not _TYPE.fullmatch(kind):
-        raise BadRequest(f"Invalid query string parameters: {kind!r} is no type of consumers")
     ctx.enforce("placement:usages", {"project_id": project})
+    if project is None:
+        raise BadQuery("'project_id' is a required property")
+    _check_length(project)
+    _check_length(user)
+    if kind is not None and not _TYPE.fullmatch(kind):
+        raise BadQuery(f"{kind!r} does not match '{_TYPE.pattern}'")
     mine = [consumer.c.project_id == project]
     if user is not None:
         mine.append(consumer.c.user_id == user)
@@ -79,6 +83,13 @@ def of_project(ctx: Context) -> Reply:
         mine.append(consumer.c.type.is_(None) if kind == UNKNOWN else consumer.c.type == kind)
     body = Usages(usages=_grouped(ctx, mine, kind) if versions.groups_usages(ctx.version) else _total(ctx, mine))
     return Reply(body, versions.freshness(ctx.version, ctx.now))
+
+
+def _check_length(text: str | None) -> None:
+    """Raise BadQuery for an id that can be nobody's."""
+    if text is not None and not 1 <= len(text) <= 255:
+        words, keyword = ("too long", "maxLength") if text else ("too short", "minLength")
+        raise BadQuery(f"{text[:300]!r} is {words}\n\nFailed validating '{keyword}' in schema")
 
 
 def _total(ctx: Context, mine: list[sa.ColumnElement[bool]]) -> dict[str, Any]:

@@ -14,9 +14,17 @@ PATTERN = r"^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-
 Uuid = Annotated[str, msgspec.Meta(pattern=PATTERN)]
 
 
-def normal(text: str) -> str:
-    """The uuid in lower case, with dashes. Raises BadRequest."""
+def known(text: str) -> str | None:
+    """The uuid in lower case, with dashes; None when it is none."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise BadRequest(f"{text!r} is not a uuid") from None
+        return None
+
+
+def normal(text: str) -> str:
+    """The uuid in lower case, with dashes. Raises BadRequest."""
+    found = known(text)
+    if found is None:
+        raise BadRequest(f"{text!r} is not a uuid")
+    return found

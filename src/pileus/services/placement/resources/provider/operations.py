@@ -10,14 +10,15 @@ import sqlalchemy as sa
 
 from pileus.core.api import Parameters, Reply, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, Conflict, NotFound
+from pileus.core.errors import BadQuery, BadRequest, Conflict, NotFound
 from pileus.core.fields import UNSET, Body, UnsetType, View, W
 from pileus.services.placement import versions
 from pileus.services.placement.resources import resource_class, trait
 from pileus.services.placement.resources.policy import rules
 from pileus.services.placement.resources.provider import table
-from pileus.services.placement.resources.provider.table import aggregate, bump, inventory, provider, provider_trait
+from pileus.services.placement.resources.provider.table import aggregate, inventory, provider, provider_trait
 from pileus.services.placement.rules import identifier, query
+from pileus.services.placement.rules.capacity import LARGEST
 
 resource = Resource(
     "resource_provider",
@@ -67,16 +68,17 @@ class Providers(View):
     resource_providers: list[Provider]
 
 
-def path_of(ctx: Context, uuid: str) -> str:
-    """The path of a provider below the server's root."""
-    return f"{urlsplit(ctx.url).path}/resource_providers/{uuid}"
+def url_of(ctx: Context, uuid: str) -> str:
+    """Where a provider is."""
+    return f"{ctx.url}/resource_providers/{uuid}"
 
 
-def find(ctx: Context, uuid: str) -> sa.Row[Any]:
+def find(ctx: Context, uuid: str, purpose: str = "") -> sa.Row[Any]:
     """The row of a provider. Raises NotFound."""
     row = ctx.tx.first(sa.select(provider).where(provider.c.uuid == uuid.lower()))
     if row is None:
-        raise NotFound(f"No resource provider with uuid {uuid} found", code="pileus.resource_provider.not_found")
+        code = "pileus.resource_provider.not_found"
+        raise NotFound(f"No resource provider with uuid {uuid} found{purpose}", code=code)
     return row
 
 
@@ -85,7 +87,7 @@ def _view(ctx: Context, row: sa.Row[Any]) -> Provider:
         uuid=row.uuid,
         name=row.name,
         generation=row.generation,
-        links=versions.links(ctx.version, path_of(ctx, row.uuid)),
+        links=versions.links(ctx.version, urlsplit(url_of(ctx, row.uuid)).path),
         parent_provider_uuid=row.parent,
         root_provider_uuid=row.root,
     )
@@ -98,6 +100,9 @@ def create(ctx: Context, body: ProviderCreate) -> Reply:
     parent, root = None, uuid
     if body.parent_provider_uuid is not UNSET and body.parent_provider_uuid is not None:
         parent = identifier.normal(body.parent_provider_uuid)
+        if parent == uuid:
+            whose = f'Unable to create resource provider "{body.name}", {uuid}'
+            raise BadRequest(f"{whose}: parent provider UUID cannot be same as UUID.")
         root = _root(ctx, parent)
     _refuse_name(ctx, body.name, uuid)
     values = {
@@ -112,7 +117,7 @@ def create(ctx: Context, body: ProviderCreate) -> Reply:
     if not ctx.tx.insert_missing(provider, values, key=("uuid",)):
         raise Conflict(f"Conflicting resource provider uuid: {uuid} already exists.", code="pileus.duplicate_name")
     ctx.tx.changed("placement.provider", uuid)
-    headers = {"Location": path_of(ctx, uuid)}
+    headers = {"Location": url_of(ctx, uuid)}
     if not versions.shows_created(ctx.version):
         return Reply(None, headers)
     return Reply(_view(ctx, find(ctx, uuid)), headers | versions.freshness(ctx.version, ctx.now))
@@ -123,7 +128,7 @@ def _root(ctx: Context, parent: str) -> str:
     found = sa.select(provider.c.root).where(provider.c.uuid == parent).with_for_update(read=True)
     row = ctx.tx.first(found)
     if row is None:
-        raise BadRequest(f"The parent provider {parent} does not exist.")
+        raise BadRequest(f"parent provider UUID does not exist: {parent}.")
     return str(row.root)
 
 
@@ -155,9 +160,9 @@ def _conditions(ctx: Context) -> list[sa.ColumnElement[bool]]:
     if (name := asked.get("name")) is not None:
         found.append(provider.c.name == name)
     if (uuid := asked.get("uuid")) is not None:
-        found.append(provider.c.uuid == identifier.normal(uuid))
+        found.append(provider.c.uuid == _uuid(uuid))
     if (tree := asked.get("in_tree")) is not None:
-        root = sa.select(provider.c.root).where(provider.c.uuid == identifier.normal(tree)).scalar_subquery()
+        root = sa.select(provider.c.root).where(provider.c.uuid == _uuid(tree)).scalar_subquery()
         found.append(provider.c.root == root)
     if (text := asked.get("resources")) is not None:
         amounts = query.resources(text)
@@ -166,7 +171,12 @@ def _conditions(ctx: Context) -> list[sa.ColumnElement[bool]]:
         found += [_offers(name, amount) for name, amount in amounts.items()]
     demanded = query.traits(asked.all("required"), grammar)
     if missing := trait.unknown(ctx.tx, demanded.names):
-        raise BadRequest(f'Invalid trait(s) in "required" parameter: {", ".join(sorted(missing))}')
+        raise BadRequest(f"No such trait(s): {', '.join(sorted(missing))}.")
+    if demanded.clashes:
+        names = ", ".join(sorted(set().union(*demanded.clashes)))
+        raise BadRequest(
+            f"Conflicting required and forbidden traits found in the following traits keys: required: ({names})"
+        )
     mine = provider_trait.c.provider_uuid == provider.c.uuid
     found += [sa.exists().where(mine, provider_trait.c.trait.in_(sorted(one))) for one in demanded.required]
     if demanded.forbidden:
@@ -179,8 +189,17 @@ def _conditions(ctx: Context) -> list[sa.ColumnElement[bool]]:
     return found
 
 
+def _uuid(text: str) -> str:
+    found = identifier.known(text)
+    if found is None:
+        raise BadQuery(f"{text!r} is not a 'uuid'")
+    return found
+
+
 def _offers(name: str, amount: int) -> sa.ColumnElement[bool]:
     """Whether a provider has room for an amount."""
+    if amount > LARGEST:
+        return sa.false()
     return sa.exists().where(
         inventory.c.provider_uuid == provider.c.uuid,
         inventory.c.resource_class == name,
@@ -205,8 +224,8 @@ def update(ctx: Context, uuid: str, body: ProviderUpdate) -> Reply:
     _refuse_name(ctx, body.name, row.uuid)
     if body.parent_provider_uuid is not UNSET:
         _move(ctx, row, body.parent_provider_uuid)
-    ctx.tx.execute(sa.update(provider).where(provider.c.uuid == row.uuid).values(name=body.name))
-    bump(ctx.tx, row.uuid, row.generation)
+    ctx.tx.execute(sa.update(provider).where(provider.c.uuid == row.uuid).values(name=body.name, updated_at=ctx.now))
+    ctx.tx.changed("placement.provider", row.uuid)
     fresh = find(ctx, uuid)
     return Reply(_view(ctx, fresh), versions.freshness(ctx.version, fresh.updated_at))
 
@@ -217,13 +236,16 @@ def _move(ctx: Context, row: sa.Row[Any], wanted: str | None) -> None:
     if parent == row.parent:
         return
     if row.parent is not None and not versions.sets_parents(ctx.version):
-        raise BadRequest("Re-parenting a provider is not supported before microversion 1.37.")
+        verb = "un-parenting" if parent is None else "re-parenting"
+        raise BadRequest(f"{verb} a provider is not currently allowed before microversion 1.37.")
     below = _subtree(ctx, row)
     if parent in below:
-        raise BadRequest("A provider cannot be its own ancestor: creating a loop in the provider tree is not allowed.")
+        raise BadRequest("creating loop in the provider tree is not allowed.")
     root = row.uuid if parent is None else _root(ctx, parent)
     ctx.tx.execute(sa.update(provider).where(provider.c.uuid.in_(below)).values(root=root))
     ctx.tx.execute(sa.update(provider).where(provider.c.uuid == row.uuid).values(parent=parent))
+    for uuid in below:
+        ctx.tx.changed("placement.provider", uuid)
 
 
 def _subtree(ctx: Context, row: sa.Row[Any]) -> set[str]:
@@ -240,7 +262,7 @@ def _subtree(ctx: Context, row: sa.Row[Any]) -> set[str]:
 @resource.delete("/resource_providers/{uuid}", policy="placement:resource_providers:delete")
 def delete(ctx: Context, uuid: str) -> None:
     """Forget a provider and what it offers. Raises NotFound and Conflict (something is held, or it has children)."""
-    row = find(ctx, uuid)
+    row = find(ctx, uuid, " for delete")
     if ctx.tx.first(sa.select(provider.c.uuid).where(provider.c.parent == row.uuid)) is not None:
         raise Conflict(
             f"Unable to delete parent resource provider {uuid}: It has child resource providers.",

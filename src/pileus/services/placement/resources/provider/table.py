@@ -75,11 +75,15 @@ class InventoryInUse(Conflict):
     code = "pileus.inventory.inuse"
 
 
-def bump(tx: Tx, uuid: str, generation: int) -> int:
+CHANGED = "Resource provider's generation already changed. Please update the generation and try again."
+"""What is said where a client names a generation that is past."""
+
+
+def bump(tx: Tx, uuid: str, generation: int, words: str = "resource provider generation conflict") -> int:
     """Count a change to a provider; the new generation. Raises ConcurrentUpdate when there was another."""
     found = sa.update(provider).where(provider.c.uuid == uuid, provider.c.generation == generation)
     if tx.execute(found.values(generation=generation + 1, updated_at=tx.now)).rowcount != 1:
-        raise ConcurrentUpdate("resource provider generation conflict")
+        raise ConcurrentUpdate(words)
     tx.changed("placement.provider", uuid)
     return generation + 1
 
@@ -150,10 +154,10 @@ def write_inventories(tx: Tx, uuid: str, wanted: Mapping[str, Inventory]) -> boo
     """
     missing = resource_class.unknown(tx, wanted)
     if missing:
-        raise BadRequest(f"No such resource class {', '.join(sorted(missing))}.")
+        raise BadRequest(f"Unknown resource class in inventory: No such resource class {', '.join(sorted(missing))}.")
     present = inventories(tx, [uuid]).get(uuid, {})
     lost = present.keys() - wanted.keys()
-    held = sorted(name for name in lost if present[name].used)
+    held = sorted((name for name in lost if present[name].used), key=resource_class.order)
     if held:
         raise InventoryInUse(f"Inventory for '{', '.join(held)}' on resource provider '{uuid}' in use.")
     changed = {name: one for name, one in wanted.items() if name not in present or differs(present[name], one)}
@@ -179,7 +183,7 @@ def write_traits(tx: Tx, uuid: str, wanted: Iterable[str]) -> bool:
     names = set(wanted)
     missing = trait.unknown(tx, names)
     if missing:
-        raise BadRequest(f"No such trait {', '.join(sorted(missing))}.")
+        raise BadRequest(f"No such trait(s): {', '.join(sorted(missing))}.")
     present = traits(tx, [uuid]).get(uuid, set())
     if present - names:
         lost = provider_trait.c.provider_uuid == uuid, provider_trait.c.trait.in_(present - names)

@@ -1,0 +1,110 @@
+"""A copy in memory of all providers, for the search for candidates.
+
+A search touches every provider, so it reads none: each process keeps them, and before each search takes in what changed
+since, which the change log tells.  A copy is of what was committed when it was last asked for, in whatever process it
+was written; an allocation is checked against the store itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from pileus.core import changes
+from pileus.core.store import Store, Tx
+from pileus.services.placement.resources.provider import table
+from pileus.services.placement.rules.candidate.land import Land
+from pileus.services.placement.rules.capacity import Capacity
+
+TOPIC = "placement.provider"
+
+_MANY = 500
+"""How many changed providers are looked at one by one; more, and all are read anew."""
+
+
+def summary(one: Capacity) -> dict[str, Any]:
+    """What candidates say of a provider, from 1.29 on."""
+    resources = {name: {"capacity": room.capacity, "used": room.used} for name, room in one.rooms.items()}
+    return {
+        "resources": resources,
+        "traits": sorted(one.traits),
+        "parent_provider_uuid": one.parent,
+        "root_provider_uuid": one.root,
+    }
+
+
+class Snapshot:
+    """The providers as one process knows them."""
+
+    def __init__(self) -> None:
+        self.land = Land()
+        self.providers: dict[str, Capacity] = {}
+        self._summaries: dict[str, msgspec.Raw] = {}
+        self._lock = threading.Lock()
+        self._cursor: int | None = None
+        self._known: set[int] = set()
+        """Changes that were taken in, and may be told again."""
+
+    @contextmanager
+    def fresh(self, tx: Tx) -> Iterator[None]:
+        """Hold the copy, with all in it that this transaction sees."""
+        with self._lock:
+            self._refresh(tx)
+            yield
+
+    def summary(self, uuid: str) -> msgspec.Raw:
+        """What candidates say of a provider, as JSON."""
+        found = self._summaries.get(uuid)
+        if found is None:
+            found = self._summaries[uuid] = msgspec.Raw(msgspec.json.encode(summary(self.providers[uuid])))
+        return found
+
+    def _refresh(self, tx: Tx) -> None:
+        if self._cursor is None:
+            self._load(tx)
+            return
+        head = changes.head(tx)
+        if head < self._cursor or (tx.dialect == "sqlite" and head == self._cursor):
+            return  # what is known is newer than what this transaction sees, or the same
+        told = changes.news(tx, self._cursor, TOPIC)
+        fresh = {seq: key for seq, key in told.keys.items() if seq not in self._known}
+        uuids = set(fresh.values())
+        if told.lost or len(uuids) > _MANY:
+            self._load(tx)
+            return
+        if uuids:
+            self._take(tx, uuids)
+        self._cursor = told.cursor
+        self._known = set(told.keys) if tx.dialect != "sqlite" else set()
+
+    def _load(self, tx: Tx) -> None:
+        cursor = changes.head(tx)
+        found = table.capacities(tx, None)
+        self.providers = {one.uuid: one for one in found}
+        self.land = Land(found)
+        self._summaries = {}
+        self._cursor, self._known = cursor, set()
+
+    def _take(self, tx: Tx, uuids: set[str]) -> None:
+        found = {one.uuid: one for one in table.capacities(tx, sorted(uuids))}
+        for uuid in uuids:
+            self._summaries.pop(uuid, None)
+            if uuid in found:
+                self.providers[uuid] = found[uuid]
+                self.land.put(found[uuid])
+            else:
+                self.providers.pop(uuid, None)
+                self.land.drop(uuid)
+
+
+_SNAPSHOTS: WeakKeyDictionary[Store, Snapshot] = WeakKeyDictionary()
+
+
+def snapshot_of(store: Store) -> Snapshot:
+    """The one copy of this process for a store."""
+    return _SNAPSHOTS.setdefault(store, Snapshot())
