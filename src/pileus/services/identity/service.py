@@ -5,6 +5,7 @@ from __future__ import annotations
 from pileus.core.api import Service, identity_paging
 from pileus.core.errors import identity_envelope
 from pileus.services.identity.resources import (
+    access_rule,
     attribute,
     domain,
     endpoint,
@@ -18,6 +19,7 @@ from pileus.services.identity.resources import (
     version,
 )
 from pileus.services.identity.resources import service as catalog_service
+from pileus.services.identity.resources.application_credential import operations as application_credential
 from pileus.services.identity.resources.assignment.operations import grant
 from pileus.services.identity.resources.assignment.operations import listing as assignment
 from pileus.services.identity.resources.endpoint_filter import operations as endpoint_filter
@@ -59,6 +61,8 @@ def service() -> Service:
             policy.resource,
             policy_association.resource,
             trust.resource,
+            application_credential.resource,
+            access_rule.resource,
         ),
         outer=(version.resource,),
         envelope=identity_envelope,

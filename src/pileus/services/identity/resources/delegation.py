@@ -40,6 +40,15 @@ def own_only(ctx: Request, what: str) -> None:
         raise Forbidden(f"A token that was given by delegation cannot be used to {what}.")
 
 
+def no_further(ctx: Request) -> None:
+    """Raise Forbidden for a token by a trust or by OAuth, of which nothing may be made that would outlast them.
+
+    Application credentials are another matter: those that are not restricted are meant to manage others.
+    """
+    if ctx.auth.delegated and ctx.auth.application_credential_id is None:
+        raise Forbidden("A token that was given by delegation cannot be used for application credentials.")
+
+
 def role_ids(tx: Tx, wanted: list[RoleReference]) -> list[str]:
     """The ids of roles that are named, each once. Raises NotFound, and BadRequest for a name that is not unique."""
     for one in wanted:

@@ -50,6 +50,15 @@ class TokenProof(OpenBody):
     id: str
 
 
+class ApplicationCredentialProof(OpenBody):
+    """The method `application_credential`: one by id, or by name and user, with the secret to prove it."""
+
+    id: str | None = None
+    name: str | None = None
+    user: UserReference | None = None
+    secret: str | None = None
+
+
 class SystemReference(OpenBody):
     """The system: all of it."""
 
@@ -68,6 +77,7 @@ class Proofs(OpenBody):
     methods: list[str]
     password: PasswordProof | UnsetType = UNSET
     token: TokenProof | UnsetType = UNSET
+    application_credential: ApplicationCredentialProof | UnsetType = UNSET
 
 
 class ScopeReference(OpenBody):

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pileus.services.identity.resources.token.operations.evidence import Method
-from pileus.services.identity.resources.token.operations.method import password, token
+from pileus.services.identity.resources.token.operations.method import application_credential, password, token
 
-METHODS: Mapping[str, Method] = {"password": password.prove, "token": token.prove}
+METHODS: Mapping[str, Method] = {
+    "password": password.prove,
+    "token": token.prove,
+    application_credential.NAME: application_credential.prove,
+}
 """Name to first step."""

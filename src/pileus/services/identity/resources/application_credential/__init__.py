@@ -1,0 +1,1 @@
+"""Application credentials (https://docs.openstack.org/api-ref/identity/v3/#application-credentials)."""
