@@ -144,6 +144,31 @@ def test_a_tap_that_no_port_owns_is_closed(harness: BridgeHarness) -> None:
     bench.close()
 
 
+def test_a_stray_tap_goes_when_its_guest_has_let_go(harness: BridgeHarness) -> None:
+    lan = Lan()
+    stays, held, free = (lan.port(name, last) for last, name in enumerate(("stays", "held", "free"), 10))
+    first = harness.driver()
+    first.ensure_network(lan.state)
+    plugs = {port.id: first.plug(port.id) for port in (stays, held, free)}
+    card = TapCard(plugs[held.id])
+    first.close()
+
+    def taps() -> set[str]:
+        found = inside(plugs[stays.id].namespace, lambda link: set(link.links()))
+        return {name for name in found if name.startswith("tap")}
+
+    del lan.ports["held"], lan.ports["free"]
+    second = harness.driver()
+    for _ in range(2):
+        second.ensure_network(lan.state)
+        assert taps() == {plugs[stays.id].device, plugs[held.id].device}
+    with pytest.raises(NetworkFailure):
+        second.plug(held.id)
+    card.close()
+    second.ensure_network(lan.state)
+    assert taps() == {plugs[stays.id].device}
+
+
 def test_rules_that_somebody_removed_come_back(harness: BridgeHarness) -> None:
     driver, lan = harness.driver(), Lan()
     port = lan.port("host", 10)

@@ -188,6 +188,8 @@ class Network(Protocol):
 
         Post-condition: for each port of `state` the filter is in force, whether or not its guest runs yet.  Ports
         that are no longer in `state` are unplugged and their rules gone, connections that they had tracked included.
+        A plug of an earlier life that no state of this one has named is closed: nothing passes.  It stays as long as
+        a guest holds it, so that the guest is heard again when a later state names its port.
         """
 
     def remove_network(self, network_id: str) -> None:

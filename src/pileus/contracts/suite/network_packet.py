@@ -325,6 +325,27 @@ class PacketContract:
         assert bench.passes(beacon, a, b, a.udp(b, 1)) == [True]
         assert bench.passes(beacon, b, a, b.udp(a, 1)) == [True]
 
+    def test_a_plug_that_only_an_earlier_life_knew_is_closed_and_comes_back(self, bench: Bench, lan: Lan) -> None:
+        lan.group("in", rule("ingress"), rule("egress"))
+        a, b, beacon = bench.up(lan, "a", "b", "beacon")
+        forgotten = lan.ports.pop("b")
+        bench.driver.close()
+        bench.driver = bench.harness.open()
+        bench.up(lan)
+        bench.drain(b)
+        call = frame.arp(a.mac, a.mac, a.ip, b.ip)
+        for one in (a.udp(b, 1), call):
+            a.card.send(one)
+        assert bench.hears(beacon, lambda got: got == call) is not None
+        assert b.card.receive(SILENCE) is None
+        lan.group("out", rule("ingress"), rule("egress"))
+        bench.up(lan)
+        assert bench.passes(beacon, b, a, b.udp(a, 1)) == [False]
+        lan.ports["b"] = forgotten
+        bench.up(lan)
+        assert bench.passes(beacon, a, b, a.udp(b, 2)) == [True]
+        assert bench.passes(beacon, b, a, b.udp(a, 2)) == [True]
+
     # --- Services
 
     def test_dhcp_gives_the_port_its_address(self, bench: Bench, lan: Lan) -> None:

@@ -36,7 +36,8 @@ _MAIN = 254
 class Link(NamedTuple):
     """An interface as the kernel shows it.
 
-    `master` is the name of its bridge, empty without one; `forwarding`: frames pass both ways.
+    `master` is the name of its bridge, empty without one; `forwarding`: frames pass both ways; `held`: it has a
+    carrier, which for a tap means that a process has it open.
 
     A tap forwards only some time after it was opened, up to a second: until the kernel has noticed the carrier, its
     queue discards what it is given, whatever the bridge thinks.
@@ -47,6 +48,7 @@ class Link(NamedTuple):
     master: str
     up: bool
     forwarding: bool
+    held: bool
     mtu: int
     mac: str
     alias: str
@@ -105,6 +107,7 @@ class Netlink:
                 up=bool(message["flags"] & _IFF_UP),
                 forwarding=message.get_attr("IFLA_OPERSTATE") == "UP"
                 and _forwards(info and info.get_attr("IFLA_INFO_SLAVE_DATA")),
+                held=bool(message.get_attr("IFLA_CARRIER")),
                 mtu=int(message.get_attr("IFLA_MTU") or 0),
                 mac=str(message.get_attr("IFLA_ADDRESS") or ""),
                 alias=str(message.get_attr("IFLA_IFALIAS") or ""),

@@ -2,6 +2,9 @@
 
 Order is the safety here.  The frame of the filter is loaded before the bridge exists, and it drops whatever touches a
 tap that it does not know; a tap comes after its rules and goes before them.
+
+A tap that an earlier driver made and nobody names now is a stray.  While a guest holds it, it is only put down: a guest
+whose tap was deleted has lost its card for good, and whoever does not name it may be an older copy of the store.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ class Segment:
         self._rules: Ruleset | None = None
         self._generation = 0
         self._taps: dict[str, bool] = {}
+        """The taps that are there, and whether they are up."""
+        self._named: set[str] = set()
+        """Those of which some state of this driver's life has told."""
         self.plugs: dict[str, str] = {}
         """Port id to tap, of the ports whose filter is in force."""
         self._daemon = Daemon(directory, name, identity)
@@ -63,14 +69,20 @@ class Segment:
         self.state = state
 
     def intact(self) -> bool:
-        """Whether what is in force is still there: links, rules as they were loaded, DHCP service. No child is run."""
+        """Whether what is in force is still there: links, rules as they were loaded, DHCP service. No child is run.
+
+        A stray that nobody holds any more makes it untrue, since it is to go.
+        """
         state = self.state
-        return state is not None and self._present(state) and self._daemon.alive()
+        if state is None or not self._present(state) or not self._daemon.alive():
+            return False
+        strays = self._taps.keys() - _taps(state).keys()
+        return not strays or strays <= inside(self.name, _held)
 
     def remove(self) -> None:
         """Take it all down. Interfaces go by name: a process that holds one open would keep the namespace alive."""
         self.state = self._rules = None
-        self._taps, self.plugs = {}, {}
+        self._taps, self._named, self.plugs = {}, set(), {}
         self._daemon.remove()
         if namespace.exists(self.name):
             inside(self.name, _delete_all)
@@ -137,15 +149,26 @@ class Segment:
         settle_routes(link, routes)
 
     def _drop_taps(self, wanted: Mapping[str, bool]) -> None:
-        going = [tap for tap in self._taps if tap not in wanted]
-        if going:
-            inside(self.name, lambda link: link.delete(*going))
-        for tap in going:
-            self._taps.pop(tap, None)
+        """Delete those that are not wanted; strays that are held are put down instead."""
+        going = {tap for tap in self._taps if tap not in wanted}
+        if not going:
+            return
+
+        def drop(link: Netlink) -> set[str]:
+            strays = (going - self._named) & _held(link)
+            for tap in strays:
+                link.change(tap, up=False)
+            link.delete(*(going - strays))
+            return strays
+
+        strays = inside(self.name, drop)
+        self._named -= going
+        self._taps = {tap: up and tap not in strays for tap, up in self._taps.items() if tap not in going - strays}
 
     def _place_taps(self, taps: Mapping[str, bool], mtu: int, *, everything: bool) -> None:
         """Make and set those that are new or changed; all of them when `everything`."""
         todo = {tap: up for tap, up in taps.items() if everything or self._taps.get(tap) != up}
+        self._named |= taps.keys()
         if not todo:
             return
 
@@ -155,7 +178,7 @@ class Segment:
                 link.change(tap, master=BRIDGE, mtu=mtu, up=up, group=_GROUP)
 
         inside(self.name, place)
-        self._taps = dict(taps)
+        self._taps |= taps
 
     def _cut(self, known: NetworkState, state: NetworkState) -> None:
         """Forget the connections of addresses that have left the host or changed hands."""
@@ -180,6 +203,11 @@ def settle_routes(link: Netlink, wanted: set[Route]) -> None:
         link.delete_route(route)
     for route in sorted(wanted - present):
         link.add_route(route)
+
+
+def _held(link: Netlink) -> set[str]:
+    """The taps that a process has open."""
+    return {name for name, one in link.links().items() if name.startswith(TAP) and one.held}
 
 
 def _delete_all(link: Netlink) -> None:
