@@ -177,11 +177,23 @@ def test_bad_bodies_are_refused_before_anything_is_written(member: Client, body:
     assert names(member) == []
 
 
-def test_an_image_has_an_owner(cloud: Served) -> None:
+def test_an_image_has_an_owner(cloud: Served, admin: Client) -> None:
     body = {"name": "nobody's", "disk_format": "raw", "container_format": "bare"}
-    system = cloud.client("admin@system")
-    assert system.request("POST", "/image/v2/images", json=body).status == 403
-    assert system.request("POST", "/image/v2/images", json={**body, "owner": "p1"}).json["owner"] == "p1"
+    assert admin.request("POST", "/image/v2/images", json={**body, "owner": None}).status == 403
+    assert admin.request("POST", "/image/v2/images", json={**body, "owner": "p1"}).json["owner"] == "p1"
+    image = make(admin)
+    assert patch(admin, image["id"], {"op": "replace", "path": "/owner", "value": None}).status == 403
+
+
+def test_images_are_for_tokens_of_projects(cloud: Served, admin: Client) -> None:
+    image = make(admin, visibility="public")
+    path = f"/image/v2/images/{image['id']}"
+    for token in ("admin@system", "reader@system", "admin@domain:default"):
+        client = cloud.client(token)
+        assert client.request("GET", "/image/v2/images").status == 403
+        assert client.request("POST", "/image/v2/images", json={"owner": "p1"}).status == 403
+        assert client.request("GET", path).status == 404
+        assert client.request("DELETE", path).status == 404
 
 
 def test_an_id_is_used_once_for_ever(member: Client) -> None:
@@ -376,7 +388,7 @@ def test_sharing(cloud: Served, member: Client) -> None:
     assert member.request("PUT", f"{path}/members/p2", json={"status": "accepted"}).status == 403
     assert other.request("PUT", f"{path}/members/p2", json={"status": "perhaps"}).status == 400
     assert other.request("PUT", f"{path}/members/p2", json={}).status == 400
-    assert other.request("PUT", f"{path}/members/p3", json={"status": "accepted"}).status == 403
+    assert other.request("PUT", f"{path}/members/p3", json={"status": "accepted"}).status == 404
     assert other.request("PUT", f"{path}/members/p2", json={"status": "accepted"}).json["status"] == "accepted"
     assert names(other) == ["one"]
     assert names(other, "?visibility=shared") == ["one"]

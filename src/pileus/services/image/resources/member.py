@@ -51,19 +51,33 @@ def _view(row: sa.Row[Any]) -> Member:
     )
 
 
-def _shared(ctx: Context, image_id: str) -> Record:
+def _shared(ctx: Context, image_id: str, rule: str) -> Record:
+    """A shared image with which the caller may do something. Raises NotFound and Forbidden."""
     record = policy.get(ctx, image_id)
     if record.row.visibility != "shared":
         raise Forbidden("Only shared images have members.")
+    policy.require(ctx, record, rule)
     return record
 
 
-def _find(ctx: Context, image_id: str, member_id: str) -> sa.Row[Any]:
-    mine = member.c.image_id == image_id, member.c.member_id == member_id
-    row = ctx.tx.first(sa.select(member).where(*mine))
+def _seen(ctx: Context, record: Record) -> sa.Select[Any]:
+    """The members of an image that the caller sees: all of its own image's, else itself alone."""
+    query = sa.select(member).where(member.c.image_id == record.row.id)
+    if record.row.owner == ctx.auth.project_id or policy.is_admin(ctx):
+        return query
+    return query.where(member.c.member_id == ctx.auth.project_id)
+
+
+def _find(ctx: Context, record: Record, member_id: str) -> sa.Row[Any]:
+    """A member that the caller sees. Raises NotFound."""
+    row = ctx.tx.first(_seen(ctx, record).where(member.c.member_id == member_id))
     if row is None:
-        raise NotFound(f"{member_id} not found in the member list of the image {image_id}.")
+        raise _missing(record.row.id, member_id)
     return row
+
+
+def _missing(image_id: str, member_id: str) -> NotFound:
+    return NotFound(f"{member_id} not found in the member list of the image {image_id}.")
 
 
 def _text(body: Any, name: str) -> str:
@@ -75,12 +89,11 @@ def _text(body: Any, name: str) -> str:
     return value
 
 
-@resource.post("/images/{image_id}/members")
-def create(ctx: Context, image_id: str, body: Any) -> Member:
+@resource.post("/images/{image_id}/members", policy="add_member", guarded=True)
+def create(ctx: Context, image_id: str, body: dict[str, Any]) -> Member:
     """Share an image with a project. Raises BadRequest, Forbidden, NotFound, Conflict and TooLarge."""
     member_id = _text(body, "member")
-    record = _shared(ctx, image_id)
-    policy.require(ctx, record, "add_member")
+    record = _shared(ctx, image_id, "add_member")
     # The image's row is locked, so that the count below holds.
     ctx.tx.execute(sa.update(image).where(image.c.id == image_id).values(updated_at=image.c.updated_at))
     count = ctx.tx.scalar(sa.select(sa.func.count()).select_from(member).where(member.c.image_id == image_id))
@@ -96,55 +109,49 @@ def create(ctx: Context, image_id: str, body: Any) -> Member:
     if count >= MOST_MEMBERS:
         raise TooLarge(f"The limit of {MOST_MEMBERS} members of an image is exceeded.")
     ctx.tx.changed("image.member", image_id)
-    return _view(_find(ctx, image_id, member_id))
+    return _view(_find(ctx, record, member_id))
 
 
-@resource.get("/images/{image_id}/members")
+@resource.get("/images/{image_id}/members", policy="get_members", guarded=True)
 def index(ctx: Context, image_id: str) -> Members:
-    """The projects that an image is shared with. Raises Forbidden and NotFound."""
-    record = _shared(ctx, image_id)
-    policy.require(ctx, record, "get_members")
-    query = sa.select(member).where(member.c.image_id == image_id).order_by(member.c.created_at, member.c.member_id)
-    if record.row.owner != ctx.auth.project_id and not policy.is_admin(ctx):
-        query = query.where(member.c.member_id == ctx.auth.project_id)
-    return Members(members=[_view(row) for row in ctx.tx.all(query)])
+    """The projects that an image is shared with; one of them sees itself alone. Raises Forbidden and NotFound."""
+    record = _shared(ctx, image_id, "get_members")
+    if not ctx.allows("get_member", policy.target(ctx, record.row)):
+        return Members(members=[])
+    rows = ctx.tx.all(_seen(ctx, record).order_by(member.c.created_at, member.c.member_id))
+    return Members(members=[_view(row) for row in rows])
 
 
-@resource.get("/images/{image_id}/members/{member_id}")
+@resource.get("/images/{image_id}/members/{member_id}", policy="get_member", guarded=True)
 def show(ctx: Context, image_id: str, member_id: str) -> Member:
-    """One project that an image is shared with. Raises NotFound."""
-    missing = NotFound(f"{member_id} not found in the member list of the image {image_id}.")
+    """One project that an image is shared with. Raises NotFound, also where the caller may not know."""
     record = policy.get(ctx, image_id)
-    if record.row.visibility != "shared" or not ctx.allows("get_member", policy.target(ctx, record.row)):
-        raise missing
-    foreign = ctx.auth.project_id not in (record.row.owner, member_id)
-    if foreign and not policy.is_admin(ctx):
-        raise missing
-    return _view(_find(ctx, image_id, member_id))
+    may = ctx.allows("get_member", policy.target(ctx, record.row))
+    if record.row.visibility != "shared" or not may:
+        raise _missing(image_id, member_id)
+    return _view(_find(ctx, record, member_id))
 
 
-@resource.put("/images/{image_id}/members/{member_id}")
-def update(ctx: Context, image_id: str, member_id: str, body: Any) -> Member:
+@resource.put("/images/{image_id}/members/{member_id}", policy="modify_member", guarded=True)
+def update(ctx: Context, image_id: str, member_id: str, body: dict[str, Any]) -> Member:
     """Accept or reject an image, as the project that it is shared with. Raises BadRequest, Forbidden and NotFound."""
     status = _text(body, "status")
     if status not in MEMBER_STATUSES:
         raise BadRequest('Status must be "pending", "accepted" or "rejected".')
-    record = _shared(ctx, image_id)
-    mine = {"project_id": record.row.owner, "member_id": member_id}
-    if not ctx.allows("modify_member", mine):
-        raise Forbidden(f"Not allowed to update members for image {image_id}.")
-    _find(ctx, image_id, member_id)
+    record = _shared(ctx, image_id, "get_member")
+    _find(ctx, record, member_id)
+    policy.require(ctx, record, "modify_member")
     found = member.c.image_id == image_id, member.c.member_id == member_id
     ctx.tx.execute(sa.update(member).where(*found).values(status=status, updated_at=ctx.now))
     ctx.tx.changed("image.member", image_id)
-    return _view(_find(ctx, image_id, member_id))
+    return _view(_find(ctx, record, member_id))
 
 
-@resource.delete("/images/{image_id}/members/{member_id}")
+@resource.delete("/images/{image_id}/members/{member_id}", policy="delete_member", guarded=True)
 def delete(ctx: Context, image_id: str, member_id: str) -> None:
     """Share an image with a project no longer. Raises Forbidden and NotFound."""
-    record = _shared(ctx, image_id)
+    record = _shared(ctx, image_id, "get_member")
+    _find(ctx, record, member_id)
     policy.require(ctx, record, "delete_member")
-    _find(ctx, image_id, member_id)
     ctx.tx.execute(sa.delete(member).where(member.c.image_id == image_id, member.c.member_id == member_id))
     ctx.tx.changed("image.member", image_id)

@@ -18,18 +18,17 @@ from pileus.services.image.rules import schema
 resource = Resource("tag", "tags")
 
 
-@resource.put("/images/{image_id}/tags/{word}", status=204)
+@resource.put("/images/{image_id}/tags/{word}", policy="modify_image", guarded=True, status=204)
 def add(ctx: Context, image_id: str, word: str) -> None:
     """Give an image a tag; one that it has is fine. Raises BadRequest, Forbidden, NotFound and TooLarge."""
     schema.check({"tags": [word]})
-    record = policy.get(ctx, image_id)
-    policy.require(ctx, record, "modify_image")
+    record = policy.get(ctx, image_id, "modify_image")
     check_counts({}, list({*record.tags, word}))
     if ctx.tx.insert_missing(tag, {"image_id": image_id, "tag": word}, key=("image_id", "tag")):
         _touch(ctx, image_id)
 
 
-@resource.delete("/images/{image_id}/tags/{word}")
+@resource.delete("/images/{image_id}/tags/{word}", policy="modify_image", guarded=True)
 def remove(ctx: Context, image_id: str, word: str) -> None:
     """Take a tag from an image. Raises Forbidden and NotFound."""
     policy.get(ctx, image_id, "modify_image")

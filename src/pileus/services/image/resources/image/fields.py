@@ -5,31 +5,27 @@ Custom properties are keys of the image itself, so that a view is a plain object
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from pileus.core.api import Parameters
 from pileus.core.context import Context, Query
 from pileus.core.errors import BadRequest
-from pileus.core.listing import Listing, integer
+from pileus.core.listing import Rows, integer
 from pileus.services.image.resources import place
 from pileus.services.image.resources.image.table import Record, image, prop, tag
 from pileus.services.image.rules import filter as language
-from pileus.services.image.rules import schema
+from pileus.services.image.rules import listing, schema
+from pileus.services.image.rules.listing import sorting
 
 PAGE = 25
 """How many images a list gives when the request names no limit."""
 
-SORT = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
-
-LISTING = Listing(
-    image,
-    filters={},
-    sort={name: image.c[name] for name in SORT},
-    order=("created_at:desc",),
-)
+MAXIMUM = 1000
+"""How many it gives at most."""
 
 _SHOWN = (
     "id",
@@ -53,15 +49,26 @@ _NUMBERS = ("size", "virtual_size", "min_ram", "min_disk")
 _LISTED = ("id", "name", "status", "container_format", "disk_format")
 _PLAIN = ("owner", "checksum", "os_hash_algo", "os_hash_value")
 _MOMENTS = ("created_at", "updated_at")
+
+PARAMETERS = Parameters(
+    *(
+        "limit",
+        "marker",
+        "sort",
+        "sort_key",
+        "sort_dir",
+        "visibility",
+        "member_status",
+        "tag",
+        "os_hidden",
+        "protected",
+    ),
+    *(*_LISTED, *_PLAIN, *_NUMBERS, *_MOMENTS),
+    *(f"{name}_{end}" for name in _NUMBERS for end in ("min", "max")),
+)
+"""What lists may be asked for; any other parameter is a custom property that images must have."""
+
 _CONTROL = frozenset({"limit", "marker", "member_status", "sort", "sort_key", "sort_dir", "visibility", "tag"})
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": operator.eq,
-    "neq": operator.ne,
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-}
 
 
 def view(ctx: Context, record: Record) -> dict[str, Any]:
@@ -101,14 +108,25 @@ def _condition(name: str, text: str) -> sa.ColumnElement[bool]:
     if name in _PLAIN:
         return image.c[name] == text
     if name in _MOMENTS:
-        compared = language.moment(text)
-        return sa.cast(_COMPARE[compared.operator](image.c[name], compared.moment), sa.Boolean)
+        return _moment(image.c[name], language.moment(text))
     if name in _NUMBERS:
         return image.c[name] == integer(text)
     bare, _, end = name.rpartition("_")
     if bare in _NUMBERS and end in ("min", "max"):
         return image.c[bare] >= integer(text) if end == "min" else image.c[bare] <= integer(text)
     return sa.exists().where(prop.c.image_id == image.c.id, prop.c.name == name, prop.c.value == text)
+
+
+def _moment(column: sa.Column[Any], compared: language.Moment) -> sa.ColumnElement[bool]:
+    """A comparison with a moment, by the whole seconds that responses show."""
+    first = compared.moment.replace(microsecond=0)
+    after = first + timedelta(seconds=1)
+    if compared.operator in ("eq", "neq"):
+        within = sa.false() if first != compared.moment else sa.and_(column >= first, column < after)
+        return within if compared.operator == "eq" else sa.not_(within)
+    upper = compared.operator in ("gt", "lte") or first != compared.moment
+    bound = after if upper else first
+    return column >= bound if compared.operator in ("gt", "gte") else column < bound
 
 
 def _truth(name: str, text: str | None) -> bool:
@@ -118,42 +136,76 @@ def _truth(name: str, text: str | None) -> bool:
     return lowered == "true"
 
 
-def paging(query: Query) -> Query:
-    """The sort keys, limit and marker of a list in one form. Raises BadRequest."""
-    pairs = [("sort", ",".join(_sorting(query)))]
-    limit = query.get("limit")
-    if limit is not None and integer(limit) < 0:
-        raise BadRequest("limit param must be positive")
-    pairs.append(("limit", limit if limit is not None else str(PAGE)))
-    marker = query.get("marker")
+def page(ctx: Context, branches: Sequence[sa.ColumnElement[bool]]) -> Rows:
+    """The page that a request asks for, of the images for which one of the branches holds. Raises BadRequest.
+
+    Each branch is ordered and limited by itself, so that an index serves it however many images there are; where names
+    or ids are asked for, theirs serves all branches.
+    """
+    if ctx.query.names() & {"name", "id"}:
+        branches = [sa.or_(*branches)]
+    orders = _orders(ctx.query)
+    wanted = integer(listing.limit(ctx.query, PAGE) or "")
+    demanded = conditions(ctx.query)
+    marker = ctx.query.get("marker")
     if marker is not None:
-        pairs.append(("marker", marker))
-    return Query(pairs)
+        demanded.append(_after(ctx, branches, orders, marker))
+    if wanted == 0:
+        return Rows([], None)
+    limit = min(wanted, MAXIMUM)
+    ordered = [order.by for order in orders]
+    if len(branches) == 1:
+        query = sa.select(image).where(branches[0], *demanded)
+    else:
+        parts = (
+            sa.select(image.c.id).where(branch, *demanded).order_by(*ordered).limit(limit).subquery()
+            for branch in branches
+        )
+        query = sa.select(image).where(image.c.id.in_(sa.union(*(sa.select(part) for part in parts))))
+    rows = ctx.tx.all(query.order_by(*ordered).limit(limit))
+    return Rows(rows, rows[-1].id if len(rows) == limit else None)
 
 
-def _sorting(query: Query) -> list[str]:
-    keys = [key.strip() for key in query.all("sort_key")]
-    directions = [direction.strip() for direction in query.all("sort_dir")]
-    if query.all("sort"):
-        if keys or directions:
-            raise BadRequest("Old and new sorting syntax cannot be combined")
-        parts = [part.partition(":") for part in (query.get("sort") or "").split(",")]
-        keys = [part[0].strip() for part in parts]
-        directions = [part[2].strip() or "desc" for part in parts]
-    keys = keys or ["created_at"]
-    directions = directions or ["desc"]
-    if len(directions) == 1:
-        directions *= len(keys)
-    if len(keys) != len(directions):
-        raise BadRequest("Number of sort dirs does not match the number of sort keys")
-    for key, direction in zip(keys, directions, strict=True):
-        if key not in SORT:
-            raise BadRequest(f"Invalid sort key: {key}. It must be one of the following: {', '.join(SORT)}.")
-        if direction not in ("asc", "desc"):
-            raise BadRequest(f"Invalid sort direction: {direction}")
-    # Ties are broken by the time of creation before the id, in the direction of the first key.
-    named = [f"{key}:{direction}" for key, direction in zip(keys, directions, strict=True)]
-    return named if "created_at" in keys else [*named, f"created_at:{directions[0]}"]
+class _Order(NamedTuple):
+    column: sa.Column[Any]
+    descending: bool
+
+    @property
+    def by(self) -> sa.ColumnElement[Any]:
+        """The clause. Where values are missing they come first in ascending order, on every engine."""
+        clause = self.column.desc() if self.descending else self.column.asc()
+        if not self.column.nullable:
+            return clause
+        return clause.nulls_last() if self.descending else clause.nulls_first()
+
+
+def _orders(query: Query) -> list[_Order]:
+    wanted = sorting(query.all("sort"), query.all("sort_key"), query.all("sort_dir"))
+    # Ties are broken by the time of creation and then by the id, in the direction of the first key.
+    for key in ("created_at", "id"):
+        wanted.setdefault(key, next(iter(wanted.values())))
+    return [_Order(image.c[key], direction == "desc") for key, direction in wanted.items()]
+
+
+def _after(
+    ctx: Context, branches: Sequence[sa.ColumnElement[bool]], orders: list[_Order], marker: str
+) -> sa.ColumnElement[bool]:
+    """What holds for images that come after the marker. Raises BadRequest when the caller sees no such image."""
+    query = sa.select(*(order.column for order in orders)).where(image.c.id == marker, sa.or_(*branches))
+    row = ctx.tx.first(query)
+    if row is None:
+        raise BadRequest(f"marker [{marker}] not found")
+    arms = []
+    equal: list[sa.ColumnElement[bool]] = []
+    for (column, descending), value in zip(orders, row, strict=True):
+        if descending:
+            missing = column.is_(None) if column.nullable else sa.false()
+            beyond = sa.false() if value is None else sa.or_(column < value, missing)
+        else:
+            beyond = column.is_not(None) if value is None else column > value
+        arms.append(sa.and_(*equal, beyond))
+        equal.append(column.is_(None) if value is None else column == value)
+    return sa.or_(*arms)
 
 
 def choice(ctx: Context, name: str, allowed: tuple[str, ...], default: str) -> str:

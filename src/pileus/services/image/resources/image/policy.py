@@ -5,6 +5,7 @@ Source: Image administrator guide, "Policies"; the names and defaults are upstre
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -69,28 +70,31 @@ def is_admin(ctx: Request) -> bool:
     return ctx.allows("context_is_admin", {})
 
 
-def listed(ctx: Context, visibility: str | None, member_status: str) -> sa.ColumnElement[bool]:
-    """Which images a list holds for the caller.
+def listed(ctx: Context, visibility: str | None, member_status: str) -> list[sa.ColumnElement[bool]]:
+    """Which images a list holds for the caller: those for which one of these holds, each of which an index serves.
 
     Those of the community are left out unless they are asked for or are the caller's own.
     """
     project = ctx.auth.project_id
     own = image.c.owner == project if project is not None else sa.false()
-    parts = []
-    if not is_admin(ctx):
-        shared = sa.exists().where(member.c.image_id == image.c.id, member.c.member_id == (project or ""))
+    if is_admin(ctx):
+        if visibility is None:
+            return [sa.or_(own, image.c.visibility != "community")]
+        return [sa.true() if visibility == "all" else image.c.visibility == visibility]
+    found = []
+    if visibility in (None, "all", "shared"):
+        members = sa.select(member.c.image_id).where(member.c.member_id == (project or ""))
         if member_status != "all":
-            shared = shared.where(member.c.status == member_status)
-        parts.append(
-            sa.or_(
-                own, image.c.visibility.in_(("public", "community")), sa.and_(image.c.visibility == "shared", shared)
-            )
-        )
-    if visibility is None:
-        parts.append(sa.or_(own, image.c.visibility != "community"))
-    elif visibility != "all":
-        parts.append(image.c.visibility == visibility)
-    return sa.and_(sa.true(), *parts)
+            members = members.where(member.c.status == member_status)
+        found.append(sa.and_(image.c.visibility == "shared", image.c.id.in_(members)))
+    found += [image.c.visibility == one for one in ("public", "community") if _is_asked(one, visibility)]
+    if visibility not in ("public", "community"):  # of those, the caller's own are there already
+        found.append(own if visibility in (None, "all") else sa.and_(own, image.c.visibility == visibility))
+    return found
+
+
+def _is_asked(one: str, visibility: str | None) -> bool:
+    return visibility in (one, "all") or (visibility is None and one == "public")
 
 
 def find(ctx: Context, image_id: str) -> Record | None:
@@ -109,10 +113,28 @@ def find(ctx: Context, image_id: str) -> Record | None:
     return records(ctx.tx, [row])[0]
 
 
+def seen(ctx: Context, rows: Sequence[sa.Row[Any]]) -> list[sa.Row[Any]]:
+    """Those rows of a list that the caller may see, each kind of image being asked about once."""
+    kinds: dict[tuple[str | None, str], bool] = {}
+    found = []
+    for row in rows:
+        kind = row.owner, row.visibility
+        if kind not in kinds:
+            shared = row.visibility == "shared" and row.owner != ctx.auth.project_id
+            kinds[kind] = ctx.allows("get_image", _target(ctx, *kind, shared))
+        if kinds[kind]:
+            found.append(row)
+    return found
+
+
 def target(ctx: Context, row: sa.Row[Any]) -> dict[str, Any]:
     """What policy rules see of an image."""
-    found = {"project_id": row.owner, "owner": row.owner, "visibility": row.visibility}
-    if getattr(row, "is_member", False):
+    return _target(ctx, row.owner, row.visibility, row._mapping.get("is_member", False))
+
+
+def _target(ctx: Context, owner: str | None, visibility: str, is_member: bool) -> dict[str, Any]:
+    found = {"project_id": owner, "owner": owner, "visibility": visibility}
+    if is_member:
         found["member_id"] = ctx.auth.project_id
     return found
 
