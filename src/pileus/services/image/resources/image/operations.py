@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from pileus.core.api import Page, Reply, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound, Raced, TooLarge
-from pileus.core.listing import integer
 from pileus.core.store import Tx
 from pileus.services.image.resources import place
 from pileus.services.image.resources.image import fields, policy
@@ -33,7 +32,7 @@ def check_counts(properties: Mapping[str, Any], tags: list[str]) -> None:
         raise TooLarge(f"The limit of {MOST_TAGS} tags of an image is exceeded: {len(tags)}.")
 
 
-@resource.post("/images", status=201)
+@resource.post("/images", policy="add_image", guarded=True, status=201)
 def create(ctx: Context, body: dict[str, Any]) -> Reply:
     """Register an image; its data comes later.
 
@@ -113,26 +112,23 @@ def _load(ctx: Context, image_id: str) -> Record:
     return records(ctx.tx, [row])[0]
 
 
-@resource.get("/images", policy="get_images")
+@resource.get("/images", policy="get_images", query=fields.PARAMETERS)
 def index(ctx: Context) -> Page:
     """The images that the caller sees, newest first unless the request says otherwise. Raises BadRequest."""
     visibility = fields.choice(ctx, "visibility", fields.VISIBILITIES, "") if ctx.query.get("visibility") else None
     status = fields.choice(ctx, "member_status", fields.MEMBER_STATUSES, "accepted")
-    query = sa.select(image).where(policy.listed(ctx, visibility, status), *fields.conditions(ctx.query))
-    paging = fields.paging(ctx.query)
-    if integer(paging.get("limit") or "") == 0:
-        return Page([])
-    page = fields.LISTING.page(ctx.acting_as(query=paging), query)
-    return Page([fields.view(ctx, record) for record in records(ctx.tx, page.rows)], page.next_marker)
+    page = fields.page(ctx, policy.listed(ctx, visibility, status))
+    found = records(ctx.tx, policy.seen(ctx, page.rows))
+    return Page([fields.view(ctx, record) for record in found], page.next_marker)
 
 
-@resource.get("/images/{image_id}")
+@resource.get("/images/{image_id}", policy="get_image", guarded=True)
 def show(ctx: Context, image_id: str) -> dict[str, Any]:
     """One image. Raises NotFound."""
     return fields.view(ctx, policy.get(ctx, image_id))
 
 
-@resource.patch("/images/{image_id}", media=patch.MEDIA)
+@resource.patch("/images/{image_id}", policy="modify_image", guarded=True, media=patch.MEDIA)
 def update(ctx: Context, image_id: str, body: Any) -> dict[str, Any]:
     """Change attributes, properties and tags by JSON patch, all of it or nothing.
 
@@ -140,10 +136,9 @@ def update(ctx: Context, image_id: str, body: Any) -> dict[str, Any]:
     """
     media = ctx.headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
     changes = patch.parse(body, media)
-    record = policy.get(ctx, image_id)
+    record = policy.get(ctx, image_id, "modify_image")
     if not changes:
         return fields.view(ctx, record)
-    policy.require(ctx, record, "modify_image")
     row = record.row
     owned = policy.target(ctx, row)
     for change in changes:
@@ -151,6 +146,8 @@ def update(ctx: Context, image_id: str, body: Any) -> dict[str, Any]:
             policy.check_visibility(ctx, change.value, owned)
         if change.name == "owner" and not policy.is_admin(ctx):
             raise Forbidden("Owner can't be updated by non admin.")
+        if change.name == "owner" and change.value is None:
+            raise Forbidden("An image needs an owner.")  # without one it would be everybody's
     draft = patch.Draft(
         status=row.status,
         attributes={name: row._mapping[name] for name in patch.ATTRIBUTES},
@@ -186,7 +183,7 @@ def _save(ctx: Context, record: Record, draft: patch.Draft) -> None:
     tx.changed("image.image", row.id)
 
 
-@resource.delete("/images/{image_id}")
+@resource.delete("/images/{image_id}", policy="delete_image", guarded=True)
 def delete(ctx: Context, image_id: str) -> None:
     """Forget an image and have its data removed. Raises NotFound and Forbidden (not the caller's, or protected)."""
     row = policy.get(ctx, image_id, "delete_image").row
@@ -224,13 +221,13 @@ def _act(ctx: Context, image_id: str, rule: str, before: str, after: str) -> Non
     ctx.tx.changed("image.image", image_id)
 
 
-@resource.post("/images/{image_id}/actions/deactivate", status=204)
+@resource.post("/images/{image_id}/actions/deactivate", policy="deactivate", guarded=True, status=204)
 def deactivate(ctx: Context, image_id: str) -> None:
     """Keep an image's data from being read by anyone but admins. Raises NotFound and Forbidden."""
     _act(ctx, image_id, "deactivate", "active", "deactivated")
 
 
-@resource.post("/images/{image_id}/actions/reactivate", status=204)
+@resource.post("/images/{image_id}/actions/reactivate", policy="reactivate", guarded=True, status=204)
 def reactivate(ctx: Context, image_id: str) -> None:
     """Let an image's data be read again. Raises NotFound and Forbidden."""
     _act(ctx, image_id, "reactivate", "deactivated", "active")
