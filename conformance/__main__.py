@@ -14,6 +14,7 @@ from pathlib import Path
 
 from conformance import cloud, content, environment, outcome, page
 from conformance.area import AREAS, HOME, read
+from conformance.disk import manifest
 from conformance.stream import Report
 from conformance.tempest import CONFIGURATIONS, TempestFailure, Workspace
 
@@ -83,6 +84,7 @@ def measure(arguments: argparse.Namespace) -> int:
         disk = images / "tiny.qcow2"
         made = content.make(cloud.connect(auth), disk)
         names = {**made.names(), **auth, "origin": origin, "disk": str(disk)}
+        names["manifest"] = str(manifest(work / "disks"))
         for template in CONFIGURATIONS:
             tests = [test for test in wanted if test not in found or found[test].result == outcome.SKIPPED]
             if not tests:

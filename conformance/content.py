@@ -22,6 +22,9 @@ PUBLIC_V6 = "2001:db8:ffff::/64"
 FLAVORS = (("conformance.nano", 1, 128, 1), ("conformance.micro", 1, 192, 2))
 """Name, vCPUs, MiB, GiB. The image tiny boots with 96 MiB."""
 
+REMOTE = "image_remote"
+"""Type under which the catalog names the image service once more."""
+
 ORIGIN = ("203.0.113.80", 8080)
 """Where images for web-download are served: an address that stands for the world outside."""
 
@@ -52,6 +55,11 @@ def make(cloud: Connection, disk: Path) -> Content:
         cloud.network.create_subnet(
             name=name, network_id=public.id, ip_version=version, cidr=cidr, is_dhcp_enabled=False
         )
+    # Any process that serves images serves all of them: to the tests of several, one is as remote as another.
+    remote = cloud.create_service(name="glance-remote", type=REMOTE)
+    cloud.create_endpoint(
+        remote.id, url=cloud.image.get_endpoint(), interface="public", region=cloud.config.get_region_name()
+    )
     return Content(
         flavor=flavors[0], flavor_alt=flavors[1], image=images[0], image_alt=images[1], public_network=public.id
     )
