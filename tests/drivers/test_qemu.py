@@ -179,6 +179,32 @@ def test_a_crash_amid_a_reboot_reboots_once(
         driver.close()
 
 
+@pytest.mark.parametrize("kept", [b"", b'{"plan": ', b'{"reboot_nonce": "one"}'])
+def test_a_guest_whose_record_cannot_be_read_is_taken_as_it_runs(
+    harness: QemuHarness, driver: QemuHypervisor, guest: str, kept: bytes
+) -> None:
+    driver.ensure(harness.plan(guest, "running"))
+    pid = harness.pid(guest)
+    (harness.directory(guest) / "applied.json").write_bytes(kept)
+    for power in ("running", "paused", "running"):
+        seen = driver.ensure(harness.plan(guest, power, 2))
+        assert (seen.state, seen.reboot_nonce, harness.pid(guest)) == (power, 2, pid)
+    assert driver.ensure(harness.plan(guest, "running", 3)).reboot_nonce == 3
+    assert harness.pid(guest) != pid, "the next reboot that is asked for is done"
+
+
+def test_a_record_of_another_version_still_says_which_reboots_were_done(
+    harness: QemuHarness, driver: QemuHypervisor, guest: str
+) -> None:
+    driver.ensure(harness.plan(guest, "running"))
+    pid = harness.pid(guest)
+    (harness.directory(guest) / "applied.json").write_bytes(b'{"reboot_nonce": 4, "plan": {"form": "later"}}')
+    assert driver.ensure(harness.plan(guest, "running", 4)).reboot_nonce == 4
+    assert harness.pid(guest) == pid
+    assert driver.ensure(harness.plan(guest, "running", 5)).reboot_nonce == 5
+    assert harness.pid(guest) != pid
+
+
 def test_a_start_that_fails_says_why_and_leaves_no_process(
     harness: QemuHarness, driver: QemuHypervisor, guest: str
 ) -> None:

@@ -36,6 +36,12 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     reboot_nonce: int
 
 
+class _Nonce(msgspec.Struct):
+    """The part of it that is read again, whatever form plans have had meanwhile."""
+
+    reboot_nonce: int
+
+
 class RunDirectory:
     """The files of one guest."""
 
@@ -72,11 +78,11 @@ class RunDirectory:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.path)
 
-    def read(self) -> Applied | None:
-        """What was applied last; None when nothing was, or when it cannot be read."""
+    def reboot_nonce(self) -> int | None:
+        """The last reboot that was applied; None when nothing was applied yet, or when what was cannot be read."""
         try:
-            return msgspec.json.decode(self._applied.read_bytes(), type=Applied, dec_hook=_from_text)
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+            return msgspec.json.decode(self._applied.read_bytes(), type=_Nonce).reboot_nonce
+        except (OSError, msgspec.DecodeError):
             return None
 
     def write(self, applied: Applied) -> None:
@@ -170,9 +176,3 @@ def _to_text(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
     raise NotImplementedError(type(value))
-
-
-def _from_text(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError(kind)

@@ -201,9 +201,9 @@ class QemuHypervisor:
 
     def _converge(self, guest: Guest, plan: GuestPlan) -> None:
         spec = plan.spec
-        applied = guest.directory.read()
-        nonce = spec.reboot_nonce if applied is None else max(applied.reboot_nonce, spec.reboot_nonce)
-        pending = applied is not None and nonce > applied.reboot_nonce
+        applied = guest.directory.reboot_nonce()
+        nonce = max(applied or 0, spec.reboot_nonce)
+        pending = applied is not None and nonce > applied
         live = guest.alive()
         if spec.power == "stopped":
             if live:
@@ -211,6 +211,10 @@ class QemuHypervisor:
             if applied is None or pending:
                 guest.write(plan, nonce)
             return
+        if live and applied is None:
+            # Of the two ways to be wrong, a reboot that has to be asked for again is the better one.
+            LOG.warning("guest %s: what was applied to it cannot be read; it is taken as it runs", spec.id)
+            guest.write(plan, nonce)
         if live and pending:
             if spec.reboot_kind == "SOFT":
                 guest.power_off(self._grace)

@@ -62,8 +62,7 @@ class Guest:
 
     def observe(self) -> GuestObserved:
         """What is seen of it now."""
-        applied = self.directory.read()
-        nonce = applied.reboot_nonce if applied is not None else 0
+        nonce = self.directory.reboot_nonce() or 0
         if not self.directory.exists():
             return GuestObserved(id=self.id, state="absent")
         state: Observed
