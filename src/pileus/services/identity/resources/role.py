@@ -27,14 +27,17 @@ from pileus.services.identity.resources.attribute import (
     compared,
     extended,
     flags,
+    found,
     further,
     given_or,
     link,
     missing,
     mutable,
     named,
+    page,
     permit,
     same_id,
+    save,
     something,
 )
 from pileus.services.identity.resources.project import table as projects
@@ -147,10 +150,7 @@ def find(tx: Tx, key: str) -> sa.Row[Any] | None:
 
 def get(tx: Tx, key: str) -> sa.Row[Any]:
     """A role. Raises NotFound."""
-    row = find(tx, key)
-    if row is None:
-        raise missing("role", key)
-    return row
+    return found(tx, table, "role", key)
 
 
 def all_by_id(tx: Tx) -> dict[str, sa.Row[Any]]:
@@ -172,8 +172,8 @@ def effective(tx: Tx, keys: Iterable[str]) -> list[sa.Row[Any]]:
     if not held:
         return []
     rows = all_by_id(tx)
-    found = [rows[key] for key in held if key in rows and rows[key].domain_id is None]
-    return sorted(found, key=lambda row: row.name)
+    global_ones = [rows[key] for key in held if key in rows and rows[key].domain_id is None]
+    return sorted(global_ones, key=lambda row: row.name)
 
 
 def view(ctx: Context, row: sa.Row[Any]) -> Role:
@@ -202,39 +202,41 @@ def insert(tx: Tx, name: str, domain_id: str | None = None, **values: Any) -> st
 
 
 def _permit(ctx: Context, verb: str, row: sa.Row[Any] | None) -> None:
-    """Enforce the verb's rule for global roles or for those of a domain."""
-    kind = "role" if row is None or row.domain_id is None else "domain_role"
+    """Enforce the operation's rule; for a role of a domain, that of its kind as well."""
     seen = None if row is None else {"id": row.id, "name": row.name, "domain_id": row.domain_id}
-    permit(ctx, f"identity:{verb}_{kind}", role=seen)
+    permit(ctx, ctx.operation, role=seen)
+    if row is not None and row.domain_id is not None:
+        permit(ctx, f"identity:{verb}_domain_role", role=seen)
 
 
-@resource.get("/roles")
+@resource.get("/roles", policy="identity:list_roles", guarded=True)
 def list_all(ctx: Context) -> Page:
     """List roles: the global ones, or with `domain_id` those of a domain."""
+    permit(ctx, ctx.operation)
     query = sa.select(table)
     if ctx.query.get("domain_id"):
         permit(ctx, "identity:list_domain_roles")
     else:
-        permit(ctx, "identity:list_roles")
         query = query.where(table.c.domain_id.is_(None))
-    found = _listing.page(ctx, query)
-    return Page([view(ctx, row) for row in found.rows], found.next_marker)
+    return page(ctx, _listing, query, view)
 
 
-@resource.get("/roles/{role_id}", wraps="role")
+@resource.get("/roles/{role_id}", policy="identity:get_role", guarded=True, wraps="role")
 def show(ctx: Context, role_id: str) -> Role:
     """Show a role."""
     _permit(ctx, "get", find(ctx.tx, role_id))
     return view(ctx, get(ctx.tx, role_id))
 
 
-@resource.post("/roles", accepts="role", wraps="role", status=201)
+@resource.post("/roles", policy="identity:create_role", guarded=True, accepts="role", wraps="role", status=201)
 def create(ctx: Context, body: RoleCreate) -> Role:
     """Create a role."""
     domain_id = given_or(body.domain_id, None)
-    permit(ctx, "identity:create_domain_role" if domain_id else "identity:create_role")
-    if domain_id is not None and projects.find_domain(ctx.tx, domain_id) is None:
-        raise missing("domain", domain_id)
+    permit(ctx, ctx.operation)
+    if domain_id is not None:
+        permit(ctx, "identity:create_domain_role")
+        if projects.find_domain(ctx.tx, domain_id) is None:
+            raise missing("domain", domain_id)
     key = insert(
         ctx.tx,
         body.name.strip(),
@@ -246,7 +248,7 @@ def create(ctx: Context, body: RoleCreate) -> Role:
     return view(ctx, get(ctx.tx, key))
 
 
-@resource.patch("/roles/{role_id}", accepts="role", wraps="role")
+@resource.patch("/roles/{role_id}", policy="identity:update_role", guarded=True, accepts="role", wraps="role")
 def update(ctx: Context, role_id: str, body: RoleUpdate) -> Role:
     """Change a role."""
     _permit(ctx, "update", find(ctx.tx, role_id))
@@ -257,22 +259,30 @@ def update(ctx: Context, role_id: str, body: RoleUpdate) -> Role:
     mutable(row.options, "role", role_id, wanted | ctx.extra)
     if body.domain_id is not UNSET and body.domain_id != row.domain_id:
         raise BadRequest("Cannot change Domain ID")
-    changes: dict[str, Any] = {"options": flags(body.options, row.options), "extra": {**row.extra, **further(ctx)}}
+    changes: dict[str, Any] = {"options": flags(body.options, row.options)}
     if isinstance(body.name, str):
         key = names.key(body.name)
+        _check_implied(ctx.tx, role_id, body.name)
         same = sa.select(table.c.id).where(table.c.domain_id == row.domain_id, table.c.name_key == key)
         if ctx.tx.first(same.where(table.c.id != role_id)) is not None:
             raise Conflict(f"Conflict occurred attempting to store role - Duplicate entry found with name {body.name}.")
         changes |= {"name": body.name.strip(), "name_key": key}
     if body.description is not UNSET:
         changes["description"] = body.description
-    ctx.tx.execute(sa.update(table).where(table.c.id == role_id).values(**changes))
-    ctx.tx.changed("identity.role", role_id)
+    save(ctx, table, "role", row, changes)
     revision.grow(ctx.tx)
     return view(ctx, get(ctx.tx, role_id))
 
 
-@resource.delete("/roles/{role_id}")
+def _check_implied(tx: Tx, key: str, name: str) -> None:
+    """Raise Forbidden for a name that no implied role may have, of a role that is implied."""
+    if names.key(name) not in rules.NEVER_IMPLIED:
+        return
+    if tx.first(sa.select(implication.c.prior_id).where(implication.c.implied_id == key)) is not None:
+        raise Forbidden(f"{key} is an implied role, and none of those may be named {name}.")
+
+
+@resource.delete("/roles/{role_id}", policy="identity:delete_role", guarded=True)
 def delete(ctx: Context, role_id: str) -> None:
     """Delete a role; who held it holds it no longer."""
     _permit(ctx, "delete", find(ctx.tx, role_id))
@@ -287,12 +297,15 @@ def _named(ctx: Context, row: sa.Row[Any]) -> RoleName:
     return RoleName(id=row.id, name=row.name, links=link(ctx, "roles", row.id))
 
 
-def _inference(ctx: Context, prior_id: str, implied_id: str) -> Mapping[str, Any]:
-    inference = {"prior_role": _named(ctx, get(ctx.tx, prior_id)), "implies": _named(ctx, get(ctx.tx, implied_id))}
-    return {"role_inference": inference, "links": link(ctx, f"roles/{prior_id}/implies", implied_id)}
+def _inference(ctx: Context, prior_role_id: str, implies_role_id: str) -> Mapping[str, Any]:
+    inference = {
+        "prior_role": _named(ctx, get(ctx.tx, prior_role_id)),
+        "implies": _named(ctx, get(ctx.tx, implies_role_id)),
+    }
+    return {"role_inference": inference, "links": link(ctx, f"roles/{prior_role_id}/implies", implies_role_id)}
 
 
-def _check_implied(ctx: Context, prior_id: str, implied_id: str) -> None:
+def _check_implication(ctx: Context, prior_id: str, implied_id: str) -> None:
     get(ctx.tx, prior_id)
     get(ctx.tx, implied_id)
     one = sa.select(implication).where(implication.c.prior_id == prior_id, implication.c.implied_id == implied_id)
@@ -300,43 +313,45 @@ def _check_implied(ctx: Context, prior_id: str, implied_id: str) -> None:
         raise NotFound(f"{prior_id} does not imply {implied_id}.")
 
 
-@resource.get("/roles/{prior_id}/implies", policy="identity:list_implied_roles")
-def list_implied(ctx: Context, prior_id: str) -> Mapping[str, Any]:
+@resource.get("/roles/{prior_role_id}/implies", policy="identity:list_implied_roles")
+def list_implied(ctx: Context, prior_role_id: str) -> Mapping[str, Any]:
     """List what a role implies directly."""
-    prior = get(ctx.tx, prior_id)
+    prior = get(ctx.tx, prior_role_id)
     query = sa.select(table.c.id, table.c.name).join(implication, implication.c.implied_id == table.c.id)
-    rows = ctx.tx.all(query.where(implication.c.prior_id == prior_id).order_by(table.c.name))
+    rows = ctx.tx.all(query.where(implication.c.prior_id == prior_role_id).order_by(table.c.name))
     inference = {"prior_role": _named(ctx, prior), "implies": [_named(ctx, row) for row in rows]}
-    return {"role_inference": inference, "links": {"self": f"{ctx.url}/v3/roles/{prior_id}/implies"}}
+    return {"role_inference": inference, "links": {"self": f"{ctx.url}/v3/roles/{prior_role_id}/implies"}}
 
 
-@resource.get("/roles/{prior_id}/implies/{implied_id}", policy="identity:get_implied_role")
-def show_implied(ctx: Context, prior_id: str, implied_id: str) -> Mapping[str, Any]:
+@resource.get("/roles/{prior_role_id}/implies/{implies_role_id}", policy="identity:get_implied_role")
+def show_implied(ctx: Context, prior_role_id: str, implies_role_id: str) -> Mapping[str, Any]:
     """Show that a role implies another."""
-    _check_implied(ctx, prior_id, implied_id)
-    return _inference(ctx, prior_id, implied_id)
+    _check_implication(ctx, prior_role_id, implies_role_id)
+    return _inference(ctx, prior_role_id, implies_role_id)
 
 
-@resource.put("/roles/{prior_id}/implies/{implied_id}", policy="identity:create_implied_role", status=201)
-def create_implied(ctx: Context, prior_id: str, implied_id: str) -> Mapping[str, Any]:
+@resource.put("/roles/{prior_role_id}/implies/{implies_role_id}", policy="identity:create_implied_role", status=201)
+def create_implied(ctx: Context, prior_role_id: str, implies_role_id: str) -> Mapping[str, Any]:
     """Let a role imply another. No role may imply `admin`, and no global role one of a domain."""
-    prior, implied = get(ctx.tx, prior_id), get(ctx.tx, implied_id)
+    prior, implied = get(ctx.tx, prior_role_id), get(ctx.tx, implies_role_id)
     if names.key(implied.name) in rules.NEVER_IMPLIED:
-        raise Forbidden(f"{implied_id} cannot be an implied role.")
+        raise Forbidden(f"{implies_role_id} cannot be an implied role.")
     if prior.domain_id is None and implied.domain_id is not None:
         raise Forbidden("Global role cannot imply a domain-specific role")
-    row = {"prior_id": prior_id, "implied_id": implied_id}
+    row = {"prior_id": prior_role_id, "implied_id": implies_role_id}
     if not ctx.tx.insert_missing(implication, row, key=("prior_id", "implied_id")):
         raise Conflict("Conflict occurred attempting to store implied_role - Duplicate entry.")
     revision.grow(ctx.tx)
-    return _inference(ctx, prior_id, implied_id)
+    return _inference(ctx, prior_role_id, implies_role_id)
 
 
-@resource.delete("/roles/{prior_id}/implies/{implied_id}", policy="identity:delete_implied_role")
-def delete_implied(ctx: Context, prior_id: str, implied_id: str) -> None:
+@resource.delete("/roles/{prior_role_id}/implies/{implies_role_id}", policy="identity:delete_implied_role")
+def delete_implied(ctx: Context, prior_role_id: str, implies_role_id: str) -> None:
     """Let a role no longer imply another."""
-    _check_implied(ctx, prior_id, implied_id)
-    one = sa.delete(implication).where(implication.c.prior_id == prior_id, implication.c.implied_id == implied_id)
+    _check_implication(ctx, prior_role_id, implies_role_id)
+    one = sa.delete(implication).where(
+        implication.c.prior_id == prior_role_id, implication.c.implied_id == implies_role_id
+    )
     ctx.tx.execute(one)
     revision.grow(ctx.tx)
 

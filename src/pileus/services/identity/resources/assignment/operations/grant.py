@@ -111,7 +111,7 @@ def _look(ctx: Context, kind: _Kind, verb: str, target_id: str | None, actor_id:
         things[kind.target] = {"id": target.id, "domain_id": target.domain_id}
     if role is not None:
         things["role"] = {"id": role.id, "name": role.name, "domain_id": role.domain_id}
-    permit(ctx, kind.rule(verb), **things)
+    permit(ctx, ctx.operation, **things)
     if role_id is not None and role is None:
         raise missing("role", role_id)
     if target_id is not None and target is None:
@@ -183,7 +183,7 @@ def _declare(kind: _Kind) -> None:
     suffix = f"{'inherited_' if kind.inherited else ''}{kind.target}_{kind.actor}"
     _declare_list(kind, many, f"list_{suffix}")
     for verb, method, work in (("check", "GET", _check), ("create", "PUT", _create), ("revoke", "DELETE", _revoke)):
-        _declare_one(kind, method, one, work, f"{verb}_{suffix}")
+        _declare_one(kind, verb, method, one, work, f"{verb}_{suffix}")
 
 
 def _declare_list(kind: _Kind, path: str, name: str) -> None:
@@ -193,31 +193,31 @@ def _declare_list(kind: _Kind, path: str, name: str) -> None:
             return _list(ctx, kind, None, actor_id)
 
         on_system.__name__, on_system.__doc__ = name, _list.__doc__
-        resource.get(path)(on_system)
+        resource.get(path, policy=kind.rule("list"), guarded=True)(on_system)
         return
 
     def on_target(ctx: Context, target_id: str, actor_id: str) -> Page:
         return _list(ctx, kind, target_id, actor_id)
 
     on_target.__name__, on_target.__doc__ = name, _list.__doc__
-    resource.get(path)(on_target)
+    resource.get(path, policy=kind.rule("list"), guarded=True)(on_target)
 
 
-def _declare_one(kind: _Kind, method: str, path: str, work: _One, name: str) -> None:
+def _declare_one(kind: _Kind, verb: str, method: str, path: str, work: _One, name: str) -> None:
     if kind.target == SYSTEM:
 
         def on_system(ctx: Context, actor_id: str, role_id: str) -> None:
             work(ctx, kind, None, actor_id, role_id)
 
         on_system.__name__, on_system.__doc__ = name, work.__doc__
-        resource.operation(method, path, status=204)(on_system)
+        resource.operation(method, path, policy=kind.rule(verb), guarded=True, status=204)(on_system)
         return
 
     def on_target(ctx: Context, target_id: str, actor_id: str, role_id: str) -> None:
         work(ctx, kind, target_id, actor_id, role_id)
 
     on_target.__name__, on_target.__doc__ = name, work.__doc__
-    resource.operation(method, path, status=204)(on_target)
+    resource.operation(method, path, policy=kind.rule(verb), guarded=True, status=204)(on_target)
 
 
 for _target in ("project", "domain", SYSTEM):
