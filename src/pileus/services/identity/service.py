@@ -15,7 +15,9 @@ from pileus.services.identity.resources import (
     policy_association,
     region,
     registered_limit,
+    revoke_event,
     role,
+    simple_cert,
     version,
 )
 from pileus.services.identity.resources import service as catalog_service
@@ -26,6 +28,7 @@ from pileus.services.identity.resources.endpoint_filter import operations as end
 from pileus.services.identity.resources.project import operations as project
 from pileus.services.identity.resources.project import tag as project_tag
 from pileus.services.identity.resources.token.operations import authentication as token
+from pileus.services.identity.resources.token.operations import reach, validation
 from pileus.services.identity.resources.trust import operations as trust
 from pileus.services.identity.resources.user.operations import account, secret
 
@@ -42,6 +45,10 @@ def service() -> Service:
         roots=("/v3",),
         resources=(
             token.resource,
+            validation.resource,
+            reach.resource,
+            revoke_event.resource,
+            simple_cert.resource,
             domain.resource,
             project.resource,
             project_tag.resource,

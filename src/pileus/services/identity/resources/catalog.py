@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pileus.core.store import Tx
 from pileus.services.identity.resources import endpoint as endpoints
 from pileus.services.identity.resources import service as services
+from pileus.services.identity.resources.endpoint_filter import table as endpoint_filters
 from pileus.services.identity.rules import template
 
 
@@ -43,12 +44,18 @@ def read(tx: Tx) -> tuple[Entry, ...]:
     return tuple(Entry(row.id, row.type, row.name or "", tuple(offered.get(row.id, ()))) for row in rows)
 
 
-def render(entries: tuple[Entry, ...], user_id: str, project_id: str | None) -> list[dict[str, Any]]:
-    """The catalog as a user sees it; endpoints that need a project are left out where there is none."""
+def render(tx: Tx, entries: tuple[Entry, ...], user_id: str, project_id: str | None) -> list[dict[str, Any]]:
+    """The catalog as a user sees it; endpoints that need a project are left out where there is none.
+
+    In a project that is associated with endpoints (OS-EP-FILTER), these alone are shown, and the services they belong
+    to.
+    """
     values = {"user_id": user_id, "project_id": project_id, "tenant_id": project_id}
+    chosen = None if project_id is None else endpoint_filters.endpoints_of(tx, project_id)
     found = []
     for entry in entries:
         filled = [(one, template.fill(one["url"], values)) for one in entry.endpoints]
-        shown = [{**one, "url": url} for one, url in filled if url is not None]
-        found.append({"endpoints": shown, "id": entry.id, "type": entry.type, "name": entry.name})
+        shown = [{**one, "url": url} for one, url in filled if url is not None and (not chosen or one["id"] in chosen)]
+        if shown or not chosen:
+            found.append({"endpoints": shown, "id": entry.id, "type": entry.type, "name": entry.name})
     return found

@@ -17,7 +17,7 @@ from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
 from pileus.core.store import Tx
 from pileus.services.identity.resources import limit as limits
-from pileus.services.identity.resources import revision
+from pileus.services.identity.resources import revision, revoke_event
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.attribute import (
@@ -301,6 +301,7 @@ def _switch(tx: Tx, row: sa.Row[Any], enabled: bool, cascade: bool) -> None:
         return
     void = sa.or_(table.c.id == row.id, below if cascade or row.is_domain else sa.false())
     tx.execute(sa.update(table).where(void).values(generation=table.c.generation + 1))
+    revoke_event.note(tx, **{"domain_id" if row.is_domain else "project_id": row.id})
     if row.is_domain:
         users.void_tokens(tx, users.table.c.domain_id == row.id)
 
@@ -359,6 +360,7 @@ def remove(tx: Tx, row: sa.Row[Any], *, cascade: bool = False) -> None:
     if below:
         tx.execute(sa.delete(table).where(table.c.id.in_(sa.select(downward([row.id]).c.id))))
     tx.execute(sa.delete(table).where(table.c.id == row.id))
+    revoke_event.note(tx, **{"domain_id" if row.is_domain else "project_id": row.id})
     for one in (row, *below):
         tx.changed("identity.project", one.id)
     revision.grow(tx)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
 from pileus.core.fields import OpenBody
+from pileus.services.identity.resources.user.fields import moment as user_moment
 from pileus.services.identity.rules.token import DelegationKind, Payload
 
 
@@ -132,7 +133,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
     payload: Payload
     user: sa.Row[Any]
-    """Whom it stands for: id, name, domain_id, domain_name."""
+    """Whom it stands for: id, name, domain_id, domain_name, password_expires_at."""
     scope: sa.Row[Any] | None
     """Of the project: id, name, domain_id, domain_name; of a domain: id, name."""
     roles: tuple[tuple[str, str], ...]
@@ -151,7 +152,7 @@ def moment(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def render(token: Token, catalog: list[dict[str, Any]] | None) -> dict[str, Any]:
+def render(token: Token, catalog: msgspec.Raw | None) -> dict[str, Any]:
     """A token as clients see it; without a catalog when that is None."""
     payload, user, scope = token.payload, token.user, token.scope
     found: dict[str, Any] = {
@@ -160,7 +161,7 @@ def render(token: Token, catalog: list[dict[str, Any]] | None) -> dict[str, Any]
             "domain": {"id": user.domain_id, "name": user.domain_name},
             "id": user.id,
             "name": user.name,
-            "password_expires_at": None,
+            "password_expires_at": user_moment(user.password_expires_at),
         },
         "audit_ids": token.audit_ids,
         "expires_at": moment(payload.expires_at),

@@ -28,12 +28,15 @@ from pileus.services.identity.resources.token.fields import Delegation, Token, r
 from pileus.services.identity.resources.token.operations import delegation as delegations
 from pileus.services.identity.resources.token.operations.evidence import Leave
 from pileus.services.identity.resources.token.table import revoked
-from pileus.services.identity.rules.token import BadToken, Keyring, Kind, Payload, audit_id
+from pileus.services.identity.rules.token import METHODS, BadToken, Keyring, Kind, Payload, audit_id
 
 NO_WINDOW = timedelta(0)
 
 SERVICE_ROLE = "service"
 """The role of those who may use tokens that have expired."""
+
+CATALOGS = 1024
+"""How many callers' catalogs are kept in memory, at a few KiB each."""
 
 _SERVICE_TOKEN = b"x-service-token"
 
@@ -45,6 +48,7 @@ _USER = (
         users.table.c.domain_id,
         users.table.c.generation,
         users.table.c.enabled,
+        users.table.c.password_expires_at,
         _domain.c.name.label("domain_name"),
         _domain.c.enabled.label("domain_enabled"),
     )
@@ -79,6 +83,17 @@ class _Kept:
         self.documents: dict[bool, bytes] = {}
 
 
+class _Catalogs:
+    """The catalog at a revision, and what of it users see in projects, as JSON."""
+
+    __slots__ = ("entries", "revision", "seen")
+
+    def __init__(self, number: int, entries: tuple[catalogs.Entry, ...]) -> None:
+        self.revision = number
+        self.entries = entries
+        self.seen: dict[tuple[str, str | None], bytes] = {}
+
+
 class Tokens:
     """Makes and validates the tokens of one cloud. Safe from several threads.
 
@@ -102,7 +117,7 @@ class Tokens:
         self.rescope_scoped = rescope_scoped
         self._size = size
         self._kept: dict[str, _Kept] = {}
-        self._catalog: tuple[int, tuple[catalogs.Entry, ...]] = (-1, ())
+        self._catalogs = _Catalogs(-1, ())
         self._ring: tuple[tuple[bytes, ...], Keyring] | None = None
         self._lock = threading.Lock()
 
@@ -128,22 +143,27 @@ class Tokens:
         kept = self._find(tx, text, window)
         found = kept.documents.get(catalog)
         if found is None:
-            payload = kept.token.payload
-            project_id = payload.scope_id if payload.kind == "project" else None
-            entries = (
-                catalogs.render(self.entries(tx, kept.revision), kept.auth.user_id, project_id) if catalog else None
-            )
-            found = kept.documents[catalog] = msgspec.json.encode(render(kept.token, entries))
+            shown = msgspec.Raw(self.catalog(tx, kept.auth, kept.revision)) if catalog else None
+            found = kept.documents[catalog] = msgspec.json.encode(render(kept.token, shown))
         return found
 
-    def entries(self, tx: Tx, number: int | None = None) -> tuple[catalogs.Entry, ...]:
-        """The catalog at the current revision."""
+    def limited(self, tx: Tx, text: str, window: timedelta = NO_WINDOW) -> bool:
+        """Whether a good token is good for some requests only. Raises Unauthorized."""
+        return self._find(tx, text, window).auth.access is not None
+
+    def catalog(self, tx: Tx, auth: Auth, number: int | None = None) -> bytes:
+        """The catalog as JSON, as a caller sees it; `number` is the revision, when it was read in this transaction."""
         number = revision.current(tx) if number is None else number
-        held, entries = self._catalog
-        if held != number:
-            entries = catalogs.read(tx)
-            self._catalog = (number, entries)
-        return entries
+        held = self._catalogs
+        if held.revision != number:
+            held = self._catalogs = _Catalogs(number, catalogs.read(tx))
+        key = (auth.user_id, auth.project_id)
+        found = held.seen.get(key)
+        if found is None:
+            found = msgspec.json.encode(catalogs.render(tx, held.entries, *key))
+            if len(held.seen) < CATALOGS:
+                held.seen[key] = found
+        return found
 
     def issue(
         self,
@@ -176,7 +196,7 @@ class Tokens:
         payload = Payload(
             user_id=user_id,
             user_generation=user.generation,
-            methods=methods,
+            methods=tuple(sorted(methods, key=METHODS.index)),
             kind=kind,
             scope_id=scope_id,
             scope_generation=0 if scope is None else scope.generation,

@@ -17,7 +17,7 @@ from pileus.core.errors import BadRequest, Forbidden, Raced
 from pileus.core.fields import given
 from pileus.core.listing import Filter, Listing
 from pileus.core.store import Tx
-from pileus.services.identity.resources import revision
+from pileus.services.identity.resources import revision, revoke_event
 from pileus.services.identity.resources.attribute import (
     compared,
     further,
@@ -242,6 +242,8 @@ def _write_update(
         changes["generation"] = table.c.generation + 1
     ctx.tx.execute(sa.update(table).where(table.c.id == row.id).values(**changes))
     ctx.tx.changed("identity.user", row.id)
+    if "generation" in changes:
+        revoke_event.note(ctx.tx, user_id=row.id)
     revision.grow(ctx.tx)
     written = find(ctx.tx, row.id)
     if written is None:
@@ -258,4 +260,5 @@ def delete(ctx: Context, user_id: str) -> None:
         raise missing("user", user_id)
     ctx.tx.execute(sa.delete(table).where(table.c.id == user_id))
     ctx.tx.changed("identity.user", user_id)
+    revoke_event.note(ctx.tx, user_id=user_id)
     revision.grow(ctx.tx)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pileus.core.api import Resource
 from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest
-from pileus.services.identity.resources import revision
+from pileus.services.identity.resources import revision, revoke_event
 from pileus.services.identity.resources.user.fields import PasswordChange, compliance
 from pileus.services.identity.resources.user.operations import login
 from pileus.services.identity.resources.user.operations.account import check_password
@@ -56,6 +56,7 @@ async def change_password(ctx: Request, user_id: str, body: PasswordChange) -> N
         values = password_values(fresh, expires_at=expires_at, changed_at=ctx.now)
         ctx.tx.compare_and_set(table, {"id": held.id, "password_hash": held.password_hash}, values)
         ctx.tx.changed("identity.user", held.id)
+        revoke_event.note(ctx.tx, user_id=held.id)
         revision.grow(ctx.tx)
 
     await ctx.write(write)
@@ -78,4 +79,5 @@ def revoke_tokens(ctx: Context, user_id: str) -> None:
     """Make all tokens of a user void."""
     get(ctx.tx, user_id)
     void_tokens(ctx.tx, table.c.id == user_id)
+    revoke_event.note(ctx.tx, user_id=user_id)
     revision.grow(ctx.tx)
