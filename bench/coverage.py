@@ -1,9 +1,10 @@
 """What of upstream's documented operations is there, and is exercised through the edge by a test.
 
 .venv/bin/pileus test --only sqlite --only coverage     # notes what the tests exercise, and checks the page
-.venv/bin/python bench/coverage.py EXERCISED > docs/coverage.md
+.venv/bin/python -m bench.coverage EXERCISED > docs/coverage.md
 
-EXERCISED is what a run of the suite noted (see `tests/exercise.py`); the denominators are in `conformance/lists/operations`.
+EXERCISED is what a run of the suite noted (see `tests/exercise.py`); what is documented is in
+`conformance/lists/operations`.
 """
 
 from __future__ import annotations
@@ -133,9 +134,9 @@ def page(exercised: set[str]) -> str:
         row, below = section(name, services[kind], exercised)
         rows.append(row)
         texts += below
-    for path in sorted(LISTS.glob("*.txt")):
-        if path.stem not in TYPES and not path.stem.endswith("-actions"):
-            rows.append(f"| {path.stem} | {len(documented(path.stem))} | 0 | 0 | 0 | no such service yet |")
+    stems = sorted(path.stem for path in LISTS.glob("*.txt") if not path.stem.endswith("-actions"))
+    others = [stem for stem in stems if stem not in TYPES]
+    rows += [f"| {stem} | {len(documented(stem))} | 0 | 0 | 0 | no such service yet |" for stem in others]
     return HEAD + "\n".join([*rows, "", *texts]).rstrip("\n") + "\n"
 
 

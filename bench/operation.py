@@ -1,6 +1,6 @@
 """What each operation costs, on a cloud of one simulated host: `./pileus up --fake 1`.
 
-    .venv/bin/python bench/operation.py [--rounds N] [--json FILE]
+    .venv/bin/python -m bench.operation [--rounds N] [--json FILE]
 
 Prints for each operation the median, the 95th percentile, the CPU time of all processes of the cloud per operation, and
 the ratio to upstream's figure and to the most that Pileus may take.  Every loop is bounded; it talks to loopback alone.
@@ -11,137 +11,15 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import secrets
-import shutil
-import socket
-import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-ROOT = Path(__file__).parent.parent
-TICK = os.sysconf("SC_CLK_TCK")
-
-
-class Figure(NamedTuple):
-    """One row of the table; times in milliseconds."""
-
-    name: str
-    p50: float
-    p95: float
-    cpu: float
-    upstream: float | None
-    most: float | None
-
-
-class Cloud:
-    """A cloud of its own in a directory of its own, and a session with it."""
-
-    def __init__(self, hosts: int) -> None:
-        self.state = Path(tempfile.mkdtemp(prefix="pileus-bench-"))
-        self.state.chmod(0o755)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        argv = ["up", "--detach", "--no-demo", "--fake", str(hosts), "--listen", f"127.0.0.1:{self.port}"]
-        self.pileus(*argv)
-        entry = json.loads(self.credentials())
-        self.token = self._login(entry)
-        self.local = threading.local()
-
-    def pileus(self, *argv: str) -> None:
-        """Run the command line on this cloud."""
-        command = [sys.executable, "-m", "pileus", argv[0], "--state", str(self.state), *argv[1:]]
-        subprocess.run(
-            command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        )
-
-    def credentials(self) -> str:
-        """The administrator's credentials as JSON."""
-        password = (self.state / "admin-password").read_text().strip()
-        return json.dumps({"username": "admin", "password": password})
-
-    def _login(self, entry: dict[str, str]) -> str:
-        domain = {"name": "Default"}
-        user = {"name": entry["username"], "password": entry["password"], "domain": domain}
-        auth = {
-            "identity": {"methods": ["password"], "password": {"user": user}},
-            "scope": {"project": {"name": "admin", "domain": domain}},
-        }
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        headers = {"content-type": "application/json"}
-        connection.request("POST", "/identity/v3/auth/tokens", json.dumps({"auth": auth}), headers)
-        answer = connection.getresponse()
-        answer.read()
-        return str(answer.headers["X-Subject-Token"])
-
-    def call(self, method: str, path: str, body: Any = None, **more: str) -> Any:
-        """One request on this thread's connection. Raises RuntimeError for a fault."""
-        connection = getattr(self.local, "connection", None)
-        if connection is None:
-            connection = self.local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        headers = {"x-auth-token": self.token, "x-openstack-nova-api-version": "2.90", **more}
-        if body is not None:
-            headers["content-type"] = "application/json"
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.status >= 400:
-            raise RuntimeError(f"{method} {path}: {answer.status} {content[:500]!r}")
-        return json.loads(content) if content else None
-
-    def processes(self) -> list[int]:
-        """The supervisor and all its descendants."""
-        found = [int((self.state / "run" / "supervisor.pid").read_text())]
-        for pid in found:
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                found += [int(child) for child in (task / "children").read_text().split()]
-        return found
-
-    def cpu(self) -> float:
-        """CPU time of the cloud so far, in milliseconds."""
-        total = 0
-        for pid in self.processes():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total * 1000 / TICK
-
-    def pss(self) -> float:
-        """Proportional set size of the cloud, in MiB."""
-        total = 0
-        for pid in self.processes():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-        return total / 1024
-
-    def close(self) -> None:
-        """End the cloud and forget it."""
-        self.pileus("down", "--purge")
-        shutil.rmtree(self.state, ignore_errors=True)
-
-
-def measure(
-    cloud: Cloud, name: str, act: Callable[[int], Any], rounds: int, upstream: float | None, most: float | None
-) -> Figure:
-    """Run an operation `rounds` times, one at a time, after a few that do not count."""
-    for place in range(3):
-        act(-1 - place)
-    times, before = [], cloud.cpu()
-    for place in range(rounds):
-        began = time.perf_counter()
-        act(place)
-        times.append((time.perf_counter() - began) * 1000)
-    cpu = (cloud.cpu() - before) / rounds
-    times.sort()
-    return Figure(name, statistics.median(times), times[int(len(times) * 0.95)], cpu, upstream, most)
+from bench.cloud import HEADING, Cloud, Figure, measure, row
 
 
 class Bench:
@@ -245,7 +123,7 @@ class Bench:
     def run(self) -> dict[str, Any]:
         """All operations; further figures by name."""
         call = self.cloud.call
-        print(f"{'operation':42} {'p50 ms':>8} {'p95 ms':>8} {'CPU ms':>8} {'upstream':>9} {'times':>7} {'at most':>8}")
+        print(HEADING)
         idle = self.cloud.pss()
         token = self.cloud.token
         headers = {"x-subject-token": token}
@@ -267,13 +145,6 @@ class Bench:
         self.clear()
         print(f"idle: {len(self.cloud.processes())} processes, {idle:.0f} MiB PSS (upstream 35 and 2,556; at most 150)")
         return {"servers_per_second": rate, "server_cpu_ms": cpu, "idle_pss_mib": idle}
-
-
-def row(figure: Figure) -> str:
-    """A figure as a line of the table."""
-    upstream = f"{figure.upstream:9.1f} {figure.upstream / figure.p50:6.0f}x" if figure.upstream else f"{'':9} {'':7}"
-    most = f"{figure.most:8.1f}{' ' if figure.p50 <= figure.most else ' !'}" if figure.most else ""
-    return f"{figure.name:42} {figure.p50:8.2f} {figure.p95:8.2f} {figure.cpu:8.2f} {upstream} {most}"
 
 
 def main() -> int:
