@@ -375,5 +375,8 @@ def test_access_rules_hold_for_each_request(stage: Stage) -> None:
     ):
         assert client.request(method, path).status == 401, path
     header = {"x-subject-token": client.token or ""}
-    ok(client.request("GET", "/v3/auth/tokens", headers=header))
+    ok(client.request("GET", "/v3/auth/tokens", headers=header), 404)
+    for version, status in (("0.9", 404), ("nonsense", 404), ("1.0", 200)):
+        keeps = {**header, "openstack-identity-access-rules": version}
+        ok(client.request("GET", "/v3/auth/tokens", headers=keeps), status)
     ok(client.request("DELETE", "/v3/auth/tokens", headers=header), 401)
