@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from conformance import outcome
 
 LACKING = (
-    (re.compile(r"\b(cinder|volume service|volume)\b.*not available", re.IGNORECASE), "needs Block Storage"),
-    (re.compile(r"\b(swift|object storage|object_storage)\b.*not available", re.IGNORECASE), "needs Object Storage"),
-    (re.compile(r"\b(horizon|dashboard)\b.*not available", re.IGNORECASE), "needs the dashboard"),
+    (re.compile(r"\b(cinder|volume)\b.*\bnot (available|enabled)", re.IGNORECASE), "needs Block Storage"),
+    (re.compile(r"\b(swift|object.storage)\b.*\bnot (available|enabled)", re.IGNORECASE), "needs Object Storage"),
+    (re.compile(r"\bhorizon\b", re.IGNORECASE), "needs the dashboard"),
 )
 """Services that Pileus does not have."""
 
-UPSTREAM = re.compile(r"\bbug\b|until bug|launchpad", re.IGNORECASE)
+UPSTREAM = re.compile(r"^Skipped until bug", re.IGNORECASE)
 """Tempest skips a test because of a known bug."""
 
 

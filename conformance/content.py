@@ -38,6 +38,8 @@ class Content:
     image: str
     image_alt: str
     public_network: str
+    network_extensions: str
+    """What the cloud announces, separated by commas."""
 
     def names(self) -> dict[str, str]:
         """As a template's substitutions."""
@@ -61,7 +63,12 @@ def make(cloud: Connection, disk: Path) -> Content:
         remote.id, url=cloud.image.get_endpoint(), interface="public", region=cloud.config.get_region_name()
     )
     return Content(
-        flavor=flavors[0], flavor_alt=flavors[1], image=images[0], image_alt=images[1], public_network=public.id
+        flavor=flavors[0],
+        flavor_alt=flavors[1],
+        image=images[0],
+        image_alt=images[1],
+        public_network=public.id,
+        network_extensions=",".join(sorted(extension.alias for extension in cloud.network.extensions())),
     )
 
 
