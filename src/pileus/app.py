@@ -145,9 +145,11 @@ class Control:
         return Edge([self.link], self.store, self.policy, host, self.provided)
 
     def bootstrap(self) -> None:
-        """Make what a cloud cannot be without; changes nothing that is there."""
+        """Make what a cloud cannot be without, and what `pileus prepare` fetched; changes nothing that is there."""
+        from pileus.cli import definition
         from pileus.services.fleet import interface as fleet
         from pileus.services.identity import interface as identity
+        from pileus.services.image import interface as image
 
         root = self.config.root_url
         offers = [
@@ -163,6 +165,8 @@ class Control:
             )
         )
         self.store.write_here(fleet.begin)
+        definitions = definition.documents(self.config.state)
+        self.store.write_here(lambda tx: image.offer_definitions(tx, definitions))
         first.unlink(missing_ok=True)
 
     async def serve(self, public: socket.socket, link: socket.socket) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
+from pileus.services.image.interface import offer_definitions
+from pileus.services.image.resources.metadef.operations.content import OFFERED
 from tests.api.edge import Client, Response, Served
 from tests.api.test_image_images import served
 
@@ -464,6 +467,36 @@ def test_lists_ask_as_often_whatever_they_hold(cloud: Served, admin: Client) -> 
             assert len(names(admin)) >= amount
         counts.append(len(statements))
     assert counts[0] == counts[1] <= 3
+
+
+def document(name: str, **more: Any) -> bytes:
+    return msgspec.json.encode({"namespace": name, **more})
+
+
+def test_public_definitions_are_offered_once(cloud: Served, admin: Client, member: Client) -> None:
+    def offer(*documents: bytes) -> list[str]:
+        return cloud.store.write_here(lambda tx: offer_definitions(tx, documents))
+
+    make(admin, "mine", description="my own")
+    first = document("one", properties={"p": DISK}, resource_type_associations=[{"name": "OS::Nova::Flavor"}])
+    wrong = (b"{", b"[]", b'"x"', document("x" * 81), document("x", properties={"p": {"type": "box"}}))
+    assert offer(first, document("two", protected=True), document("mine", description="theirs"), *wrong) == [
+        "one",
+        "two",
+    ]
+    assert offer(first, document("two"), document("mine")) == []
+    types = [one["name"] for one in ok(member.request("GET", f"{ROOT}/resource_types"))["resource_types"]]
+    assert types == sorted(OFFERED)
+    shown = ok(cloud.client("reader:p7").request("GET", f"{SPACES}/one"))
+    assert (shown["visibility"], shown["owner"], shown["properties"]) == ("public", "admin", {"p": DISK})
+    assert ok(admin.request("GET", f"{SPACES}/mine"))["description"] == "my own"
+    # What an operator did to them stays.
+    ok(admin.request("DELETE", f"{SPACES}/one/properties/p"), 204)
+    ok(admin.request("PUT", f"{SPACES}/two", json={"namespace": "deux"}))
+    assert offer(first, document("two"), document("three")) == ["three"]
+    ok(admin.request("DELETE", f"{SPACES}/one"), 204)
+    assert offer(first, document("two"), document("three")) == []
+    assert sorted(names(admin)) == ["deux", "mine", "three"]
 
 
 class Watched:

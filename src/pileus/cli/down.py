@@ -67,7 +67,7 @@ def _stop(state: Path) -> None:
 def _purge(state: Path) -> None:
     if not (state / "pileus.toml").exists():
         raise CommandFailure(f"{state} does not look like a cloud's state (no pileus.toml in it): nothing was deleted")
-    kept = {"images", "cache"}
+    kept = {"images", "cache", "metadefs"}
     for entry in state.iterdir():
         # What `prepare` fetched and built is not the cloud's, and cannot be had again offline.
         if entry.name in kept:

@@ -1,7 +1,7 @@
 """`pileus prepare`: everything that needs a network outside, so that all the rest works without one.
 
-The launcher has made the virtual environment before this runs; what is left are the distribution's packages and the
-image `tiny`.
+The launcher has made the virtual environment before this runs; what is left are the distribution's packages, the image
+`tiny`, and the metadata definitions that people know from other clouds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pileus.cli import package
+from pileus.cli import definition, package
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state
 from pileus.cli.progress import Progress
@@ -25,7 +25,7 @@ def register(subparsers: Subparsers) -> None:
         "prepare",
         help="fetch and build what needs a network, so that the rest works offline",
         description="Installs the system packages that are missing (as root on Debian and Ubuntu; elsewhere it names "
-        "them) and builds the image tiny. Quick when all is there.",
+        "them), builds the image tiny and fetches metadata definitions. Quick when all is there.",
     )
     add_state(parser)
     parser.set_defaults(run=run)
@@ -44,16 +44,17 @@ def tiny_image(state: Path) -> Path:
 
 def is_prepared(state: Path) -> bool:
     """Whether `prepare` would find nothing to do."""
-    return not package.missing(package.RUNTIME) and tiny_image(state).is_file()
+    return not package.missing(package.RUNTIME) and tiny_image(state).is_file() and definition.directory(state).is_dir()
 
 
 def prepare(state: Path, progress: Progress) -> None:
-    """Install what is missing and build the image below `state`, each step shown with its time.
+    """Install what is missing, build the image and fetch definitions below `state`, each step shown with its time.
 
-    Raises CommandFailure when a step cannot be done; what earlier steps did stays, and is not done again.
+    Raises CommandFailure when a step cannot be done; what earlier steps did stays, and is not done again.  A cloud
+    works without the definitions: when they cannot be fetched that is shown, and the next `prepare` tries again.
     """
     if is_prepared(state):
-        progress.line("  ✓ prepared: system packages and image are there")
+        progress.line("  ✓ prepared: system packages, image and metadata definitions are there")
         return
     from pileus.cli.image import BuildFailure, build_tiny, missing_packages
 
@@ -72,3 +73,9 @@ def prepare(state: Path, progress: Progress) -> None:
             except BuildFailure as failure:
                 raise CommandFailure(f"the image tiny could not be built: {failure}") from failure
             step.result(f"{tiny_image(state).stat().st_size / 2**20:.0f} MiB")
+    if not definition.directory(state).is_dir():
+        try:
+            with progress.step("metadata definitions") as step:
+                step.result(f"{definition.fetch(state, step.say)} namespaces")
+        except definition.DefinitionFailure as failure:
+            progress.line(f"    the cloud works without them: {failure}")

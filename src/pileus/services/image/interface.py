@@ -13,6 +13,7 @@ from pileus.core.store import Tx
 from pileus.services.image.resources.host_data import resource as host_resource
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image, records
+from pileus.services.image.resources.metadef.operations.content import offer as offer_definitions
 from pileus.services.image.resources.store import ImageSettings, ImageStores, copy, disposal
 from pileus.services.image.resources.stream import ALGORITHM
 from pileus.services.image.rules.address import AddressFilter, Unreachable, networks
@@ -27,6 +28,7 @@ __all__ = [
     "find",
     "host_resource",
     "networks",
+    "offer_definitions",
     "open_data",
     "strangers",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from pileus.core.errors import Conflict
@@ -29,6 +31,11 @@ OFFERED = (
     "OS::Nova::Server",
 )
 """Resource types that are there from the beginning: what OpenStack's services know properties of."""
+
+NOBODY = "admin"
+"""Owner of namespaces that belong to no project, as upstream calls it."""
+
+log = logging.getLogger(__name__)
 
 
 def once(names: Iterable[str], what: str) -> None:
@@ -113,11 +120,29 @@ def _prefixed(view: fields.Object, prefix: str) -> fields.Object:
     return view
 
 
-def offer(tx: Tx, body: fields.NamespaceBody) -> bool:
-    """Make a namespace of public definitions unless it was offered before, or its name is taken; whether it was made.
+def offer(tx: Tx, documents: Iterable[bytes]) -> list[str]:
+    """Make namespaces of public definitions, each of a JSON document; the names of those that were made.
 
-    What was offered once is the operator's: it may be changed, renamed or deleted, and stays so.
+    One is made once: what was offered before, or has the name of one that is there, is passed over, so that what an
+    operator changed, renamed or deleted stays so.  A document that is no namespace is logged and passed over.  Where no
+    visibility is named, they are public.
     """
+    ensure(tx, OFFERED)
+    known = {row.namespace for row in tx.all(sa.select(loaded.c.namespace))}
+    made = []
+    for document in documents:
+        try:
+            raw = msgspec.json.decode(document)
+            body = msgspec.convert({"visibility": "public", **raw}, fields.NamespaceBody)
+        except (msgspec.MsgspecError, TypeError) as error:
+            log.warning("a metadata definition cannot be read: %s", error)
+            continue
+        if body.namespace not in known and _offer_one(tx, body):
+            made.append(body.namespace)
+    return made
+
+
+def _offer_one(tx: Tx, body: fields.NamespaceBody) -> bool:
     if not tx.insert_missing(loaded, {"namespace": body.namespace, "at": tx.now}, key=("namespace",)):
         return False
     values = {
@@ -127,7 +152,7 @@ def offer(tx: Tx, body: fields.NamespaceBody) -> bool:
         "description": fields.column(body.description),
         "visibility": body.visibility,
         "protected": body.protected,
-        "owner": "admin",
+        "owner": fields.column(body.owner) or NOBODY,
         "created_at": tx.now,
         "updated_at": tx.now,
     }
