@@ -156,6 +156,11 @@ def permit(ctx: Request, rule: str, **targets: sa.Row[Any] | Mapping[str, Any] |
     _enforce(ctx, rule, target)
 
 
+def permit_target(ctx: Request, rule: str, target: Mapping[str, Any]) -> None:
+    """Raise Forbidden unless a rule lets the caller act where the target's attributes are, e.g. `{"domain_id": …}`."""
+    _enforce(ctx, rule, {f"target.{name}": value for name, value in target.items()})
+
+
 def permit_list(ctx: Request, rule: str, key: str = "target.domain_id") -> None:
     """Raise Forbidden unless a rule lets the caller list; with a domain's token only that domain is listed."""
     _enforce(ctx, rule, {key: ctx.auth.domain_id} if ctx.auth.domain_id else {})

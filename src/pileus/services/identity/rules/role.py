@@ -31,3 +31,12 @@ def implied_by(roles: Iterable[str], implications: Mapping[str, Iterable[str]]) 
                 found[implied] = prior
                 waiting.append(implied)
     return found
+
+
+def implying(role: str, implications: Mapping[str, Iterable[str]]) -> set[str]:
+    """All role ids by which a role is held: its own, and those of the roles that imply it."""
+    priors: dict[str, list[str]] = {}
+    for prior, implied in implications.items():
+        for one in implied:
+            priors.setdefault(one, []).append(prior)
+    return set(implied_by([role], priors))

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pileus.core.store import Instant, Tx, metadata
-from pileus.services.identity.resources.attribute import among
+from pileus.services.identity.resources.attribute import PART, among
 from pileus.services.identity.rules import name as names
 
 table = sa.Table(
@@ -114,6 +114,17 @@ def parents(tx: Tx, key: str) -> list[sa.Row[Any]]:
 def subtree(tx: Tx, key: str) -> Sequence[sa.Row[Any]]:
     """The projects below one."""
     return tx.all(sa.select(table).where(table.c.id.in_(sa.select(downward([key]).c.id))).order_by(table.c.name))
+
+
+def all_below(tx: Tx, starts: Iterable[str]) -> dict[str, list[str]]:
+    """The ids of all projects below each of some projects or domains."""
+    wanted = list(starts)
+    found: dict[str, list[str]] = {key: [] for key in wanted}
+    for start in range(0, len(wanted), PART):
+        way = downward(wanted[start : start + PART])
+        for row in tx.all(sa.select(way.c.id, way.c.root)):
+            found[row.root].append(row.id)
+    return found
 
 
 def any_below(tx: Tx, key: str, *conditions: sa.ColumnElement[bool]) -> bool:
