@@ -42,6 +42,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_identity_policy")),
     )
     op.create_table(
+        "identity_revoke_event",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=True),
+        sa.Column("project_id", sa.String(length=64), nullable=True),
+        sa.Column("domain_id", sa.String(length=64), nullable=True),
+        sa.Column("audit_id", sa.String(length=32), nullable=True),
+        sa.Column("audit_chain_id", sa.String(length=32), nullable=True),
+        sa.Column("trust_id", sa.String(length=64), nullable=True),
+        sa.Column("access_token_id", sa.String(length=64), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_identity_revoke_event")),
+    )
+    with op.batch_alter_table("identity_revoke_event", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_identity_revoke_event_revoked_at"), ["revoked_at"], unique=False)
+
+    op.create_table(
         "image_cache",
         sa.Column("image_id", sa.String(length=64), nullable=False),
         sa.Column(
@@ -91,6 +107,46 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_image_metadef_resource_type")),
     )
+    op.create_table(
+        "image_task",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("type", sa.String(length=32), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=True),
+        sa.Column("user_id", sa.String(length=64), nullable=True),
+        sa.Column("request_id", sa.String(length=64), nullable=True),
+        sa.Column("image_id", sa.String(length=64), nullable=True),
+        sa.Column("input", sa.JSON(), nullable=False),
+        sa.Column(
+            "source_id",
+            sa.String(length=64),
+            nullable=True,
+            comment="image whose data is taken, which the caller may read",
+        ),
+        sa.Column("form", sa.String(length=16), nullable=True, comment="format that the staged data was converted to"),
+        sa.Column("result", sa.JSON(), nullable=True),
+        sa.Column("message", sa.Text(), server_default="", nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("worker", sa.String(length=64), nullable=True, comment="the process whose loop works on it"),
+        sa.Column(
+            "worker_until",
+            sa.BigInteger(),
+            nullable=True,
+            comment="when that loop counts as dead unless this is renewed",
+        ),
+        sa.Column(
+            "outcome", sa.String(length=16), nullable=True, comment="success or failure; empty while it is not finished"
+        ),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True, comment="when it is forgotten"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_image_task")),
+    )
+    with op.batch_alter_table("image_task", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_image_task_created_at"), ["created_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_image_task_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_image_task_image_id"), ["image_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_image_task_outcome"), ["outcome"], unique=False)
+
     op.create_table(
         "identity_project_endpoint_group",
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -242,6 +298,52 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("namespace_id", "name", name=op.f("pk_image_metadef_tag")),
     )
     op.create_table(
+        "identity_access_rule",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("service", sa.String(length=64), nullable=False),
+        sa.Column("method", sa.String(length=16), nullable=False),
+        sa.Column("path", sa.String(length=255), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["identity_user.id"], name=op.f("fk_identity_access_rule_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_identity_access_rule")),
+        sa.UniqueConstraint(
+            "user_id", "service", "method", "path", name=op.f("uq_identity_access_rule_user_id_service_method_path")
+        ),
+    )
+    op.create_table(
+        "identity_application_credential",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("name_key", sa.String(length=1024), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("secret_hash", sa.String(length=255), nullable=False),
+        sa.Column("role_ids", sa.JSON(), nullable=False),
+        sa.Column("unrestricted", sa.Boolean(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["project_id"],
+            ["identity_project.id"],
+            name=op.f("fk_identity_application_credential_project_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["identity_user.id"],
+            name=op.f("fk_identity_application_credential_user_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_identity_application_credential")),
+        sa.UniqueConstraint("user_id", "name_key", name=op.f("uq_identity_application_credential_user_id_name_key")),
+    )
+    with op.batch_alter_table("identity_application_credential", schema=None) as batch_op:
+        batch_op.create_index("ix_identity_application_credential_project_id", ["project_id"], unique=False)
+
+    op.create_table(
         "identity_limit",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("registered_limit_id", sa.String(length=64), nullable=False),
@@ -378,6 +480,26 @@ def upgrade() -> None:
         batch_op.create_index("ix_identity_trust_redelegated_trust_id", ["redelegated_trust_id"], unique=False)
         batch_op.create_index("ix_identity_trust_trustee_user_id", ["trustee_user_id"], unique=False)
         batch_op.create_index("ix_identity_trust_trustor_user_id", ["trustor_user_id"], unique=False)
+
+    op.create_table(
+        "identity_access_rule_use",
+        sa.Column("credential_id", sa.String(length=64), nullable=False),
+        sa.Column("access_rule_id", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["access_rule_id"], ["identity_access_rule.id"], name=op.f("fk_identity_access_rule_use_access_rule_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["credential_id"],
+            ["identity_application_credential.id"],
+            name=op.f("fk_identity_access_rule_use_credential_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("credential_id", "access_rule_id", name=op.f("pk_identity_access_rule_use")),
+    )
+    with op.batch_alter_table("identity_access_rule_use", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_identity_access_rule_use_access_rule_id"), ["access_rule_id"], unique=False
+        )
 
     with op.batch_alter_table("identity_assignment", schema=None) as batch_op:
         batch_op.create_index("ix_identity_assignment_group_id", ["group_id"], unique=False)
