@@ -96,6 +96,8 @@ class Control:
         self.tokens = identity_interface.Tokens(
             keys, lifetime=lifetime, window=window, rescope_scoped=config.allow_rescope_scoped_token
         )
+        secrets = identity_interface.Secrets(config.control / "keys")
+        secrets.prepare(store)
         images = driver("images", "file")(root=config.control / "images")
         self.stores = image_interface.ImageStores({"file": images}, default="file")
         self.public = public_services()
@@ -109,6 +111,7 @@ class Control:
             Config: config,
             Fleet: self.fleet,
             identity_interface.Tokens: self.tokens,
+            identity_interface.Secrets: secrets,
             identity_interface.Compliance: identity_interface.compliance(config),
             identity_interface.Throttle: identity_interface.Throttle(config.login_failures),
             image_interface.ImageStores: self.stores,

@@ -14,6 +14,7 @@ from pileus.services.identity.interface import (
     Compliance,
     Keys,
     Offer,
+    Secrets,
     Started,
     Throttle,
     Tokens,
@@ -110,10 +111,18 @@ def make_cloud(url: str, directory: Path, provided: Mapping[type[Any], Any] | No
     keys = Keys(directory / "keys")
     tokens = Tokens(keys)
     clock = ManualClock()
-    given: dict[type[Any], Any] = {Tokens: tokens, Compliance: Compliance(), Throttle: Throttle(5), **(provided or {})}
+    secrets = Secrets(directory / "keys")
+    given: dict[type[Any], Any] = {
+        Tokens: tokens,
+        Secrets: secrets,
+        Compliance: Compliance(),
+        Throttle: Throttle(5),
+        **(provided or {}),
+    }
     served = make_edge(url, service(), provided=given, authenticate=tokens.authenticate, seams=Seams(clock))
     with served:
         keys.prepare(served.store)
+        secrets.prepare(served.store)
         started = served.store.write_here(
             lambda tx: bootstrap(tx, admin_password_hash=hashed(PASSWORD), region="RegionOne", offers=OFFERS)
         )

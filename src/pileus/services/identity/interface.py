@@ -19,6 +19,7 @@ from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.key import KeyFailure, Keys
 from pileus.services.identity.resources.project import operations as project_operations
 from pileus.services.identity.resources.project import table as projects
+from pileus.services.identity.resources.secret import Secrets
 from pileus.services.identity.resources.token.operations.registry import Tokens
 from pileus.services.identity.rules import password as passwords
 from pileus.services.identity.rules.compliance import Compliance
@@ -32,6 +33,7 @@ __all__ = [
     "KeyFailure",
     "Keys",
     "Offer",
+    "Secrets",
     "Started",
     "Throttle",
     "Tokens",

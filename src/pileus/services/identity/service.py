@@ -24,6 +24,8 @@ from pileus.services.identity.resources import service as catalog_service
 from pileus.services.identity.resources.application_credential import operations as application_credential
 from pileus.services.identity.resources.assignment.operations import grant
 from pileus.services.identity.resources.assignment.operations import listing as assignment
+from pileus.services.identity.resources.credential import ec2
+from pileus.services.identity.resources.credential import operations as credential
 from pileus.services.identity.resources.endpoint_filter import operations as endpoint_filter
 from pileus.services.identity.resources.project import operations as project
 from pileus.services.identity.resources.project import tag as project_tag
@@ -70,6 +72,8 @@ def service() -> Service:
             trust.resource,
             application_credential.resource,
             access_rule.resource,
+            credential.resource,
+            ec2.resource,
         ),
         outer=(version.resource,),
         envelope=identity_envelope,
