@@ -8,6 +8,7 @@ The steps run in order, each with its time, and all of them run even when one fa
 - `coverage`: whether docs/coverage.md says what of the documented operations those tests exercised
 - `drivers`: the tests of drivers on this host's kernel, as root
 - `real`: whole clouds with real guests, as root
+- `conformance`: what passes of upstream's acceptance tests and needs few minutes, on a cloud of its own, as root
 
 A step that cannot run is said to be so, and is a failure when the environment has CI=true.
 """
@@ -167,6 +168,17 @@ class Suite:
         """Real clouds with real guests."""
         return self._privileged("real", "tests", "--ignore=tests/drivers")
 
+    def conformance(self) -> Result:
+        """What passed of upstream's tests, and must go on passing; the run installs what it needs."""
+        if os.geteuid() != 0:
+            return Result(step="conformance", outcome="not run", seconds=0, reason="needs root")
+        if self.expression:
+            return Result(step="conformance", outcome="nothing ran", seconds=0)
+        result = self.command("conformance", [str(self.root / "conformance" / "run"), "subset"])
+        lines = (self.root / "conformance" / "subset.txt").read_text(encoding="utf-8").splitlines()
+        result.tests = sum(not line.startswith("#") for line in lines) if result.outcome == "passed" else 0
+        return result
+
     def _privileged(self, step: str, *arguments: str) -> Result:
         if os.geteuid() != 0:
             return Result(step=step, outcome="not run", seconds=0, reason="needs root")
@@ -184,7 +196,11 @@ STEPS: dict[str, Callable[[Suite], Result]] = {
     "postgresql": Suite.postgresql,
     "drivers": Suite.drivers,
     "real": Suite.real,
+    "conformance": Suite.conformance,
 }
+
+SLOW = ("real", "conformance")
+"""Steps that `--fast` leaves out."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -193,11 +209,11 @@ def register(subparsers: Subparsers) -> None:
         "test",
         help="run the whole suite of a checkout, installing what it needs",
         description="Runs the whole suite: linters, types, import contracts, tests on SQLite and on PostgreSQL, "
-        "drivers and real clouds. As root on Debian and Ubuntu it installs what is missing.",
+        "drivers, real clouds and conformance. As root on Debian and Ubuntu it installs what is missing.",
     )
     parser.add_argument("--only", action="append", choices=STEPS, metavar="STEP", help=f"one of {', '.join(STEPS)}")
     parser.add_argument("-k", dest="expression", metavar="EXPR", help="only tests that match, in pytest's syntax")
-    parser.add_argument("--fast", action="store_true", help="leave out the step real")
+    parser.add_argument("--fast", action="store_true", help="leave out the steps real and conformance")
     parser.set_defaults(run=run)
 
 
@@ -206,7 +222,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     root = Path(pileus.__file__).resolve().parents[2]
     if not (root / "tests").is_dir() or not (root / "pyproject.toml").is_file():
         raise CommandFailure("the suite is part of a checkout, and this is an installed package", status=69)
-    steps = [name for name in arguments.only or STEPS if not (arguments.fast and name == "real")]
+    steps = [name for name in arguments.only or STEPS if not (arguments.fast and name in SLOW)]
     progress = Progress(sys.stdout)
     _install(steps, progress)
     with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
