@@ -6,7 +6,7 @@ Source: Image API reference, "Update image", and "HTTP patch media types"; RFC 6
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -126,9 +126,10 @@ def parse(body: Any, media: str) -> list[Change]:
     return changes
 
 
-def apply(draft: Draft, changes: list[Change]) -> None:
-    """Make the changes, in their order. Raises Forbidden and Conflict; permission is the caller's matter."""
+def apply(draft: Draft, changes: list[Change], permit: Callable[[Change], None]) -> None:
+    """Make the changes, in their order, each after `permit` let it pass. Raises Forbidden and Conflict."""
     for change in changes:
+        permit(change)
         if change.name in draft.attributes or change.name == "tags":
             _apply_base(draft, change)
         elif change.operation == "add":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from pileus.core.api import Page, Reply, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound, Raced, TooLarge
 from pileus.core.store import Tx
-from pileus.services.image.resources import place
+from pileus.services.image.resources import location, place
 from pileus.services.image.resources.image import fields, policy
 from pileus.services.image.resources.image.table import Record, gone, image, prop, records, tag
 from pileus.services.image.resources.store import ImageStores
@@ -139,25 +140,40 @@ def update(ctx: Context, image_id: str, body: Any) -> dict[str, Any]:
     record = policy.get(ctx, image_id, "modify_image")
     if not changes:
         return fields.view(ctx, record)
+    changes, record = _locations(ctx, record, changes)
     row = record.row
-    owned = policy.target(ctx, row)
-    for change in changes:
-        if change.name == "visibility" and change.operation != "remove":
-            policy.check_visibility(ctx, change.value, owned)
-        if change.name == "owner" and not policy.is_admin(ctx):
-            raise Forbidden("Owner can't be updated by non admin.")
-        if change.name == "owner" and change.value is None:
-            raise Forbidden("An image needs an owner.")  # without one it would be everybody's
     draft = patch.Draft(
         status=row.status,
         attributes={name: row._mapping[name] for name in patch.ATTRIBUTES},
         properties=dict(record.properties),
         tags=list(record.tags),
     )
-    patch.apply(draft, changes)
+    patch.apply(draft, changes, partial(_permit, ctx, policy.target(ctx, row)))
     check_counts(draft.properties, draft.tags)
     _save(ctx, record, draft)
     return fields.view(ctx, _load(ctx, image_id))
+
+
+def _permit(ctx: Context, owned: dict[str, Any], change: patch.Change) -> None:
+    """Raise Forbidden for a change that needs more than the right to change the image."""
+    if change.operation == "remove":
+        return
+    if change.name == "visibility":
+        policy.check_visibility(ctx, change.value, owned)
+    if change.name == "owner" and not policy.is_admin(ctx):
+        raise Forbidden("Owner can't be updated by non admin.")
+    if change.name == "owner" and change.value is None:
+        raise Forbidden("An image needs an owner.")  # without one it would be everybody's
+
+
+def _locations(ctx: Context, record: Record, changes: list[patch.Change]) -> tuple[list[patch.Change], Record]:
+    """Make the changes of locations, one after the other; the others, and the image as it is by then."""
+    others = [change for change in changes if change.name != "locations"]
+    for change in changes:
+        if change.name == "locations":
+            location.patch(ctx, record, change.operation, change.position, change.value)
+            record = _load(ctx, record.row.id)
+    return others, record
 
 
 def _save(ctx: Context, record: Record, draft: patch.Draft) -> None:
@@ -170,12 +186,12 @@ def _save(ctx: Context, record: Record, draft: patch.Draft) -> None:
         {"id": row.id, "status": row.status, "owner": row.owner, "updated_at": row.updated_at},
         {**draft.attributes, "updated_at": ctx.now},
     )
-    lost = record.properties.keys() - draft.properties.keys()
-    if lost:
+    before, after = record.properties.items(), draft.properties.items()
+    if before - after:
+        lost = [name for name, _ in before - after]
         tx.execute(sa.delete(prop).where(prop.c.image_id == row.id, prop.c.name.in_(lost)))
-    for name, value in draft.properties.items():
-        if name not in record.properties or record.properties[name] != value:
-            tx.upsert(prop, {"image_id": row.id, "name": name, "value": value}, key=("image_id", "name"))
+    if after - before:
+        tx.execute(sa.insert(prop), [{"image_id": row.id, "name": name, "value": one} for name, one in after - before])
     if set(draft.tags) != set(record.tags):
         tx.execute(sa.delete(tag).where(tag.c.image_id == row.id))
         if draft.tags:
