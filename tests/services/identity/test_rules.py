@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.fernet import Fernet
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pileus.services.identity.rules import hierarchy, name, password, role, template
@@ -133,7 +133,16 @@ def test_names_are_compared_without_case_composition_and_edges() -> None:
     assert name.key("a b") != name.key("ab")
 
 
+@pytest.mark.parametrize(
+    "trick", ["adm\u200bin", "\u202eadmin", "\uff21dmin", "ad\ufe0fmin", "a\u00addmin", "\u3164admin"]
+)
+def test_names_that_look_the_same_are_the_same(trick: str) -> None:
+    assert name.key(trick) == name.key("admin")
+    assert name.key("\u0430dmin") != name.key("admin")
+
+
 @given(st.text(min_size=1, max_size=255))
+@example("\ufdfa" * 255)
 def test_the_key_of_a_name_fits_and_is_stable(text: str) -> None:
     key = name.key(text)
     assert len(key) <= name.KEY_LENGTH

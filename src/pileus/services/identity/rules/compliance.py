@@ -70,7 +70,7 @@ class Compliance(msgspec.Struct, frozen=True, kw_only=True):
         if left > timedelta(0):
             raise BadRequest(
                 f"The password cannot be changed yet: it must be used for {self.minimum_password_age} days, "
-                f"{left.days + 1} of which are left. An administrator can reset it."
+                f"{-(-left // timedelta(days=1))} of which are left. An administrator can reset it."
             )
 
 
