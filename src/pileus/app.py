@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from pileus.agent.agent import Agent
+    from pileus.contracts.images import ImageConverter
     from pileus.contracts.network import Network
     from pileus.core.api import Service
     from pileus.core.http import Edge
     from pileus.core.reconcile import Controller
     from pileus.core.store import Store
     from pileus.services.identity.interface import Keys
+    from pileus.services.image.interface import ImageStores
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,63 @@ def public_services() -> list[Service]:
 # -- the control plane ---------------------------------------------------------------------------------------------
 
 
+def image_stores(config: Config) -> ImageStores:
+    """The stores of image data, and what is needed to import into them. Raises ConfigError."""
+    from pileus.core.config import ConfigError
+    from pileus.drivers.images.web import WebImageStore
+    from pileus.services.image import interface as image
+
+    try:
+        addresses = image.AddressFilter(
+            allowed_schemes=tuple(config.import_allowed_schemes),
+            disallowed_schemes=tuple(config.import_disallowed_schemes),
+            allowed_hosts=tuple(config.import_allowed_hosts),
+            disallowed_hosts=tuple(config.import_disallowed_hosts),
+            allowed_ports=tuple(config.import_allowed_ports),
+            disallowed_ports=tuple(config.import_disallowed_ports),
+            networks=image.networks(config.import_networks),
+        )
+        named = {name: config.control / place for name, place in map(_pair, config.image_stores)}
+        weights = {name: int(number) for name, number in map(_pair, config.image_store_weights)}
+        directory = driver("images", "file")
+        stores = {name: directory(root=root) for name, root in named.items()}
+        if config.image_web_store:
+            stores[config.image_web_store] = WebImageStore(addresses.check, addresses.judge)
+        return image.ImageStores(
+            stores,
+            next(iter(named), ""),
+            staging=directory(root=config.control / "staging"),
+            cache=directory(root=config.control / "image-cache") if config.image_cache_mib > 0 else None,
+            convert=_image_converter() if config.image_conversion else None,
+            settings=image.ImageSettings(
+                weights=weights,
+                show_locations=config.image_locations,
+                conversion=config.image_conversion,
+                cache_room=config.image_cache_mib << 20,
+                region=config.region,
+                task_lifetime=timedelta(hours=config.image_task_hours),
+                addresses=addresses,
+            ),
+        )
+    except ValueError as error:
+        raise ConfigError(f"the settings of image stores and imports: {error}") from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Both sides of NAME=VALUE. Raises ValueError."""
+    name, equal, value = text.partition("=")
+    if not equal or not name.isidentifier() or not value:
+        raise ValueError(f"{text!r} is not of the form NAME=VALUE")
+    return name, value
+
+
+def _image_converter() -> ImageConverter:
+    """What changes the format of images that are imported: as unprivileged as the control plane itself."""
+    from pileus.drivers.storage.convert import convert_image
+
+    return convert_image
+
+
 class Control:
     """The control plane of one process: services, their loops, and the edges that serve them."""
 
@@ -98,8 +157,7 @@ class Control:
         )
         secrets = identity_interface.Secrets(config.control / "keys")
         secrets.prepare(store)
-        images = driver("images", "file")(root=config.control / "images")
-        self.stores = image_interface.ImageStores({"file": images}, default="file")
+        self.stores = image_stores(config)
         self.public = public_services()
         self.link: Service = fleet.link_service([image_interface.host_resource])
         self.policy = Policy(overrides=config.policy)
@@ -245,7 +303,11 @@ def control(arguments: argparse.Namespace) -> int:
     if not privilege.apart(functools.partial(_migrate, config)):
         raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")
     load_driver(config.database_url)
-    privilege.preload("pileus.core", "pileus.contracts", "pileus.services", but="pileus.contracts.suite")
+    privilege.preload(
+        "pileus.core", "pileus.contracts", "pileus.services", "pileus.drivers.images", but="pileus.contracts.suite"
+    )
+    if config.image_conversion:
+        _image_converter()
     privilege.drop(config.unprivileged_uid)
     store = Store(config.database_url)
     try:

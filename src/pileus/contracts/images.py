@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
@@ -24,12 +25,22 @@ class StoreFailure(Exception):
     """The store could not keep or give the data; the message is for people, and holds no secret."""
 
 
+_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+
+
+def checked_key(name: str) -> str:
+    """A name that data may be written under: it cannot lead out of a directory. Raises StoreFailure."""
+    if not _KEY.fullmatch(name):
+        raise StoreFailure(f"{name!r} cannot be the name of image data.")
+    return name
+
+
 class ImageStore(Protocol):
     """A place that keeps image data.  Blocking calls, from any thread; constant memory at any size.
 
-    Data is written once under a key, and found by the location that `commit` gives.  Keys are `[0-9A-Za-z._-]{1,128}`
-    and begin with a letter or a digit.  All calls raise StoreFailure for what the store cannot do; `open_new` and
-    writing raise OSError with ENOSPC or EDQUOT where there is no space.
+    Data is written once under a key (`checked_key`), and found by the location that `commit` gives.  All calls raise
+    StoreFailure for what the store cannot do; `open_new` and writing raise OSError with ENOSPC or EDQUOT where there is
+    no space.
     """
 
     kind: ClassVar[str]
@@ -50,7 +61,10 @@ class ImageStore(Protocol):
         """Forget what was written under a key and not committed. Absent is fine."""
 
     def open(self, location: str, start: int = 0) -> BinaryIO:
-        """Read committed data from the byte `start` on. Raises StoreFailure when it is gone."""
+        """Read committed data from the byte `start` on. Raises StoreFailure when it is gone.
+
+        A read may give less than it was asked for, but nothing only at the end; it may raise StoreFailure, too.
+        """
 
     def size(self, location: str) -> int | None:
         """Bytes of committed data; None when the store cannot tell. Raises StoreFailure when it is gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -79,6 +79,34 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Whether a password that an administrator has set must be changed by its user before it is of use."""
     disable_user_account_days_inactive: int = 0
     """Days without a login after which a user is disabled; 0: never."""
+    image_stores: list[str] = ["file=images", "reserve=reserve"]
+    """Stores of image data as NAME=DIRECTORY, the default one first; relative to what the control plane owns."""
+    image_store_weights: list[str] = []
+    """Stores by how gladly data is read from them, as NAME=NUMBER; 0 for the others."""
+    image_web_store: str = "web"
+    """Name of the store of images whose data stays on the web; empty: nothing is read from the web."""
+    image_locations: bool = True
+    """Whether images show where their data is, and clients may add places on the web."""
+    image_conversion: Literal["", "raw", "qcow2"] = ""
+    """Format that disks are converted to when they are imported; empty: they stay as they came."""
+    image_cache_mib: int = 10240
+    """MiB of image data from far away that are kept close by; 0: no cache."""
+    image_task_hours: float = 48.0
+    """How long a finished task of Image is kept, in hours."""
+    import_allowed_schemes: list[str] = ["http", "https"]
+    """Schemes of URLs that image data may be fetched from; empty: all but the disallowed."""
+    import_disallowed_schemes: list[str] = []
+    """Schemes that it may not be fetched from, where none are allowed by name."""
+    import_allowed_hosts: list[str] = []
+    """Hosts that image data may be fetched from; empty: all but the disallowed."""
+    import_disallowed_hosts: list[str] = []
+    """Hosts that it may not be fetched from, where none are allowed by name."""
+    import_allowed_ports: list[int] = [80, 443]
+    """Ports that image data may be fetched from; empty: all but the disallowed."""
+    import_disallowed_ports: list[int] = []
+    """Ports that it may not be fetched from, where none are allowed by name."""
+    import_networks: list[str] = []
+    """Networks that image data may be fetched from although they are not public, e.g. `10.1.0.0/16`."""
     cpu_allocation_ratio: float = 4.0
     """How many virtual CPUs a host offers for each of its own."""
     ram_allocation_ratio: float = 1.0

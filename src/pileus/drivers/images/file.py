@@ -12,14 +12,11 @@ A location is the key itself, so that the directory may be moved.  Data is on th
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from pileus.contracts.images import StoreFailure
-
-_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+from pileus.contracts.images import StoreFailure, checked_key
 
 
 class FileImageStore:
@@ -43,7 +40,7 @@ class FileImageStore:
 
         Raises StoreFailure for an id that is not a plain name or that is committed already, and OSError.
         """
-        path = self.incoming / _checked(image_id)
+        path = self.incoming / checked_key(image_id)
         if (self.data / image_id).exists():
             raise StoreFailure(f"There is data of the name {image_id} already.")
         path.unlink(missing_ok=True)
@@ -55,7 +52,7 @@ class FileImageStore:
 
         Raises StoreFailure when nothing was written.
         """
-        source, target = self.incoming / _checked(image_id), self.data / image_id
+        source, target = self.incoming / checked_key(image_id), self.data / image_id
         try:
             _settle(source)
             source.rename(target)
@@ -67,12 +64,12 @@ class FileImageStore:
 
     def abort(self, image_id: str) -> None:
         """Forget what was written and not committed. Absent is fine."""
-        (self.incoming / _checked(image_id)).unlink(missing_ok=True)
+        (self.incoming / checked_key(image_id)).unlink(missing_ok=True)
 
     def open(self, location: str, start: int = 0) -> BinaryIO:
         """Read committed data from a byte on. Raises StoreFailure when it is gone."""
         try:
-            file = (self.data / _checked(location)).open("rb")
+            file = (self.data / checked_key(location)).open("rb")
         except FileNotFoundError:
             raise StoreFailure(f"The data {location} is gone.") from None
         file.seek(start)
@@ -81,13 +78,13 @@ class FileImageStore:
     def size(self, location: str) -> int | None:
         """Bytes of committed data. Raises StoreFailure when it is gone."""
         try:
-            return (self.data / _checked(location)).stat().st_size
+            return (self.data / checked_key(location)).stat().st_size
         except FileNotFoundError:
             raise StoreFailure(f"The data {location} is gone.") from None
 
     def remove(self, location: str) -> None:
         """Delete committed data. Absent is fine."""
-        (self.data / _checked(location)).unlink(missing_ok=True)
+        (self.data / checked_key(location)).unlink(missing_ok=True)
 
     def locations(self) -> Iterator[str]:
         """Every committed location."""
@@ -97,22 +94,15 @@ class FileImageStore:
 
     def url(self, location: str) -> str:
         """The file's name within the store: where that is on the host is the operator's matter."""
-        return f"file:///{_checked(location)}"
+        return f"file:///{checked_key(location)}"
 
     def path(self, location: str) -> Path | None:
         """The file itself."""
-        return self.data / _checked(location)
+        return self.data / checked_key(location)
 
     def properties(self) -> dict[str, Any]:
         """The directory."""
         return {"data_dir": str(self.data)}
-
-
-def _checked(name: str) -> str:
-    """The name, if it stays within a directory. Raises StoreFailure."""
-    if not _KEY.fullmatch(name):
-        raise StoreFailure(f"{name!r} cannot be the name of image data.")
-    return name
 
 
 def _settle(path: Path) -> None:

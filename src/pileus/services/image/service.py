@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pileus.core.api import Service, image_paging
 from pileus.core.errors import image_envelope
-from pileus.services.image.resources import data, info, member, schema, tag, usage, version
+from pileus.services.image.resources import cache, data, image_import, info, location, member, schema, tag, task, usage, version
 from pileus.services.image.resources.image import operations, policy
 from pileus.services.image.resources.metadef.operations import RESOURCES as METADEFS
 
@@ -19,6 +19,10 @@ def service() -> Service:
         resources=[
             operations.resource,
             data.resource,
+            image_import.resource,
+            task.resource,
+            location.resource,
+            cache.resource,
             tag.resource,
             member.resource,
             schema.resource,

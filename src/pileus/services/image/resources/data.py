@@ -336,18 +336,18 @@ async def download(ctx: Request, image_id: str) -> Stream | Reply:
         size = source.size if source.size is not None else await _measured(stores, source)
         start, end = _range(ctx, size) or (0, size)
         try:
-            file = await stores.run(partial(source.store.open, source.location, start or 0))
+            file = await stores.run(partial(source.store.open, source.location, start), on=source.store)
         except StoreFailure:
             continue
         if source.store is stores.find(CACHE):
             await ctx.store.write(lambda tx: _touch(tx, image_id))
-        return _answer(ctx, stores, source, file, start or 0, end, size)
+        return _answer(ctx, stores, source, file, start, end, size)
     return Reply(status=204)
 
 
 async def _measured(stores: ImageStores, source: Source) -> int | None:
     try:
-        return await stores.run(lambda: source.store.size(source.location))
+        return await stores.run(lambda: source.store.size(source.location), on=source.store)
     except StoreFailure:
         return None
 
@@ -371,10 +371,10 @@ def _answer(
     if source.checksum is not None:
         headers["Content-MD5"] = source.checksum
     if end is None or size is None:
-        return Stream(read(stores, file, None), None, MEDIA, headers)
+        return Stream(read(stores, source.store, file, None), None, MEDIA, headers)
     if not whole:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    return Stream(read(stores, file, end - start), end - start, MEDIA, headers, 200 if whole else 206)
+    return Stream(read(stores, source.store, file, end - start), end - start, MEDIA, headers, 200 if whole else 206)
 
 
 def _range(ctx: Request, size: int | None) -> tuple[int, int] | None:

@@ -36,6 +36,6 @@ async def download(ctx: Request, image_id: str) -> Stream:
     stores = ctx.of(ImageStores)
     for source in await ctx.read(find):
         with contextlib.suppress(StoreFailure):
-            file = await stores.run(partial(source.store.open, source.location))
-            return Stream(read(stores, file, source.size), source.size)
+            file = await stores.run(partial(source.store.open, source.location), on=source.store)
+            return Stream(read(stores, source.store, file, source.size), source.size)
     raise Unavailable(f"The data of the image {image_id} cannot be read.")

@@ -107,6 +107,7 @@ class ImageStores:
         if cache is not None:
             self._all[CACHE] = cache
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="image")
+        self._far = ThreadPoolExecutor(2 * threads, thread_name_prefix="image-far")
 
     @property
     def writable(self) -> list[str]:
@@ -166,9 +167,13 @@ class ImageStores:
         """Names of stores, those first that are gladly read from; equals stay in their order."""
         return sorted(names, key=lambda name: -self.settings.weights.get(name, 0))
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run work on files or on much data, outside of the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def run(self, work: Callable[[], T], *, on: ImageStore | None = None) -> T:
+        """Run work on files or on much data, outside of the event loop; `on` is the store that it waits for.
+
+        Stores that are far away have threads of their own: a slow server keeps nobody's upload waiting.
+        """
+        threads = self._far if on is not None and on.kind == "http" else self._threads
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 def dispose(tx: Tx, store: str, *, key: str | None = None, location: str | None = None) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
-from pileus.contracts.images import ImageFacts, StoreFailure
+from pileus.contracts.images import ImageFacts, ImageStore, StoreFailure
 from pileus.core.errors import BadRequest, TooLarge, Unavailable
 from pileus.services.image.resources.store import ImageStores
 from pileus.services.image.rules.inspection import Inspector
@@ -96,12 +96,12 @@ async def pump(stores: ImageStores, sink: Sink, following: Callable[[], Awaitabl
             await work
 
 
-async def read(stores: ImageStores, file: BinaryIO, end: int | None) -> AsyncIterator[bytes]:
-    """The bytes of an open file, `end` of them at most, block by block; closes it."""
+async def read(stores: ImageStores, store: ImageStore, file: BinaryIO, end: int | None) -> AsyncIterator[bytes]:
+    """The bytes of a file that a store has opened, `end` of them at most, block by block; closes it."""
     place = 0
     try:
         while end is None or place < end:
-            block = await stores.run(partial(file.read, BLOCK if end is None else min(BLOCK, end - place)))
+            block = await stores.run(partial(file.read, BLOCK if end is None else min(BLOCK, end - place)), on=store)
             if not block:
                 return
             place += len(block)

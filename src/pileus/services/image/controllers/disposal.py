@@ -1,4 +1,4 @@
-"""Image's loops: uploads that died are ended, and what is to be removed is removed."""
+"""Removes data from stores."""
 
 from __future__ import annotations
 
@@ -9,31 +9,12 @@ from functools import partial
 import sqlalchemy as sa
 
 from pileus.contracts.images import ImageStore, StoreFailure
-from pileus.core.reconcile import DONE, Broken, Controller, Failed, KeyController, Outcome
+from pileus.core.reconcile import Broken, Failed, Outcome
 from pileus.core.store import Store, Tx
 from pileus.services.image.interface import ImageStores
-from pileus.services.image.resources import data
 from pileus.services.image.resources.store import disposal
 
 log = logging.getLogger(__name__)
-
-
-class DeadUploads(KeyController):
-    """Ends uploads that show no sign of life: their images wait for data again. A key is an image's id."""
-
-    name = "image-upload"
-    interval = 15.0
-
-    def keys(self, tx: Tx) -> Iterable[str]:
-        """Images whose upload was not renewed in time."""
-        return [row.id for row in data.expired(tx)]
-
-    def work(self, tx: Tx, key: str) -> Outcome:
-        """End the upload, unless it was renewed meanwhile."""
-        for row in data.expired(tx):
-            if row.id == key:
-                data.abandon(tx, row.id, row.upload_key)
-        return DONE
 
 
 class Disposal:
@@ -58,11 +39,12 @@ class Disposal:
         outcomes: dict[str, Outcome] = {}
         removed = []
         for row in rows:
-            if row.store not in self.stores.by_name:
+            found = self.stores.find(row.store)
+            if found is None:
                 outcomes[row.id] = Broken(f"the image store {row.store} is not there")
                 continue
             try:
-                await self.stores.run(partial(_remove, self.stores.by_name[row.store], row.key, row.location))
+                await self.stores.run(partial(_remove, found, row.key, row.location), on=found)
             except (OSError, StoreFailure) as error:
                 log.warning("cannot remove image data from the store %s: %s", row.store, error)
                 outcomes[row.id] = Failed()
@@ -83,8 +65,3 @@ def _remove(store: ImageStore, key: str | None, location: str | None) -> None:
             return  # it was never committed
     if location is not None:
         store.remove(location)
-
-
-def controllers(stores: ImageStores) -> list[Controller]:
-    """The loops of this service."""
-    return [DeadUploads(), Disposal(stores)]
