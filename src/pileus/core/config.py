@@ -79,7 +79,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Whether a password that an administrator has set must be changed by its user before it is of use."""
     disable_user_account_days_inactive: int = 0
     """Days without a login after which a user is disabled; 0: never."""
-    image_stores: list[str] = ["file=images", "reserve=reserve"]
+    image_stores: list[str] = msgspec.field(default_factory=lambda: ["file=images", "reserve=reserve"])
     """Stores of image data as NAME=DIRECTORY, the default one first; relative to what the control plane owns."""
     image_store_weights: list[str] = []
     """Stores by how gladly data is read from them, as NAME=NUMBER; 0 for the others."""
@@ -93,7 +93,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """MiB of image data from far away that are kept close by; 0: no cache."""
     image_task_hours: float = 48.0
     """How long a finished task of Image is kept, in hours."""
-    import_allowed_schemes: list[str] = ["http", "https"]
+    import_allowed_schemes: list[str] = msgspec.field(default_factory=lambda: ["http", "https"])
     """Schemes of URLs that image data may be fetched from; empty: all but the disallowed."""
     import_disallowed_schemes: list[str] = []
     """Schemes that it may not be fetched from, where none are allowed by name."""
@@ -101,7 +101,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Hosts that image data may be fetched from; empty: all but the disallowed."""
     import_disallowed_hosts: list[str] = []
     """Hosts that it may not be fetched from, where none are allowed by name."""
-    import_allowed_ports: list[int] = [80, 443]
+    import_allowed_ports: list[int] = msgspec.field(default_factory=lambda: [80, 443])
     """Ports that image data may be fetched from; empty: all but the disallowed."""
     import_disallowed_ports: list[int] = []
     """Ports that it may not be fetched from, where none are allowed by name."""
