@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from pileus.core.config import Config
 from pileus.core.store import Tx
 from pileus.services.identity.resources import endpoint as endpoints
 from pileus.services.identity.resources import region as regions
@@ -25,6 +24,9 @@ from pileus.services.identity.rules import password as passwords
 from pileus.services.identity.rules.compliance import Compliance
 from pileus.services.identity.rules.role import IMPLICATIONS, PERSONAS
 from pileus.services.identity.rules.throttle import Throttle
+
+if TYPE_CHECKING:
+    from pileus.core.config import Config
 
 __all__ = [
     "ADMIN",

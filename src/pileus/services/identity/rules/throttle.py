@@ -1,8 +1,8 @@
 """Failed logins make the next ones wait, longer each time.
 
-What is counted is a user, or what was named where there is none, from one address: so nobody learns by it who exists,
-and nobody is locked out by failures that come from elsewhere.  The counts are this process's own, bounded in number,
-and forgotten an hour after the last failure.
+What is counted is a user as it was named, whether or not there is such a one, from one address: so nobody learns by it
+who exists, and nobody is locked out by failures that come from elsewhere.  The counts are this process's own, bounded
+in number, and forgotten an hour after the last failure.
 
 Source: OWASP Authentication Cheat Sheet, "Login Throttling".
 """

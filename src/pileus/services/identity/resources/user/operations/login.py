@@ -19,6 +19,7 @@ from pileus.core.context import Context, Request
 from pileus.core.errors import Raced, Unauthorized
 from pileus.services.identity.resources.user.fields import active, compliance
 from pileus.services.identity.resources.user.table import find, table
+from pileus.services.identity.rules import name as names
 from pileus.services.identity.rules import password as passwords
 from pileus.services.identity.rules.compliance import expired
 from pileus.services.identity.rules.throttle import Throttle
@@ -30,13 +31,18 @@ class PasswordExpired(Unauthorized):
     """401: the password is right, and must be changed before it is of use."""
 
 
+def naming(key: str | None, name: str | None) -> str:
+    """What stands for a user that is named by id or by name, whether or not there is such a one, in whatever domain."""
+    return f"id {key}" if key else f"name {names.key(name or '')}"
+
+
 async def check(ctx: Request, named: str, row: sa.Row[Any] | None, password: str | None) -> sa.Row[Any]:
     """The user whose password this is. Raises Unauthorized, PasswordExpired, and TooManyRequests after many failures.
 
-    `named` is how the request names the user, `row` the user of that name as it was read a moment ago.
+    `named` is how the request names the user (see `naming`), `row` that user as it was read a moment ago.
     """
     throttle = ctx.provided.get(Throttle)
-    key = (named if row is None else row.id, ctx.address)
+    key = (named, ctx.address)  # of the request alone: it must not tell who exists
     if isinstance(throttle, Throttle):
         throttle.check(key, ctx.seams.clock.monotonic())
     hashed = None if row is None else row.password_hash

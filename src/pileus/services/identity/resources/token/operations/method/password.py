@@ -24,6 +24,6 @@ async def prove(ctx: Request, proofs: Proofs) -> Proof:
     user = proofs.password.user
     check_reference("identity/password/user", user.id, user.name, user.domain)
     row = await ctx.read(lambda ctx: named_user(ctx.tx, user))
-    row = await login.check(ctx, f"{user.id or ''} {user.name or ''}", row, user.password)
+    row = await login.check(ctx, login.naming(user.id, user.name), row, user.password)
     found = Evidence(user_id=row.id, methods=("password",), generation=row.generation)
     return Proof(lambda ctx: found)
