@@ -166,6 +166,7 @@ def test_update(cloud: Cloud) -> None:
     assert put("2.1", accessIPv4="nonsense").status == 400
     assert put("2.1", accessIPv4="999.0.0.1").status == 400
     assert put("2.1", accessIPv6=":::").status == 400
+    assert put("2.1", accessIPv6="0::db8:220.12.22.2").json["server"]["accessIPv6"] == "::db8:dc0c:1602"
     assert cloud.show(server_id)["accessIPv4"] == "192.0.2.1"
     assert put("2.1", accessIPv4="", accessIPv6="").json["server"]["accessIPv4"] == ""
     assert put("2.1", nothing=1).status == 400

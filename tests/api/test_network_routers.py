@@ -51,13 +51,18 @@ def test_a_router_has_what_upstreams_has(cloud: Cloud) -> None:
     assert cloud.get("/quotas/p1/details")["quota"]["router"]["used"] == 0
 
 
+@pytest.mark.parametrize("empty", [None, {}])
+def test_an_empty_gateway_is_none(cloud: Cloud, empty: dict[str, Any] | None) -> None:
+    assert cloud.make("router", name="r", external_gateway_info=empty)["external_gateway_info"] is None
+
+
 @pytest.mark.parametrize(
     ("values", "status"),
     [
         ({"ha": True}, 400),
         ({"ha": False}, 403),
         ({"routes": []}, 400),
-        ({"external_gateway_info": {}}, 400),
+        ({"external_gateway_info": {"enable_snat": True}}, 403),
         ({"external_gateway_info": {"network_id": "00000000-0000-0000-0000-000000000000"}}, 404),
         ({"availability_zone_hints": ["mars"]}, 400),
     ],

@@ -58,10 +58,21 @@ def groups(ports: Iterable[Port]) -> list[str]:
     return [name for port in ports for name in port.security_group_names]
 
 
-def check_access(ipv4: str | None, ipv6: str | None) -> None:
-    """Raise BadRequest unless `accessIPv4` and `accessIPv6` are addresses of their versions, or nothing."""
-    for text, kind in ((ipv4, ipaddress.IPv4Address), (ipv6, ipaddress.IPv6Address)):
-        try:
-            kind(text or kind(0))
-        except ValueError:
-            raise BadRequest(f"{text!r} is not an IP address of its version") from None
+def _access(text: str | None, kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]) -> str | None:
+    """`accessIPv4` or `accessIPv6` as it is kept: canonical, None when empty. Raises BadRequest for another version."""
+    if not text:
+        return None
+    try:
+        return str(kind(text))
+    except ValueError:
+        raise BadRequest(f"{text!r} is not an IP address of its version") from None
+
+
+def access_v4(text: str | None) -> str | None:
+    """`accessIPv4` as it is kept."""
+    return _access(text, ipaddress.IPv4Address)
+
+
+def access_v6(text: str | None) -> str | None:
+    """`accessIPv6` as it is kept."""
+    return _access(text, ipaddress.IPv6Address)

@@ -32,9 +32,9 @@ ROUTES = 30
 
 
 class GatewayCreate(Body, kw_only=True):
-    """The external gateway of a new router."""
+    """The external gateway of a new router; an empty object is none."""
 
-    network_id: Id
+    network_id: Id | UnsetType = UNSET
     enable_snat: Annotated[bool | UnsetType, Guard("create_router:external_gateway_info:enable_snat")] = UNSET
     external_fixed_ips: Annotated[
         list[FixedIPBody] | UnsetType | None, Guard("create_router:external_gateway_info:external_fixed_ips")

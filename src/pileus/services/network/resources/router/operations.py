@@ -171,7 +171,7 @@ def _create(ctx: Context, body: RouterCreate) -> RouterView:
         "status": "DOWN",
     }
     ips: list[Given] = []
-    if body.external_gateway_info is not None:
+    if body.external_gateway_info is not None and given(body.external_gateway_info):
         values, ips = _open_gateway(ctx, row, body.external_gateway_info, ())
         row |= values
     row["status"] = _status(row, legs=bool(row["gateway_port_id"]))

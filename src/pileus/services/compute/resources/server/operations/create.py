@@ -20,7 +20,7 @@ from pileus.services.compute.resources.server.fields import CreateBody, Disk, Se
 from pileus.services.compute.resources.server.operations.metadata import check_count
 from pileus.services.compute.resources.server.operations.row import note, resource
 from pileus.services.compute.resources.server.table import server, tag
-from pileus.services.compute.rules.address import check_access
+from pileus.services.compute.rules.address import access_v4, access_v6
 from pileus.services.compute.rules.building import (
     Device,
     boot_image,
@@ -101,7 +101,6 @@ def _refuse(wanted: ServerCreate) -> None:
         raise BadRequest("This cloud verifies no image signatures: trusted_image_certificates cannot be used.")
     if wanted.block_device_mapping:
         raise BadRequest("Block Device Mapping is Invalid: this cloud has no volumes to boot from or to attach.")
-    check_access(wanted.access_ipv4, wanted.access_ipv6)
 
 
 def _device(one: Disk) -> Device:
@@ -221,8 +220,8 @@ def _row(ctx: Context, wanted: ServerCreate, values: Values, count: int, index: 
         "description": description(wanted.description, wanted.name, ctx.version),
         "admin_pass": wanted.admin_pass or _random(ctx, _ALPHABET, 12),
         "disk_config": wanted.disk_config,
-        "access_ip_v4": wanted.access_ipv4,
-        "access_ip_v6": wanted.access_ipv6,
+        "access_ip_v4": access_v4(wanted.access_ipv4),
+        "access_ip_v6": access_v6(wanted.access_ipv6),
         "launch_index": index,
         "power": "running",
         "created_at": ctx.now,

@@ -107,10 +107,10 @@ def update(ctx: Context, server_id: str, body: ServerUpdate) -> ServerUpdated:
     changes = given(body)
     if "pinned_availability_zone" in changes:
         changes["availability_zone"] = _pin(ctx, row, changes.pop("pinned_availability_zone"))
-    address.check_access(changes.get("access_ipv4"), changes.get("access_ipv6"))
-    for ours, theirs in (("access_ip_v4", "access_ipv4"), ("access_ip_v6", "access_ipv6")):
-        if theirs in changes:
-            changes[ours] = changes.pop(theirs) or None
+    if "access_ipv4" in changes:
+        changes["access_ip_v4"] = address.access_v4(changes.pop("access_ipv4"))
+    if "access_ipv6" in changes:
+        changes["access_ip_v6"] = address.access_v6(changes.pop("access_ipv6"))
     if changes:
         want(ctx.tx, row, **changes)
         row = find(ctx, server_id)
