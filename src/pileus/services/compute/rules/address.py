@@ -58,7 +58,7 @@ def groups(ports: Iterable[Port]) -> list[str]:
     return [name for port in ports for name in port.security_group_names]
 
 
-def _access(text: str | None, kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]) -> str | None:
+def _access(text: str | None, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> str | None:
     """`accessIPv4` or `accessIPv6` as it is kept: canonical, None when empty. Raises BadRequest for another version."""
     if not text:
         return None
