@@ -79,10 +79,11 @@ def tenant(admin: Tenant, name: str) -> Tenant:
     """A new project, with a new user who is a member of it."""
 
     def make(session: Connection) -> None:
-        project = session.identity.create_project(name=name, domain_id="default")
-        user = session.identity.create_user(name=name, password=f"secret-of-{name}", domain_id="default")
-        role = session.identity.find_role("member", ignore_missing=False)
-        session.identity.assign_project_role_to_user(project, user, role)
+        identity: Any = session.identity  # of version 2 or 3, says the SDK
+        project = identity.create_project(name=name, domain_id="default")
+        user = identity.create_user(name=name, password=f"secret-of-{name}", domain_id="default")
+        role = identity.find_role("member", ignore_missing=False)
+        identity.assign_project_role_to_user(project, user, role)
 
     admin.do(make)
     return Tenant(admin.cloud, name, f"secret-of-{name}", name)
@@ -131,6 +132,18 @@ def settle(owner: Tenant, cidr: str, cidr_6: str | None = None) -> Land:
         return Land(network.id, subnets[0].id, router.id)
 
     return owner.do(make)
+
+
+def let_in(owner: Tenant, **rule: Any) -> None:
+    """Add a rule to the default group of a project that lets IPv4 in."""
+
+    def make(session: Connection) -> None:
+        groups = session.network.security_groups(name="default", project_id=session.current_project_id)
+        session.network.create_security_group_rule(
+            security_group_id=next(iter(groups)).id, direction="ingress", ether_type="IPv4", **rule
+        )
+
+    owner.do(make)
 
 
 class Guest:

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,8 +21,11 @@ from pileus.contracts.suite import network_frame as frame
 from pileus.contracts.suite.network_bench import link_local
 from pileus.drivers.host.process import apart
 from tests.real.cloud import Cloud, until
-from tests.real.tenant import SDK, Guest, Land, Tenant, administrator, furnish, settle, tenant
+from tests.real.tenant import SDK, Guest, Land, Tenant, administrator, furnish, let_in, settle, tenant
 from tests.real.wire import Tap, Wire
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
 
 pytestmark = [pytest.mark.slow, SDK]
 
@@ -80,14 +84,14 @@ def town(cloud: Cloud, tiny: Path) -> Iterator[Town]:
 
 def open_group(owner: Tenant) -> str:
     """The id of a group that lets everything in."""
-    group = owner.do(lambda session: session.network.create_security_group(name="open"))
-    for kind in ("IPv4", "IPv6"):
-        owner.do(
-            lambda session, kind=kind: session.network.create_security_group_rule(
-                security_group_id=group.id, direction="ingress", ether_type=kind
-            )
-        )
-    return str(group.id)
+
+    def make(session: Connection) -> str:
+        group = session.network.create_security_group(name="open")
+        for kind in ("IPv4", "IPv6"):
+            session.network.create_security_group_rule(security_group_id=group.id, direction="ingress", ether_type=kind)
+        return str(group.id)
+
+    return owner.do(make)
 
 
 @contextmanager
@@ -138,15 +142,8 @@ def test_a_default_group_lets_nothing_in_and_answers_come_back(town: Town) -> No
     assert "bytes from" not in town.liar.shell(f"ping -c 1 -W 2 {stranger.floating}", check=False)
     assert pings(town.cloud, town.liar.floating), "who may be let in is"
 
-    def let_in() -> None:
-        network = town.green.do(lambda session: session.network)
-        group = next(iter(network.security_groups(name="default")))
-        for more in ({"protocol": "icmp"}, {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}):
-            network.create_security_group_rule(
-                security_group_id=group.id, direction="ingress", ether_type="IPv4", **more
-            )
-
-    apart(let_in, town.cloud.namespace)
+    for more in ({"protocol": "icmp"}, {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}):
+        let_in(town.green, **more)
     until(lambda: pings(town.cloud, stranger.floating), "a ping is answered", 10)
     until(lambda: connects(town.cloud, stranger.floating), "SSH is let in", 10)
     assert not connects(town.cloud, stranger.floating, 23)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.cloud import Cloud, Failure, until
-from tests.real.tenant import SDK, Guest, Land, Tenant, administrator, furnish, settle
+from tests.real.tenant import SDK, Guest, Land, Tenant, administrator, furnish, let_in, settle
 
 pytestmark = [pytest.mark.slow, SDK]
 
@@ -75,7 +75,7 @@ def scene(cloud: Cloud, tiny: Path) -> Scene:
     admin = administrator(cloud)
     furnish(admin, tiny)
     land = settle(admin, "10.8.0.0/24")
-    _let_in(admin)
+    let_in(admin)
     cloud.rest()
     older = cloud.state / "older"
     shutil.copytree(cloud.state / "control", older, copy_function=_copy)
@@ -85,17 +85,6 @@ def scene(cloud: Cloud, tiny: Path) -> Scene:
     guest.booted()
     until(lambda: guest.shell("hostname", check=False).strip() == "witness", "SSH", 60)
     return Scene(cloud, admin, land, guest, cloud.guests()[guest.server], older)
-
-
-def _let_in(admin: Tenant) -> None:
-    network = admin.do(lambda session: session.network)
-    project = admin.do(lambda session: session.current_project_id)
-    group = admin.do(lambda session: next(iter(network.security_groups(name="default", project_id=project))))
-    admin.do(
-        lambda session: network.create_security_group_rule(
-            security_group_id=group.id, direction="ingress", ether_type="IPv4"
-        )
-    )
 
 
 def _refuses(scene: Scene, why: str) -> None:

@@ -6,19 +6,25 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pileus.core.http import Edge
+from pileus.core.connection import LOOK, Connection
+from pileus.core.http import Receive, Scope, Send
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
+
+UNSENT = 128 * 1024
+"""Bytes that the kernel takes for a client before the client has read those before."""
 
 
 class ListenFailure(Exception):
@@ -26,20 +32,32 @@ class ListenFailure(Exception):
 
 
 class Server(uvicorn.Server):
-    """uvicorn, in a process that handles its signals itself."""
+    """uvicorn, in a process that handles its signals itself, and with an end to what clients may make it wait for."""
+
+    _looked = 0.0
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """What uvicorn does ten times a second, and a look at the connections now and then."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            for one in list(self.server_state.connections):
+                if isinstance(one, Connection):
+                    one.look()
+        return await super().on_tick(counter)
 
-def server(edge: Edge, protocol: type[asyncio.Protocol] | None = None) -> Server:
-    """A server of an edge, to be given sockets; `protocol` in place of uvicorn's own."""
+
+def server(application: Application, protocol: type[Connection] = Connection) -> Server:
+    """A server of an ASGI application, to be given sockets."""
     return Server(
         uvicorn.Config(
-            edge,
-            http=protocol or "httptools",
+            application,
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -52,13 +70,13 @@ def server(edge: Edge, protocol: type[asyncio.Protocol] | None = None) -> Server
     )
 
 
-def checked(peer_uid: Callable[[socket.socket], int]) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, for connections from root and from this process's own user alone."""
+def checked(peer_uid: Callable[[socket.socket], int]) -> type[Connection]:
+    """Connections from root and from this process's own user alone."""
 
-    class Checked(HttpToolsProtocol):
-        """Hangs up on everybody else before a byte is read."""
+    class Checked(Connection):
+        """Hangs up on everybody else before a byte is read; takes as many as there are hosts."""
 
-        refused = False
+        limit = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
             uid = peer_uid(transport.get_extra_info("socket"))
@@ -69,10 +87,6 @@ def checked(peer_uid: Callable[[socket.socket], int]) -> type[asyncio.Protocol]:
                 return
             super().connection_made(transport)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            if not self.refused:
-                super().connection_lost(exc)
-
     return Checked
 
 
@@ -82,6 +96,9 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     # The protocol is named because asyncio sets TCP_NODELAY on those alone; without it each answer waits 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Its connections inherit it.  Else megabytes wait in the kernel, and one cannot see whether a client reads.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
     try:
         listener.bind((host, port))
     except OSError as error:
