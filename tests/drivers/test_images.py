@@ -1,97 +1,51 @@
-"""The contract of image stores, for every store that the package brings."""
+"""The contract of image stores, for every store that the package brings; and the web, which is only read."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from pileus.contracts.images import ImageStore, StoreFailure
+from pileus.contracts.suite.images import ImageStoreContract, ImageStoreHarness, get, put
+from pileus.drivers.images import web
+from pileus.drivers.images.fake import FakeImageStore
 from pileus.drivers.images.file import FileImageStore
+from pileus.drivers.images.web import WebImageStore
+from pileus.services.image.rules.address import AddressFilter
+from tests.api.image_cloud import Site
 
 
-@pytest.fixture(name="store")
-def any_store(tmp_path: Path) -> ImageStore:
-    return FileImageStore(tmp_path / "images")
+class FileHarness:
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def open(self) -> ImageStore:
+        return FileImageStore(self.place / "images")
 
 
-def put(store: ImageStore, key: str, data: bytes) -> str:
-    with store.open_new(key) as file:
-        file.write(data)
-    return store.commit(key)
+class FakeHarness:
+    def __init__(self) -> None:
+        self.store = FakeImageStore()
+
+    def open(self) -> ImageStore:
+        return self.store
 
 
-def test_data_is_read_as_it_was_written(store: ImageStore) -> None:
-    location = put(store, "a-1", b"one" * 100_000)
-    with store.open(location) as file:
-        assert file.read() == b"one" * 100_000
-        file.seek(3)
-        assert file.read(3) == b"one"
+class TestFile(ImageStoreContract):
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> ImageStoreHarness:
+        return FileHarness(tmp_path)
 
 
-def test_nothing_is_visible_before_commit(store: ImageStore) -> None:
-    with store.open_new("a-1") as file:
-        file.write(b"half")
-        assert list(store.locations()) == []
-    assert list(store.locations()) == []
-    location = store.commit("a-1")
-    assert list(store.locations()) == [location]
-
-
-def test_abort_forgets(store: ImageStore) -> None:
-    with store.open_new("a-1") as file:
-        file.write(b"half")
-    store.abort("a-1")
-    store.abort("a-1")
-    with pytest.raises(StoreFailure):
-        store.commit("a-1")
-    assert list(store.locations()) == []
-
-
-def test_commit_again_gives_the_same_location(store: ImageStore) -> None:
-    location = put(store, "a-1", b"x")
-    assert store.commit("a-1") == location
-
-
-def test_committed_data_is_never_written_again(store: ImageStore) -> None:
-    location = put(store, "a-1", b"first")
-    with pytest.raises(StoreFailure):
-        store.open_new("a-1")
-    with store.open(location) as file:
-        assert file.read() == b"first"
-
-
-def test_abort_after_commit_keeps_the_data(store: ImageStore) -> None:
-    location = put(store, "a-1", b"first")
-    store.abort("a-1")
-    with store.open(location) as file:
-        assert file.read() == b"first"
-
-
-def test_writing_anew_forgets_the_earlier_attempt(store: ImageStore) -> None:
-    with store.open_new("a-1") as first:
-        first.write(b"a long first attempt")
-        with store.open_new("a-1") as second:
-            second.write(b"second")
-        first.write(b" that goes on")
-    with store.open(store.commit("a-1")) as file:
-        assert file.read() == b"second"
-
-
-def test_removed_data_is_gone(store: ImageStore) -> None:
-    location = put(store, "a-1", b"x")
-    store.remove(location)
-    store.remove(location)
-    with pytest.raises(StoreFailure):
-        store.open(location)
-    assert list(store.locations()) == []
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/b", "/etc/passwd", ".hidden", "a\nb", "é", "x" * 200])
-def test_names_stay_within_the_store(store: ImageStore, name: str) -> None:
-    for call in (store.open_new, store.commit, store.abort, store.open, store.remove):
-        with pytest.raises(StoreFailure):
-            call(name)
+class TestFake(ImageStoreContract):
+    @pytest.fixture
+    def harness(self) -> ImageStoreHarness:
+        return FakeHarness()
 
 
 def test_files_are_private_and_the_directory_may_move(tmp_path: Path) -> None:
@@ -100,5 +54,108 @@ def test_files_are_private_and_the_directory_may_move(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     (tmp_path / "one").rename(tmp_path / "two")
-    with FileImageStore(tmp_path / "two").open(location) as file:
-        assert file.read() == b"x"
+    assert get(FileImageStore(tmp_path / "two"), location) == b"x"
+
+
+def test_a_url_does_not_say_where_the_directory_is(tmp_path: Path) -> None:
+    store = FileImageStore(tmp_path / "one")
+    assert store.url(put(store, "a-1", b"x")) == "file:///a-1"
+
+
+@pytest.fixture(name="site")
+def one_site() -> Iterator[Site]:
+    site = Site()
+    yield site
+    site.close()
+
+
+@pytest.fixture(name="far")
+def one_web(site: Site) -> WebImageStore:
+    addresses = AddressFilter(allowed_ports=(site.port,), networks=(ip_network("127.0.0.0/8"),))
+    return WebImageStore(addresses.check, addresses.judge, timeout=1)
+
+
+def ranged(handler: BaseHTTPRequestHandler) -> None:
+    start = int((handler.headers["range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+    handler.send_response(206)
+    handler.send_header("Content-Length", str(10 - start))
+    handler.end_headers()
+    handler.wfile.write(b"0123456789"[start:])
+
+
+def chunked(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")
+
+
+def broken(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"5\r\nhello\r\n6\r\n wo")
+    handler.close_connection = True
+
+
+def dripping(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    for _ in range(100):
+        try:
+            handler.wfile.write(b"x")
+        except OSError:
+            return
+        time.sleep(0.02)
+
+
+def test_the_web_is_read(site: Site, far: WebImageStore) -> None:
+    site.pages |= {"/a?b=c": b"x" * 300_000, "/ranged": ranged, "/chunked": chunked, "/there": "/a?b=c"}
+    assert get(far, site.url("/a?b=c#part")) == b"x" * 300_000
+    assert far.size(site.url("/a?b=c")) == 300_000
+    assert get(far, site.url("/a?b=c"), 299_999) == b"x"  # a server that does not know ranges
+    assert get(far, site.url("/ranged"), 7) == b"789"
+    assert site.asked[-1] == ("GET", "/ranged", "bytes=7-")
+    assert get(far, site.url("/chunked")) == b"hello world"
+    assert get(far, site.url("/there")) == b"x" * 300_000
+
+
+def test_the_web_is_not_written(far: WebImageStore) -> None:
+    for call in (far.open_new, far.commit, far.abort):
+        with pytest.raises(StoreFailure):
+            call("a-1")
+    far.remove("http://127.0.0.1/x")
+    assert list(far.locations()) == []
+    assert (far.read_only, far.path("x"), far.url("http://x/y")) == (True, None, "http://x/y")
+
+
+def test_a_server_that_goes_away(site: Site, far: WebImageStore) -> None:
+    site.pages |= {"/broken": broken}
+    with pytest.raises(StoreFailure, match="went away"):
+        get(far, site.url("/broken"))
+    with pytest.raises(StoreFailure, match="404"):
+        far.open(site.url("/none"))
+    with pytest.raises(StoreFailure, match="404"):
+        far.size(site.url("/none?secret=1"))
+
+
+def test_a_server_that_is_too_slow(site: Site, far: WebImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "GRACE", 0.3)
+    site.pages |= {"/dripping": dripping}
+    with pytest.raises(StoreFailure, match="less than"):
+        get(far, site.url("/dripping"))
+
+
+def test_what_may_be_secret_is_not_told(far: WebImageStore, site: Site) -> None:
+    with pytest.raises(StoreFailure) as failure:
+        far.open(site.url("/none?signature=secret"))
+    assert "secret" not in str(failure.value)
+
+
+def test_an_address_is_judged_when_the_name_is_resolved(site: Site) -> None:
+    addresses = AddressFilter(allowed_ports=(site.port,))
+    store = WebImageStore(addresses.check, addresses.judge, timeout=1)
+    with pytest.raises(StoreFailure, match="not a public one"):
+        store.open(f"http://localhost:{site.port}/a")
+    assert site.asked == []

@@ -13,5 +13,5 @@ This is the only place in the package that imports pytest.
 
 import pytest
 
-for _name in ("hypervisor", "network", "network_bench", "network_packet", "storage"):
+for _name in ("hypervisor", "images", "network", "network_bench", "network_packet", "storage"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
