@@ -88,19 +88,26 @@ def bump(tx: Tx, uuid: str, generation: int, words: str = "resource provider gen
     return generation + 1
 
 
+def _values(row: sa.Row[Any]) -> tuple[Any, ...]:
+    """A row by place: where there are thousands of them, names cost too much."""
+    return tuple(row)
+
+
 def inventories(tx: Tx, uuids: Collection[str] | None) -> dict[str, dict[str, Room]]:
     """What providers (None: all) offer and what of it is held, by provider and resource class."""
-    query = sa.select(inventory).order_by(inventory.c.resource_class)
+    columns = (inventory.c[name] for name in ("provider_uuid", "resource_class", *_FIELDS, "used"))
+    query = sa.select(*columns).order_by(inventory.c.resource_class)
     found: dict[str, dict[str, Room]] = {}
     for row in tx.all(query if uuids is None else query.where(inventory.c.provider_uuid.in_(uuids))):
-        found.setdefault(row.provider_uuid, {})[row.resource_class] = Room(
-            total=row.total,
-            reserved=row.reserved,
-            min_unit=row.min_unit,
-            max_unit=row.max_unit,
-            step_size=row.step_size,
-            allocation_ratio=row.allocation_ratio,
-            used=row.used,
+        uuid, name, total, reserved, min_unit, max_unit, step_size, ratio, used = _values(row)
+        found.setdefault(uuid, {})[name] = Room(
+            total=total,
+            reserved=reserved,
+            min_unit=min_unit,
+            max_unit=max_unit,
+            step_size=step_size,
+            allocation_ratio=ratio,
+            used=used,
         )
     return found
 
@@ -109,7 +116,8 @@ def _sets(tx: Tx, key: sa.Column[str], value: sa.Column[str], uuids: Collection[
     query = sa.select(key.label("owner"), value.label("item"))
     found: dict[str, set[str]] = {}
     for row in tx.all(query if uuids is None else query.where(key.in_(uuids))):
-        found.setdefault(row.owner, set()).add(row.item)
+        owner, item = _values(row)
+        found.setdefault(owner, set()).add(item)
     return found
 
 
@@ -128,21 +136,22 @@ def capacities(tx: Tx, uuids: Collection[str] | None) -> list[Capacity]:
 
     In the order of their uuids.
     """
-    query = sa.select(provider).order_by(provider.c.uuid)
+    columns = (provider.c[name] for name in ("uuid", "name", "generation", "root", "parent"))
+    query = sa.select(*columns).order_by(provider.c.uuid)
     rows = tx.all(query if uuids is None else query.where(provider.c.uuid.in_(uuids)))
     rooms, held, grouped = inventories(tx, uuids), traits(tx, uuids), aggregates(tx, uuids)
     return [
         Capacity(
-            uuid=row.uuid,
-            name=row.name,
-            generation=row.generation,
-            root=row.root,
-            parent=row.parent,
-            rooms=rooms.get(row.uuid, {}),
-            traits=frozenset(held.get(row.uuid, ())),
-            aggregates=frozenset(grouped.get(row.uuid, ())),
+            uuid=uuid,
+            name=name,
+            generation=generation,
+            root=root,
+            parent=parent,
+            rooms=rooms.get(uuid, {}),
+            traits=frozenset(held.get(uuid, ())),
+            aggregates=frozenset(grouped.get(uuid, ())),
         )
-        for row in rows
+        for uuid, name, generation, root, parent in map(_values, rows)
     ]
 
 
