@@ -3,7 +3,7 @@
 .venv/bin/pileus test --only sqlite --only coverage     # notes what the tests exercise, and checks the page
 .venv/bin/python -m bench.coverage EXERCISED > docs/coverage.md
 
-EXERCISED is what a run of the suite noted (see `tests/exercise.py`); what is documented is in
+EXERCISED is what a run of the suite noted (see `tests/api/exercise.py`); what is documented is in
 `conformance/lists/operations`.
 """
 
