@@ -79,6 +79,7 @@ class Proofs(OpenBody):
     password: PasswordProof | UnsetType = UNSET
     token: TokenProof | UnsetType = UNSET
     application_credential: ApplicationCredentialProof | UnsetType = UNSET
+    oauth1: dict[str, Any] | UnsetType = UNSET
 
 
 class ScopeReference(OpenBody):

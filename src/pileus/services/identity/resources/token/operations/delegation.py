@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pileus.core.errors import Unauthorized
 from pileus.core.store import Tx
 from pileus.services.identity.resources.application_credential import leave as application_credential
+from pileus.services.identity.resources.oauth1 import leave as access_token
 from pileus.services.identity.resources.token.fields import Delegation
 from pileus.services.identity.resources.trust import leave as trust
 from pileus.services.identity.rules.token import DelegationKind
@@ -20,6 +21,7 @@ from pileus.services.identity.rules.token import DelegationKind
 FINDERS: Mapping[DelegationKind, Callable[[Tx, str], Delegation | None]] = {
     "trust": trust.find,
     "application_credential": application_credential.find,
+    "access_token": access_token.find,
 }
 """Kind to what finds a delegation by id; None for one that is not there, or not good any longer."""
 
