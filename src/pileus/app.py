@@ -165,8 +165,14 @@ class Control:
             self.policy.add(service.rules)
             for resource in [*service.resources, *service.outer]:
                 self.policy.add(resource.rules)
+        model = identity_interface.limit_model(config)
+        for service in self.public:
+            if service.quota is not None:
+                unified = config.quota_source == "unified"
+                service.quota.source = identity_interface.UnifiedLimits(model, config.region) if unified else None
         self.provided: Mapping[type[Any], Any] = {
             Config: config,
+            identity_interface.LimitModel: model,
             Fleet: self.fleet,
             identity_interface.Tokens: self.tokens,
             identity_interface.Secrets: secrets,

@@ -107,6 +107,10 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Ports that it may not be fetched from, where none are allowed by name."""
     import_networks: list[str] = []
     """Networks that image data may be fetched from although they are not public, e.g. `10.1.0.0/16`."""
+    quota_source: Literal["local", "unified"] = "local"
+    """Where limits of projects are kept: by each service for itself (local), or by Identity for all (unified)."""
+    limit_model: Literal["flat", "strict_two_level"] = "flat"
+    """How Identity's limits of projects relate to those of their domains."""
     cpu_allocation_ratio: float = 4.0
     """How many virtual CPUs a host offers for each of its own."""
     ram_allocation_ratio: float = 1.0

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
+from pileus.core.quota import Shared
 from pileus.core.store import Tx
 from pileus.services.identity.resources import endpoint as endpoints
+from pileus.services.identity.resources import limit as limits
 from pileus.services.identity.resources import region as regions
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources import role as roles
@@ -16,12 +18,14 @@ from pileus.services.identity.resources import service as services
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.key import KeyFailure, Keys
-from pileus.services.identity.resources.project import operations as project_operations
 from pileus.services.identity.resources.project import table as projects
+from pileus.services.identity.resources.project.operations import project as project_operations
 from pileus.services.identity.resources.secret import Secrets
 from pileus.services.identity.resources.token.operations.registry import Tokens
 from pileus.services.identity.rules import password as passwords
 from pileus.services.identity.rules.compliance import Compliance
+from pileus.services.identity.rules.limit import MODELS
+from pileus.services.identity.rules.limit import Model as LimitModel
 from pileus.services.identity.rules.role import IMPLICATIONS, PERSONAS
 from pileus.services.identity.rules.throttle import Throttle
 
@@ -34,16 +38,19 @@ __all__ = [
     "Compliance",
     "KeyFailure",
     "Keys",
+    "LimitModel",
     "Offer",
     "Secrets",
     "Started",
     "Throttle",
     "Tokens",
+    "UnifiedLimits",
     "bootstrap",
     "compliance",
     "ensure_password_hash",
     "find_user",
     "hash_password",
+    "limit_model",
     "project_exists",
     "project_names",
     "user_names",
@@ -74,6 +81,32 @@ class Started(NamedTuple):
 def compliance(config: Config) -> Compliance:
     """What a cloud's settings ask of passwords and accounts."""
     return Compliance(**{name: getattr(config, name) for name in Compliance.__struct_fields__})
+
+
+def limit_model(config: Config) -> LimitModel:
+    """The model of enforcement of limits that a cloud's settings name."""
+    return MODELS[config.limit_model]
+
+
+class UnifiedLimits:
+    """Identity's limits as the quotas of other services: a `pileus.core.quota.Source`."""
+
+    def __init__(self, model: LimitModel, region: str) -> None:
+        self.model = model
+        self.region = region
+
+    def limits(self, tx: Tx, service: str, project_id: str | None) -> dict[str, int]:
+        """The limits of a project in a service (a type of the catalog), or (None) of one that has none of its own."""
+        return limits.in_force(tx, service, self.region, project_id)
+
+    def shared(self, tx: Tx, service: str, project_id: str) -> Shared | None:
+        """Under a model of two levels: what the projects of a domain may have together."""
+        row = None if self.model.levels is None else projects.find(tx, project_id)
+        if row is None or row.domain_id is None:
+            return None
+        project = projects.table
+        members = sa.select(project.c.id).where(project.c.domain_id == row.domain_id)
+        return Shared(row.domain_id, limits.in_force(tx, service, self.region, row.domain_id), members)
 
 
 def project_exists(tx: Tx, project_id: str) -> bool:

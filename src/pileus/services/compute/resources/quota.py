@@ -37,8 +37,18 @@ QUOTA = Quota(
         "injected_file_content_bytes": 10 * 1024,
         "injected_file_path_bytes": 255,
     },
+    names={
+        "instances": "servers",
+        "cores": "class:VCPU",
+        "ram": "class:MEMORY_MB",
+        "metadata_items": "server_metadata_items",
+        "key_pairs": "server_key_pairs",
+        "injected_files": "server_injected_files",
+        "injected_file_content_bytes": "server_injected_file_content_bytes",
+        "injected_file_path_bytes": "server_injected_file_path_bytes",
+    },
 )
-"""Resources and their default limits, upstream's; `ram` in MiB."""
+"""Resources and their default limits, upstream's; `ram` in MiB. `names` are those of its unified limits."""
 
 NETWORKING = ("fixed_ips", "floating_ips", "security_groups", "security_group_rules")
 INJECTION = ("injected_files", "injected_file_content_bytes", "injected_file_path_bytes")

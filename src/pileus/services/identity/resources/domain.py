@@ -36,7 +36,7 @@ from pileus.services.identity.resources.attribute import (
     same_id,
     something,
 )
-from pileus.services.identity.resources.project.operations import change, insert, listing, remove
+from pileus.services.identity.resources.project.operations.project import change, insert, listing, remove
 from pileus.services.identity.resources.project.table import find_domain, set_tags, table, tags_of
 
 _HEX_ID = re.compile(r"[0-9a-f]{32}")

@@ -1,4 +1,4 @@
-"""Limits of single projects and domains, in place of registered ones (…/identity/v3/#unified-limits).
+"""Limits of projects and domains of their own (https://docs.openstack.org/api-ref/identity/v3/#unified-limits).
 
 Under the model `strict_two_level` no limit of a project passes that of its domain, or, where the domain has none, the
 registered one.
@@ -21,6 +21,7 @@ from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import registered_limit as registered_limits
+from pileus.services.identity.resources import service as services
 from pileus.services.identity.resources.attribute import (
     ADMIN_OR_SYSTEM_READER,
     CLOUD_ADMIN,
@@ -196,6 +197,23 @@ def of_projects(ctx: Context, keys: Sequence[str]) -> dict[str, list[Limit]]:
     for row in among(ctx.tx, _SELECT.order_by(table.c.id), table.c.owner_id, keys):
         found[row.owner_id].append(_view(ctx, row))
     return found
+
+
+def in_force(tx: Tx, kind: str, region: str, owner_id: str | None) -> dict[str, int]:
+    """What a project or domain may have of each resource of a type of service in a region, by the resource's name.
+
+    Its own limit holds, else the registered one (that alone for None); one for the region goes before one for all.
+    """
+    service = services.table
+    own = sa.and_(table.c.registered_limit_id == _registered.c.id, table.c.owner_id == owner_id)
+    amount = sa.func.coalesce(table.c.resource_limit, _registered.c.default_limit).label("amount")
+    query = (
+        sa.select(_registered.c.resource_name, _registered.c.region_id, amount)
+        .select_from(_registered.join(service, service.c.id == _registered.c.service_id).outerjoin(table, own))
+        .where(service.c.type == kind, sa.or_(_registered.c.region_id == region, _registered.c.region_id.is_(None)))
+    )
+    rows = sorted(tx.all(query), key=lambda row: row.region_id is not None)
+    return {row.resource_name: row.amount for row in rows}
 
 
 def _seen(row: sa.Row[Any] | None) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""OS-ENDPOINT-POLICY: which policy is for which endpoints (…/api-ref/identity/v3-ext/#os-endpoint-policy-api).
+"""Policies of endpoints (https://docs.openstack.org/api-ref/identity/v3-ext/#os-endpoint-policy-api).
 
 A policy is associated with an endpoint, with a service, or with a service in a region.  The nearest one holds: that of
 the endpoint itself, else that of its service in its region or in the nearest region above, else that of its service.

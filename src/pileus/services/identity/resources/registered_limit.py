@@ -1,4 +1,4 @@
-"""Registered limits: what a project may have where it has no limit of its own (…/identity/v3/#unified-limits)."""
+"""Registered limits, which any project has (https://docs.openstack.org/api-ref/identity/v3/#unified-limits)."""
 
 from __future__ import annotations
 

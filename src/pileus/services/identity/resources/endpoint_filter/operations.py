@@ -45,7 +45,7 @@ from pileus.services.identity.resources.endpoint_filter.table import (
     table,
 )
 from pileus.services.identity.resources.project import fields as project_fields
-from pileus.services.identity.resources.project import operations as projects
+from pileus.services.identity.resources.project.operations import project as projects
 
 resource = Resource("endpoint_group", "endpoint_groups", rules=GROUP_RULES)
 endpoint_resource = Resource("endpoint", "endpoints", rules=ENDPOINT_RULES)

@@ -14,8 +14,8 @@ from pileus.core.errors import Forbidden
 from pileus.services.identity.resources import domain as domains
 from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.project import fields as project_fields
-from pileus.services.identity.resources.project import operations as project_operations
 from pileus.services.identity.resources.project import table as projects
+from pileus.services.identity.resources.project.operations import project as project_operations
 from pileus.services.identity.resources.token.operations.registry import Tokens
 from pileus.services.identity.resources.token.policy import REACH_RULES
 

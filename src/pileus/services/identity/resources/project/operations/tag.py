@@ -11,7 +11,7 @@ from pileus.core.errors import BadRequest, Fault, NotFound
 from pileus.services.identity.resources.attribute import Links, Tag, mutable
 from pileus.services.identity.resources.project import policy
 from pileus.services.identity.resources.project.fields import TagsUpdate, TagsView
-from pileus.services.identity.resources.project.operations import checked
+from pileus.services.identity.resources.project.operations.project import checked
 from pileus.services.identity.resources.project.table import set_tags, tags_of
 from pileus.services.identity.resources.project.table import tag as table
 
