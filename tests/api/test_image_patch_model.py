@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.api.edge import Client, Served
 from tests.api.test_image_images import PATCH, served
 from tests.api.test_image_patch import PATCH_4
+from tests.conftest import Databases
 
 BASE: dict[str, tuple[list[Any], list[Any]]] = {
     "name": ([None, "", "two", "x" * 255], [5, "x" * 256, []]),
@@ -104,10 +105,12 @@ def body(wanted: list[dict[str, Any]], draft: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(name="cloud", scope="module")
-def one_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def one_cloud(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[Served]:
     place = tmp_path_factory.mktemp("patch")
-    with served(place, f"sqlite:///{place / 'store.sqlite'}") as found:
+    url = databases.make(place, None)
+    with served(place, url) as found:
         yield found
+    databases.drop(url)
 
 
 def visible(image: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pileus.services.image.resources.image.table import image, member
 from pileus.services.image.resources.usage import QUOTA
 from tests.api.edge import PERSONAS, Client, Served
 from tests.api.test_image_images import PATCH, served
+from tests.conftest import Databases
 
 PROJECTS = ("p1", "p2", "p3")
 VISIBILITIES = ("private", "shared", "community", "public")
@@ -91,10 +92,12 @@ def fill(tx: Tx, world: list[Image]) -> None:
 
 
 @pytest.fixture(name="cloud", scope="module")
-def one_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def one_cloud(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[Served]:
     place = tmp_path_factory.mktemp("visibility")
-    with served(place, f"sqlite:///{place / 'store.sqlite'}") as found:
+    url = databases.make(place, None)
+    with served(place, url) as found:
         yield found
+    databases.drop(url)
 
 
 @st.composite
@@ -247,6 +250,8 @@ def check_members(client: Client, who: Caller, one: Image) -> None:
     ],
 )
 def test_a_page_is_found_by_indexes(cloud: Served, token: str, query: str, served_by: set[str]) -> None:
+    if cloud.store.engine.dialect.name != "sqlite":
+        pytest.skip("SQLite plans by rules; another engine weighs what is in the tables")
     noted: list[tuple[str, Any]] = []
 
     def note(connection: object, cursor: object, statement: str, parameters: Any, *_: object) -> None:
