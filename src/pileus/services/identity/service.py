@@ -28,6 +28,9 @@ from pileus.services.identity.resources.assignment.operations import listing as 
 from pileus.services.identity.resources.credential import ec2
 from pileus.services.identity.resources.credential import operations as credential
 from pileus.services.identity.resources.endpoint_filter import operations as endpoint_filter
+from pileus.services.identity.resources.oauth1 import access_token as oauth1_access_token
+from pileus.services.identity.resources.oauth1 import consumer as oauth1_consumer
+from pileus.services.identity.resources.oauth1 import request_token as oauth1_request_token
 from pileus.services.identity.resources.project.operations import project
 from pileus.services.identity.resources.project.operations import tag as project_tag
 from pileus.services.identity.resources.token.operations import authentication as token
@@ -76,6 +79,9 @@ def service() -> Service:
             access_rule.resource,
             credential.resource,
             ec2.resource,
+            oauth1_consumer.resource,
+            oauth1_request_token.resource,
+            oauth1_access_token.resource,
         ),
         outer=(version.resource,),
         envelope=identity_envelope,
