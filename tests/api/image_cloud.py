@@ -121,7 +121,7 @@ class ImageCloud:
         return self.member.request("PUT", path, data=data, headers=OCTETS | headers)
 
     def start(self, image_id: str, name: str, by: Client | None = None, /, **more: Any) -> Response:
-        given = {key: more.pop(key) for key in ("uri", "glance_image_id", "glance_region") if key in more}
+        given: dict[str, Any] = {key: more.pop(key) for key in ("uri", "glance_image_id", "glance_region") if key in more}
         body = {"method": {"name": name, **given}, **more}
         return self.ask("POST", f"/images/{image_id}/import", body, by)
 
@@ -132,7 +132,7 @@ class ImageCloud:
         return self.ask("GET", f"/images/{image_id}/tasks").json["tasks"]
 
     def data(self, image_id: str, **headers: str) -> bytes:
-        return self.ask("GET", f"/images/{image_id}/file", **headers).body
+        return self.ask("GET", f"/images/{image_id}/file", None, None, **headers).body
 
     def files(self) -> list[str]:
         """Names of all that is in the stores and beside them."""

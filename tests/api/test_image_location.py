@@ -246,8 +246,8 @@ def test_the_cache(cloud: ImageCloud) -> None:
     assert cache(cloud) == ([image_id], [])
     (kept,) = cloud.ask("GET", "/cache", by=cloud.admin).json["cached_images"]
     assert (kept["size"], kept["hits"]) == (len(DATA), 0)
-    for path in cloud.file.data.iterdir():
-        path.unlink()  # what is read now comes from the cache
+    for held in cloud.file.data.iterdir():
+        held.unlink()  # what is read now comes from the cache
     assert cloud.data(image_id) == DATA
     assert cloud.ask("GET", "/cache", by=cloud.admin).json["cached_images"][0]["hits"] == 1
     assert cloud.ask("DELETE", "/cache", by=cloud.admin, **{"x-image-cache-clear-target": "x"}).status == 400
@@ -277,8 +277,8 @@ def test_the_cache_has_room_for_what_was_read_last(cloud: ImageCloud) -> None:
     assert cloud.ask("DELETE", f"/images/{images[1]}").status == 204
     cloud.settle()
     assert cache(cloud) == ([images[2]], [])
-    for path in cloud.cache.data.iterdir():
-        path.unlink()
+    for kept in cloud.cache.data.iterdir():
+        kept.unlink()
     assert cloud.ask("POST", "/cache/clean", by=cloud.admin).status == 200
     assert cache(cloud) == ([], [])
 
