@@ -57,7 +57,7 @@ def check(chain: Sequence[Terms], child: Terms) -> None:
             raise Forbidden(
                 f"Remaining redelegation depth of {parent.redelegation_count} out of allowed range of [0..{DEEPEST}]."
             )
-        if child.remaining_uses is not None:
+        if child.remaining_uses is not None or parent.remaining_uses is not None:
             raise Forbidden("remaining_uses must not be set in order to redelegate a trust.")
         if child.project_id != parent.project_id:
             raise Forbidden("A redelegated trust is for the project of the trust that it is made from.")
