@@ -131,19 +131,19 @@ def views(ctx: Context, rows: Sequence[sa.Row[Any]]) -> list[Domain]:
     ]
 
 
-@resource.get("/domains")
+@resource.get("/domains", policy="identity:list_domains", guarded=True)
 def list_all(ctx: Context) -> Page:
     """List domains; with a domain's token, that one."""
-    permit_list(ctx, "identity:list_domains", "target.domain.id")
+    permit_list(ctx, ctx.operation, "target.domain.id")
     found = _listing.page(ctx, own_domain(ctx, sa.select(table).where(table.c.is_domain), table.c.id))
     return Page(views(ctx, found.rows), found.next_marker)
 
 
-@resource.get("/domains/{domain_id}", wraps="domain")
+@resource.get("/domains/{domain_id}", policy="identity:get_domain", guarded=True, wraps="domain")
 def show(ctx: Context, domain_id: str) -> Domain:
     """Show a domain."""
     row = find_domain(ctx.tx, domain_id)
-    permit(ctx, "identity:get_domain", domain=None if row is None else {"id": row.id})
+    permit(ctx, ctx.operation, domain=None if row is None else {"id": row.id})
     return views(ctx, [get(ctx.tx, domain_id)])[0]
 
 
