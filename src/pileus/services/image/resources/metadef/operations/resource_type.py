@@ -23,12 +23,12 @@ def index(ctx: Context) -> fields.ResourceTypes:
     )
 
 
-@resource.get("/metadefs/namespaces/{space}/resource_types", policy="list_metadef_resource_types", guarded=True)
+@resource.get("/metadefs/namespaces/{space}/resource_types", policy="get_metadef_resource_type", guarded=True)
 def show(ctx: Context, space: str) -> fields.Associations:
-    """The resource types for which a namespace is. Raises NotFound."""
-    row = policy.find(ctx, space)
+    """The resource types for which a namespace is. Raises NotFound and Forbidden."""
+    row = policy.find(ctx, space, "list_metadef_resource_types")
     query = sa.select(association).where(association.c.namespace_id == row.id).order_by(association.c.name)
-    found = ctx.tx.all(query) if ctx.allows("get_metadef_resource_type", policy.target(row)) else []
+    found = ctx.tx.all(query)
     return fields.Associations(resource_type_associations=[fields.association_view(one) for one in found])
 
 
