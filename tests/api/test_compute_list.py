@@ -127,6 +127,8 @@ def test_filters_have_windows(cloud: Cloud, query: str, version: str, kept: bool
         ("?marker=nothing", "2.1", 400),
         ("?sort_key=nothing", "2.1", 400),
         ("?sort_key=host", "2.1", 403),
+        ("?sort=host", "2.1", 403),
+        ("?sort=display_name,node:desc", "2.1", 403),
         ("?sort_dir=sideways", "2.1", 400),
         ("?changes-since=yesterday", "2.1", 400),
         ("?changes-since=2030-01-01T00:00:00Z&changes-before=2029-01-01T00:00:00Z", "2.66", 400),

@@ -41,6 +41,22 @@ def test_a_port_has_what_upstreams_has(cloud: Cloud) -> None:
     assert (shown["binding:vif_type"], shown["binding:host_id"], shown["binding:profile"]) == ("unbound", "", {})
 
 
+@pytest.mark.parametrize("query", ["binding:host_id=h", "binding:host_id=", "binding:vif_type=unbound"])
+def test_where_a_port_is_bound_is_not_asked_about_by_its_owner(cloud: Cloud, query: str) -> None:
+    net, _ = cloud.net()
+    port = cloud.make("port", network_id=net["id"])
+    cloud.refused(403, "Forbidden", "GET", f"/ports?{query}")
+    found = cloud.get(f"/ports?{query}", by=cloud.admin)["ports"]
+    assert (port["id"] in [one["id"] for one in found]) == (query != "binding:host_id=h")
+
+
+@pytest.mark.parametrize("query", ["provider:network_type=flat", "provider:physical_network=x"])
+def test_how_a_network_is_made_is_not_asked_about_by_its_owner(cloud: Cloud, query: str) -> None:
+    cloud.net()
+    cloud.refused(403, "Forbidden", "GET", f"/networks?{query}")
+    assert cloud.get(f"/networks?{query}", by=cloud.admin)["networks"] == []
+
+
 def test_addresses_are_given_in_turn(cloud: Cloud) -> None:
     net, _ = cloud.net("10.0.0.0/29")
     ports = [cloud.make("port", network_id=net["id"]) for _ in range(4)]
@@ -165,7 +181,8 @@ def test_filters(cloud: Cloud) -> None:
     assert found(f"id={one['id']}&id={two['id']}") == ["one", "two"]
     assert found("status=ACTIVE") == []
     assert found("admin_state_up=true&device_id=d") == ["one"]
-    assert found("binding:vif_type=unbound&device_owner=") == ["two"]
+    unbound = cloud.get("/ports?binding:vif_type=unbound&device_owner=", by=cloud.admin)["ports"]
+    assert [port["name"] for port in unbound] == ["two"]
 
 
 def test_security_groups_of_a_port(cloud: Cloud) -> None:

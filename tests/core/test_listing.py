@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from unittest.mock import Mock
 
 import pytest
@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from pileus.core.context import Context, Query
 from pileus.core.errors import BadRequest
+from pileus.core.fields import Guard, View
 from pileus.core.listing import Filter, Listing, boolean, integer
 from pileus.core.seams import Seams
 from pileus.core.store import Tx
+from pileus.core.versions import parse
 
 tables = sa.MetaData()
 thing = sa.Table(
@@ -125,3 +127,35 @@ def test_no_page_is_larger_than_the_maximum(tmp_path: Path) -> None:
         assert len(ids(connection)) == 7
         assert len(ids(connection, ("limit", "100"))) == 7
         assert ids(connection, ("page_reverse", "true"))[0] == "019"
+
+
+class _View(View):
+    name: str
+    size: Annotated[int, Guard("see_size")]
+    good: Annotated[bool, Guard("see_good", until="2.5")]
+
+
+@pytest.mark.parametrize(
+    ("pair", "rule"),
+    [
+        (("size", "1"), "see_size"),
+        (("sort", "name,size:desc"), "see_size"),
+        (("sort_key", "size"), "see_size"),
+        (("good", "true"), "see_good"),
+        (("like", "a"), "see_names"),
+    ],
+)
+def test_what_must_not_be_seen_is_not_asked_about(pair: tuple[str, str], rule: str) -> None:
+    guarded = Listing(
+        thing, filters=listing.filters, sort=listing.sort, view=_View, guards={"like": "see_names"}, order=("name",)
+    )
+    with filled([("a", 1), ("b", 2)]) as connection:
+        for version, refused in (("2.1", True), ("2.9", rule != "see_good")):
+            ctx: Any = context(connection, [pair])
+            ctx.version = parse(version)
+            guarded.page(ctx, sa.select(thing))
+            asked = [call.args for call in ctx.enforce.call_args_list]
+            assert asked == ([(rule,)] if refused else [])
+        ctx = context(connection, [("name", "a")])
+        guarded.page(ctx, sa.select(thing))
+        ctx.enforce.assert_not_called()

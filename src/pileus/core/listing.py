@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context, Query
 from pileus.core.errors import BadRequest
-from pileus.core.fields import W
+from pileus.core.fields import View, W, plan_of
 
 Convert = Callable[[str], Any]
 
@@ -99,6 +99,9 @@ class Listing:
 
     `sort` maps names of the API to columns, `order` is the default (`"created_at:desc"`), `key` the unique column that
     markers name and that breaks ties.  A request without limit gives at most `maximum` rows (None: all).
+
+    Who may not see a field may not ask about it either: what `view`, the struct that shows a row, guards by a policy
+    rule is guarded as a filter and as a sort key of the same name too.  `guards` adds rules for other names.
     """
 
     def __init__(
@@ -110,7 +113,11 @@ class Listing:
         order: Sequence[str] = (),
         key: str = "id",
         maximum: int | None = 1000,
+        view: type[View] | None = None,
+        guards: Mapping[str, str] | None = None,
     ) -> None:
+        self.view = view
+        self.guards = dict(guards or {})
         self.table = table
         self.filters = dict(filters)
         self.sort = dict(sort)
@@ -119,17 +126,30 @@ class Listing:
         self.maximum = maximum
 
     def narrow(self, ctx: Context, query: sa.Select[Any]) -> sa.Select[Any]:
-        """The query with the conditions of the request's filters. Raises BadRequest for values that cannot be."""
+        """The query with the conditions of the request's filters.
+
+        Raises BadRequest for values that cannot be, and Forbidden for a filter on what the caller must not see.
+        """
         for name in ctx.query.names():
             one = self.filters.get(name)
             if one is not None and (one.window is None or one.window.covers(ctx.version)):
+                self._guard(ctx, name)
                 query = query.where(one.condition(ctx.query.all(name)))
         return query
 
+    def _guard(self, ctx: Context, name: str) -> None:
+        """Raise Forbidden when the caller must not see the field of this name."""
+        rules = [rule for _, key, rule in plan_of(self.view, ctx.version).guarded if key == name] if self.view else []
+        for rule in [*rules, *([self.guards[name]] if name in self.guards else ())]:
+            ctx.enforce(rule)
+
     def page(self, ctx: Context, query: sa.Select[Any]) -> Rows:
-        """The page that the request asks for, of a query that holds what the caller may see."""
+        """The page that the request asks for, of a query that holds what the caller may see.
+
+        Raises BadRequest for what cannot be, and Forbidden for an order by what the caller must not see.
+        """
         query = self.narrow(ctx, query)
-        orders = self._orders(ctx.query)
+        orders = self._orders(ctx)
         limit = self._limit(ctx.query)
         marker = ctx.query.get("marker")
         if boolean(ctx.query.get("page_reverse") or "false"):
@@ -143,7 +163,8 @@ class Listing:
         full = limit is not None and len(rows) == limit and limit > 0
         return Rows(rows, str(rows[-1]._mapping[self.key.name]) if full else None)
 
-    def _orders(self, query: Query) -> list[_Order]:
+    def _orders(self, ctx: Context) -> list[_Order]:
+        query = ctx.query
         wanted: list[tuple[str, str]] = []
         for entry in query.all("sort") or (() if query.all("sort_key") else self.order):
             for part in entry.split(","):
@@ -160,6 +181,7 @@ class Listing:
             if column is None or direction.lower() not in ("", "asc", "desc"):
                 raise BadRequest(f"Cannot sort by {name!r} {direction!r}: sort keys are {', '.join(sorted(self.sort))}")
             if name not in seen:
+                self._guard(ctx, name)
                 seen.add(name)
                 orders.append(_Order(column, direction.lower() == "desc"))
         return [*orders, _Order(self.key, bool(orders) and orders[-1].descending)]

@@ -103,4 +103,5 @@ listing = Listing(
     filters=filters(floatingip, *_COLUMNS),
     sort=sort_keys(floatingip, *_COLUMNS),
     maximum=None,
+    view=FloatingIPView,
 )

@@ -166,4 +166,5 @@ listing = Listing(
     sort=sort_keys(network, "name", "admin_state_up", "shared", "mtu")
     | {"status": network.c.admin_state_up, "router:external": network.c.external},
     maximum=None,
+    view=NetworkView,
 )

@@ -285,4 +285,5 @@ listing = Listing(
     },
     sort=sort_keys(port, "name", "network_id", "admin_state_up", "status", "mac_address", "device_id", "device_owner"),
     maximum=None,
+    view=PortView,
 )

@@ -179,4 +179,5 @@ listing = Listing(
     },
     sort=sort_keys(router, "name", "admin_state_up", "status"),
     maximum=None,
+    view=RouterView,
 )

@@ -172,4 +172,5 @@ listing = Listing(
         "ipv6_address_mode",
     ),
     maximum=None,
+    view=SubnetView,
 )
