@@ -78,6 +78,11 @@ class Malformed(BadRequest):
         super().__init__(message, **more)
         self.flaw, self.given = flaw, given
 
+    @property
+    def type(self) -> str:
+        """What Network's clients know: which words explain a wrong body is no matter of theirs."""
+        return BadRequest.__name__
+
 
 class Unauthorized(Fault):
     """401: no token, or one that is not good."""
