@@ -324,6 +324,8 @@ class Service:
     """Whether `/v2.1/{project_id}/servers` means `/v2.1/servers`."""
     field_selection: bool = False
     """Whether `?fields=` narrows a response to the named keys."""
+    strict_slash: bool = False
+    """Whether a slash at the end of a path means an empty name after it, which nothing has (404)."""
     query_closed: Version | None = None
     """The microversion from which operations refuse query parameters that they do not know; None: never."""
     request_id_header: str = "x-openstack-request-id"

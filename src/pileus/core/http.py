@@ -187,8 +187,10 @@ class Edge:
             allow = ", ".join(sorted(node.operations))
             raise MethodNotAllowed(f"The method {method} is not allowed for this resource.", headers={"allow": allow})
         auth = await self._identify(exchange, candidates)
-        if auth.access is not None and not auth.access(service.type, scope["method"], inner):
-            raise Unauthorized("The token is not good for this request.")
+        if auth.access is not None and not candidates[0].public:
+            # A path is known as it stands in the API reference, and as it stands behind the service's mount.
+            if not any(auth.access(service.type, scope["method"], one) for one in dict.fromkeys((inner, path))):
+                raise Unauthorized("The token is not good for this request.")
         # An action is chosen by the body, everything else by the version alone, before a body is looked at.
         first = candidates[0] if candidates[0].action is not None else self._choose(candidates, exchange.version, None)
         raw = None
@@ -224,6 +226,8 @@ class Edge:
             exchange.service, exchange.mount = service, mount
             inner = path[len(mount) :]
             segments = inner.strip("/").split("/") if inner.strip("/") else []
+            if service.strict_slash and len(segments) > 1 and inner.endswith("/"):
+                break
             found = tree.find(segments)
             if found is None and service.project_segment and len(segments) > 1 and _PROJECT.fullmatch(segments[1]):
                 found = tree.find([segments[0], *segments[2:]])
