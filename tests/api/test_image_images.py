@@ -204,6 +204,12 @@ def test_an_id_is_used_once_for_ever(member: Client) -> None:
     assert member.request("POST", "/image/v2/images", json={"id": UNKNOWN}).status == 409
 
 
+def test_an_empty_id_is_nobody_s(member: Client) -> None:
+    for method, path in (("GET", "images/"), ("DELETE", "images/"), ("GET", "schemas/image/"), ("GET", "images//")):
+        assert member.request(method, f"/image/v2/{path}").status == 404, path
+    assert member.request("GET", "/image/").status == 300
+
+
 def test_readers_do_not_write(cloud: Served, member: Client) -> None:
     image = make(member, name="one", disk_format="raw", container_format="bare")
     path = f"/image/v2/images/{image['id']}"

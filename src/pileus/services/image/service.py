@@ -35,4 +35,5 @@ def service() -> Service:
         paging=image_paging,
         quota=usage.QUOTA,
         rules=policy.SERVICE_RULES,
+        strict_slash=True,
     )
