@@ -349,6 +349,31 @@ def _migrate(config: Config) -> None:
         store.close()
 
 
+def rotate_keys(config: Config, forget: bool) -> None:
+    """Make the next keys of tokens and secrets the primary ones. Raises CommandFailure."""
+    from pileus.core import privilege
+
+    if not privilege.apart(functools.partial(_rotate, config, forget)):
+        raise CommandFailure("the keys were not rotated: see the error above")
+
+
+def _rotate(config: Config, forget: bool) -> None:
+    from pileus.core import privilege
+    from pileus.core.store import Store, load_driver
+    from pileus.services.identity.interface import Secrets
+
+    declare_tables()
+    load_driver(config.database_url)
+    keys, secrets = token_keys(config), Secrets(config.control / "keys")
+    privilege.drop(config.unprivileged_uid)
+    store = Store(config.database_url)
+    try:
+        store.write_here(lambda tx: keys.rotate(tx, forget=forget))
+        store.write_here(secrets.rotate)
+    finally:
+        store.close()
+
+
 # -- the agent -----------------------------------------------------------------------------------------------------
 
 
@@ -539,4 +564,5 @@ roles = Roles(
     join_host=join_host,
     teardown=teardown,
     examine_host=examine_host,
+    rotate_keys=rotate_keys,
 )

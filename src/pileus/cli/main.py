@@ -50,6 +50,8 @@ class Roles:
     """Ends all guests and takes all networks off this host; shows what it does, and says what it did."""
     examine_host: Callable[[Config], Iterable[Found]]
     """What the drivers find on this host, by trying."""
+    rotate_keys: Callable[[Config, bool], None]
+    """Makes the next keys of tokens and secrets the primary ones; True: what tokens' old keys sealed is void."""
 
 
 class CommandFailure(Exception):

@@ -89,9 +89,12 @@ class Keys:
         `number` is the revision, when the caller has read it in this transaction.
         """
         number = revision.current(tx) if number is None else number
-        if self._held.revision != number or not self._held.keys:
-            self._held = self._read(tx, number)
-        return self._held.keys
+        held = self._held
+        if held.revision != number or not held.keys:
+            held = self._read(tx, number)
+            if not tx.writable:  # else the revision may be one that is never committed
+                self._held = held
+        return held.keys
 
     def rotate(self, tx: Tx, *, forget: bool = False) -> None:
         """Make the staged key the primary, and stage a new one.

@@ -54,6 +54,7 @@ past = sa.Table(
 """`generation`: the user's, when the password was replaced: they sort as the passwords followed each other."""
 
 _BY_ID = sa.select(table).where(table.c.id == sa.bindparam("key"))
+_BY_NAME = sa.select(table).where(table.c.name_key == sa.bindparam("name"), table.c.domain_id == sa.bindparam("domain"))
 
 
 def find(tx: Tx, key: str) -> sa.Row[Any] | None:
@@ -71,7 +72,7 @@ def get(tx: Tx, key: str) -> sa.Row[Any]:
 
 def find_named(tx: Tx, name: str, domain_id: str) -> sa.Row[Any] | None:
     """The user of a name in a domain, None when there is no such."""
-    return tx.first(sa.select(table).where(table.c.name_key == names.key(name), table.c.domain_id == domain_id))
+    return tx.execute(_BY_NAME, {"name": names.key(name), "domain": domain_id}).first()
 
 
 def taken(name: str) -> Conflict:

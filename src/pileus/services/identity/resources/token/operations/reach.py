@@ -39,7 +39,7 @@ def _links(ctx: Context, name: str) -> dict[str, str | None]:
 def list_projects(ctx: Context) -> Page:
     """The projects that the caller's token can be scoped to."""
     table = projects.table
-    mine = assignments.targets_of(ctx.tx, ctx.auth.user_id)
+    mine = assignments.targets(ctx.auth.user_id)
     query = sa.select(table).where(table.c.id.in_(mine), ~table.c.is_domain, table.c.enabled)
     found = project_operations.listing.page(ctx, query)
     return Page(project_fields.views(ctx, found.rows), found.next_marker)
@@ -49,7 +49,7 @@ def list_projects(ctx: Context) -> Page:
 def list_domains(ctx: Context) -> Page:
     """The domains that the caller's token can be scoped to."""
     table = projects.table
-    mine = assignments.targets_of(ctx.tx, ctx.auth.user_id)
+    mine = assignments.targets(ctx.auth.user_id)
     rows = ctx.tx.all(sa.select(table).where(table.c.id.in_(mine), table.c.is_domain, table.c.enabled))
     return Page(domains.views(ctx, rows))
 

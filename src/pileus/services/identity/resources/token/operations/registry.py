@@ -156,7 +156,9 @@ class Tokens:
         number = revision.current(tx) if number is None else number
         held = self._catalogs
         if held.revision != number:
-            held = self._catalogs = _Catalogs(number, catalogs.read(tx))
+            held = _Catalogs(number, catalogs.read(tx))
+            if not tx.writable:
+                self._catalogs = held
         key = (auth.user_id, auth.project_id)
         found = held.seen.get(key)
         if found is None:
@@ -210,7 +212,7 @@ class Tokens:
         )
         token = _assemble(tx, payload, user, scope, delegation)
         text = self._keyring(tx, number).seal(payload)
-        self._keep(text, _Kept(token, number))
+        self._keep(tx, text, _Kept(token, number))
         return text
 
     def _find(self, tx: Tx, text: str, window: timedelta = NO_WINDOW) -> _Kept:
@@ -218,7 +220,7 @@ class Tokens:
         kept = self._kept.get(text)
         if kept is None or kept.revision != number:
             kept = _Kept(self._look(tx, text, window, number), number)
-            self._keep(text, kept)
+            self._keep(tx, text, kept)
         if kept.token.payload.expires_at + window <= tx.now:
             raise Unauthorized
         return kept
@@ -249,7 +251,9 @@ class Tokens:
                 raise Unauthorized
         return _assemble(tx, payload, user, scope, delegation)
 
-    def _keep(self, text: str, kept: _Kept) -> None:
+    def _keep(self, tx: Tx, text: str, kept: _Kept) -> None:
+        if tx.writable:  # its revision may be one that is never committed
+            return
         with self._lock:
             self._kept.pop(text, None)
             self._kept[text] = kept
