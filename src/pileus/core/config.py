@@ -119,6 +119,8 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How much disk a host offers for each byte of its own."""
     reserved_memory_mib: int = 512
     """Memory in MiB that a host keeps for itself."""
+    randomize_allocation_candidates: bool = False
+    """Whether Placement gives candidates in an order by chance, so that not all take the first."""
 
     @property
     def control(self) -> Path:

@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from pileus.core.api import Parameters, Reply, Resource
+from pileus.core.config import Config
 from pileus.core.context import Context
 from pileus.core.errors import BadQuery, BadRequest
 from pileus.core.versions import Version
@@ -29,13 +28,6 @@ from pileus.services.placement.versions import Grammar
 resource = Resource(
     "allocation_candidate", "allocation_candidates", rules=rules(allocation_candidates__list="List candidates")
 )
-
-
-class Order(msgspec.Struct, frozen=True):
-    """In which order candidates are given."""
-
-    random: bool = False
-    """By chance, so that requests that come at once do not all take the first."""
 
 
 _OPEN = Parameters(closed=str(Version(9, 99)))
@@ -225,7 +217,8 @@ def _flat(land: Land, one: Candidate) -> bool:
 
 
 def _chosen(ctx: Context, found: Iterable[Candidate], limit: int | None) -> list[Candidate]:
-    if not ctx.provided.get(Order, Order()).random:
+    config = ctx.provided.get(Config)
+    if config is None or not config.randomize_allocation_candidates:
         return list(itertools.islice(found, limit))
     everything = list(found)
     ctx.seams.random.shuffle(everything)

@@ -12,7 +12,7 @@ import msgspec
 LARGEST = 2**31 - 1
 
 
-class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+class Inventory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a provider offers of one resource class."""
 
     total: int
@@ -34,7 +34,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         return self.min_unit <= amount <= self.max_unit and amount % self.step_size == 0
 
 
-class Room(Inventory, frozen=True, kw_only=True):
+class Room(Inventory, frozen=True, kw_only=True, gc=False):
     """What a provider offers of one resource class, and how much of it is held."""
 
     used: int = 0
@@ -49,7 +49,7 @@ class Room(Inventory, frozen=True, kw_only=True):
         return self.admits(amount) and amount <= self.free
 
 
-class Capacity(msgspec.Struct, kw_only=True):
+class Capacity(msgspec.Struct, kw_only=True, gc=False):
     """A provider as a scheduler sees it."""
 
     uuid: str

@@ -30,7 +30,7 @@ class Ask(msgspec.Struct, kw_only=True):
     """Suffixes of groups of whose providers one is an ancestor of the rest, or the same."""
 
 
-class Candidate(msgspec.Struct):
+class Candidate(msgspec.Struct, gc=False):
     """Providers that serve a request. Candidates may have parts in common: they are to be read, not changed."""
 
     allocations: dict[str, dict[str, int]]
