@@ -355,6 +355,7 @@ def test_access_rules_hold_for_each_request(stage: Stage) -> None:
         {"path": "/v3/projects/{project_id}", "method": "GET", "service": "identity"},
         {"path": "/v3/auth/**", "method": "GET", "service": "identity"},
         {"path": "/v3/roles", "method": "GET", "service": "compute"},
+        {"path": "/identity/v3/domains/*", "method": "GET", "service": "identity"},
     ]
     made = stage.make(access_rules=rules)
     response = stage.login(made)
@@ -364,6 +365,9 @@ def test_access_rules_hold_for_each_request(stage: Stage) -> None:
     for path in (f"/v3/users/{stage.user}", f"/identity/v3/users/{stage.user}", "/v3/auth/catalog"):
         ok(client.request("GET", path))
     ok(client.request("GET", f"/v3/projects/{stage.project}"))
+    ok(client.request("GET", "/identity/v3/domains/default"))
+    ok(client.request("GET", "/v3/domains/default"), 401)
+    ok(client.request("GET", "/v3"))
     for method, path in (
         ("GET", "/v3/users"),
         ("GET", f"/v3/users/{stage.user}/groups"),
@@ -380,3 +384,6 @@ def test_access_rules_hold_for_each_request(stage: Stage) -> None:
         keeps = {**header, "openstack-identity-access-rules": version}
         ok(client.request("GET", "/v3/auth/tokens", headers=keeps), status)
     ok(client.request("DELETE", "/v3/auth/tokens", headers=header), 401)
+    service = stage.cloud.persona("service", "project", stage.project)
+    ok(client.request("GET", "/v3/users", headers={"x-service-token": service.token or ""}), 403)
+    ok(client.request("GET", "/v3/users", headers={"x-service-token": client.token or ""}), 401)

@@ -188,9 +188,7 @@ class Edge:
             raise MethodNotAllowed(f"The method {method} is not allowed for this resource.", headers={"allow": allow})
         auth = await self._identify(exchange, candidates)
         if auth.access is not None and not candidates[0].public:
-            # A path is known as it stands in the API reference, and as it stands behind the service's mount.
-            if not any(auth.access(service.type, scope["method"], one) for one in dict.fromkeys((inner, path))):
-                raise Unauthorized("The token is not good for this request.")
+            _admit(auth.access, service.type, scope["method"], inner, path)
         # An action is chosen by the body, everything else by the version alone, before a body is looked at.
         first = candidates[0] if candidates[0].action is not None else self._choose(candidates, exchange.version, None)
         raw = None
@@ -403,6 +401,15 @@ class Edge:
             async for chunk in stream.chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"" if head or stream else exchange.body})
+
+
+def _admit(access: Callable[[str, str, str], bool], service: str, method: str, *paths: str) -> None:
+    """Raise Unauthorized unless a token is good for a request.
+
+    A path is known as the API reference has it, and as it is behind the service's mount.
+    """
+    if not any(access(service, method, path) for path in paths):
+        raise Unauthorized("The token is not good for this request.")
 
 
 def _must_have_asked(operation: Operation, request: Request) -> None:
