@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -422,3 +423,26 @@ def test_neighbours_read_data_too(cloud: Cloud) -> None:
     with open_data(cloud.stores, info) as file:
         assert file.read() == b"abc"
     assert cloud.served.run(cloud.served.store.read(lambda tx: by_id(tx, "none"))) is None
+
+
+def test_memory_does_not_grow_with_the_data(cloud: Cloud) -> None:
+    image_id, block = cloud.make(), bytes(1 << 20)
+    tracemalloc.start()
+    try:
+        assert cloud.put(image_id, [block] * 64).status == 204
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 << 20
+    assert cloud.show(image_id)["size"] == 64 << 20
+    (path,) = cloud.images.data.iterdir()
+    assert path.stat().st_size == 64 << 20
+    assert path.stat().st_blocks * 512 < 1 << 20  # zeros are holes
+
+
+def test_holes_are_read_as_zeros(cloud: Cloud) -> None:
+    image_id = cloud.make()
+    data = b"a" * 70_000 + bytes(3 << 20) + b"b" + bytes(2 << 20)
+    assert cloud.put(image_id, [data[:70_000], data[70_000:]]).status == 204
+    assert cloud.file(image_id).body == data
+    assert cloud.show(image_id)["checksum"] == hashlib.md5(data).hexdigest()

@@ -11,12 +11,16 @@ A location is the key itself, so that the directory may be moved.  Data is on th
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from pileus.contracts.images import StoreFailure, checked_key
+
+_HOLE = 4096
+"""Bytes of zeros that are worth a hole."""
 
 
 class FileImageStore:
@@ -45,7 +49,7 @@ class FileImageStore:
             raise StoreFailure(f"There is data of the name {image_id} already.")
         path.unlink(missing_ok=True)
         path.touch(0o600, exist_ok=False)
-        return path.open("wb")
+        return _Sparse(path, "wb")
 
     def commit(self, image_id: str) -> str:
         """Make durable what was written, and give its location; again for the same id gives it again.
@@ -103,6 +107,27 @@ class FileImageStore:
     def properties(self) -> dict[str, Any]:
         """The directory."""
         return {"data_dir": str(self.data)}
+
+
+class _Sparse(io.FileIO):
+    """A file in which blocks of zeros are holes that take no space (lseek(2))."""
+
+    def write(self, block: Any) -> int:
+        """Write all of a block, or leave a hole of its size."""
+        length = len(block)
+        if length >= _HOLE and not block[0] and block == bytes(length):
+            self.seek(length, io.SEEK_CUR)
+            return length
+        rest = memoryview(block)
+        while rest:
+            rest = rest[super().write(rest) :]
+        return length
+
+    def close(self) -> None:
+        """Close the file, after it got its length if it ends with a hole."""
+        if not self.closed:
+            self.truncate(self.tell())
+        super().close()
 
 
 def _settle(path: Path) -> None:
