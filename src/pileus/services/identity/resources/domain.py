@@ -135,7 +135,7 @@ def views(ctx: Context, rows: Sequence[sa.Row[Any]]) -> list[Domain]:
 def list_all(ctx: Context) -> Page:
     """List domains; with a domain's token, that one."""
     permit_list(ctx, ctx.operation, "target.domain.id")
-    found = _listing.page(ctx, own_domain(ctx, sa.select(table).where(table.c.is_domain), table.c.id))
+    found = _listing.page(ctx, own_domain(ctx, sa.select(table).where(table.c.domain_id.is_(None)), table.c.id))
     return Page(views(ctx, found.rows), found.next_marker)
 
 

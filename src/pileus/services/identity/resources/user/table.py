@@ -37,6 +37,8 @@ table = sa.Table(
     sa.Column("failed_at", Instant),
     sa.Column("active_at", Instant),
     sa.UniqueConstraint("domain_id", "name_key"),
+    sa.Index("ix_identity_user_name_key", "name_key"),
+    sa.Index("ix_identity_user_domain_id", "domain_id", "id"),
 )
 """`password_changed_at`: when the user itself set the password, null when somebody else did.
 
@@ -52,6 +54,14 @@ past = sa.Table(
     sa.Column("password_hash", sa.String(255), nullable=False),
 )
 """`generation`: the user's, when the password was replaced: they sort as the passwords followed each other."""
+
+decoy = sa.Table(
+    "identity_failed_login",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", Instant, nullable=False),
+)
+"""One row, written for a failed login where there is no user to write it to."""
 
 _BY_ID = sa.select(table).where(table.c.id == sa.bindparam("key"))
 _BY_NAME = sa.select(table).where(table.c.name_key == sa.bindparam("name"), table.c.domain_id == sa.bindparam("domain"))

@@ -75,6 +75,17 @@ resource = Resource(
     ],
 )
 
+
+class _IsDomain(Filter):
+    """A filter by whether a project acts as a domain, which is then in none."""
+
+    __slots__ = ()
+
+    def condition(self, values: Sequence[str]) -> sa.ColumnElement[bool]:
+        """The condition for the values of one parameter."""
+        return sa.or_(*(self.column.is_(None) if truth(value) else self.column.is_not(None) for value in values))
+
+
 listing = Listing(
     table,
     filters={
@@ -82,7 +93,7 @@ listing = Listing(
         "domain_id": Filter(table.c.domain_id),
         "parent_id": Filter(table.c.parent_id),
         "enabled": Filter(table.c.enabled, truth),
-        "is_domain": Filter(table.c.is_domain, truth),
+        "is_domain": _IsDomain(table.c.domain_id),
         **compared(name=table.c.name),
     },
     sort={"id": table.c.id, "name": table.c.name},
@@ -153,7 +164,7 @@ def list_all(ctx: Context) -> Page:
     permit_list(ctx, ctx.operation)
     query = own_domain(ctx, sa.select(table), table.c.domain_id)
     if "is_domain" not in ctx.query.names():
-        query = query.where(~table.c.is_domain)
+        query = query.where(table.c.domain_id.is_not(None))
     for condition in _tag_conditions(ctx):
         query = query.where(condition)
     found = listing.page(ctx, query)
