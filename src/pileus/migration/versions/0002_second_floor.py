@@ -38,6 +38,12 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_identity_endpoint_group_name"), ["name"], unique=False)
 
     op.create_table(
+        "identity_failed_login",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_identity_failed_login")),
+    )
+    op.create_table(
         "identity_key",
         sa.Column("purpose", sa.String(length=32), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
@@ -657,6 +663,8 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("failed_logins", sa.Integer(), server_default="0", nullable=False))
         batch_op.add_column(sa.Column("failed_at", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("active_at", sa.BigInteger(), nullable=True))
+        batch_op.create_index("ix_identity_user_domain_id", ["domain_id", "id"], unique=False)
+        batch_op.create_index("ix_identity_user_name_key", ["name_key"], unique=False)
 
     with op.batch_alter_table("image_image", schema=None) as batch_op:
         batch_op.add_column(
