@@ -18,10 +18,10 @@ import sqlalchemy as sa
 from pileus.core.context import Context, Request
 from pileus.core.errors import Raced, Unauthorized
 from pileus.services.identity.resources.user.fields import active, compliance
-from pileus.services.identity.resources.user.table import find, table
+from pileus.services.identity.resources.user.table import decoy, find, table
 from pileus.services.identity.rules import name as names
 from pileus.services.identity.rules import password as passwords
-from pileus.services.identity.rules.compliance import expired
+from pileus.services.identity.rules.compliance import Compliance, expired
 from pileus.services.identity.rules.throttle import Throttle
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,32 @@ logger = logging.getLogger(__name__)
 
 class PasswordExpired(Unauthorized):
     """401: the password is right, and must be changed before it is of use."""
+
+
+class Attempt:
+    """One attempt to log in, as somebody who is `named` in the request: by that alone it is counted.
+
+    So what it is answered does not tell who exists.
+    """
+
+    def __init__(self, ctx: Request, named: str) -> None:
+        self._throttle = ctx.of(Throttle) if Throttle in ctx.provided else Throttle(0)
+        self._clock = ctx.seams.clock
+        self._key = (named, ctx.address)
+
+    def check(self) -> None:
+        """Raise TooManyRequests while there is a wait. Ask before a secret is compared, and again after."""
+        self._throttle.check(self._key, self._clock.monotonic())
+
+    def fail(self, who: str | None) -> Unauthorized:
+        """Note that it has failed; the fault. `who` is the id of what was named, None where there is no such."""
+        failures = self._throttle.fail(self._key, self._clock.monotonic())
+        logger.warning("failed login: %s from %s, %d in a row", who or "nobody known", self._key[1] or "?", failures)
+        return Unauthorized()
+
+    def succeed(self) -> None:
+        """Note that it has not failed."""
+        self._throttle.succeed(self._key)
 
 
 def naming(key: str | None, name: str | None) -> str:
@@ -41,22 +67,15 @@ async def check(ctx: Request, named: str, row: sa.Row[Any] | None, password: str
 
     `named` is how the request names the user (see `naming`), `row` that user as it was read a moment ago.
     """
-    throttle = ctx.provided.get(Throttle)
-    key = (named, ctx.address)  # of the request alone: it must not tell who exists
-    if isinstance(throttle, Throttle):
-        throttle.check(key, ctx.seams.clock.monotonic())
+    attempt = Attempt(ctx, named)
+    attempt.check()
     hashed = None if row is None else row.password_hash
     right = await ctx.slow(lambda: passwords.matches(hashed, password))
-    if isinstance(throttle, Throttle):
-        throttle.check(key, ctx.seams.clock.monotonic())
+    attempt.check()
     found = await _settle(ctx, row, right=right)
     if found is None or password is None or hashed is None:
-        failures = throttle.fail(key, ctx.seams.clock.monotonic()) if isinstance(throttle, Throttle) else 1
-        who = "unknown user" if row is None else row.id
-        logger.warning("failed login: %s from %s, %d in a row", who, ctx.address or "?", failures)
-        raise Unauthorized
-    if isinstance(throttle, Throttle):
-        throttle.succeed(key)
+        raise attempt.fail(None if row is None else row.id)
+    attempt.succeed()
     if expired(found.options, found.password_expires_at, ctx.seams.clock.now()):
         raise PasswordExpired(f"The password is expired and needs to be changed for user: {found.id}.")
     if passwords.stale(hashed):
@@ -65,34 +84,42 @@ async def check(ctx: Request, named: str, row: sa.Row[Any] | None, password: str
 
 
 async def _settle(ctx: Request, row: sa.Row[Any] | None, *, right: bool) -> sa.Row[Any] | None:
-    """Note what the comparison showed, where a setting asks for it; the user when it may log in."""
+    """Note what the comparison showed, where a setting asks for it; the user when it may log in.
+
+    Where failures are written, one is written for whoever was named: the time that it takes must not tell who exists.
+    """
     asked = compliance(ctx)
-    if row is None:
-        return None
 
     def judge(ctx: Context) -> sa.Row[Any] | None:
-        found = find(ctx.tx, row.id)
-        if found is None or found.password_hash != row.password_hash:
-            return None
-        if asked.locked(found.options, found.failed_logins, found.failed_at, ctx.now):
-            return None
-        changes: dict[str, Any] = {}
-        if not right and asked.lockout_failure_attempts:
-            over = found.failed_logins >= asked.lockout_failure_attempts  # and the lock has ended
-            changes = {"failed_logins": 1 if over else table.c.failed_logins + 1, "failed_at": ctx.now}
-        elif right and found.failed_logins:
-            changes = {"failed_logins": 0, "failed_at": None}
-        allowed = right and active(ctx, found)
-        if allowed and asked.disable_user_account_days_inactive:
-            changes["active_at"] = ctx.now
-        if changes:
+        found = None if row is None else find(ctx.tx, row.id)
+        if found is not None and (row is None or found.password_hash != row.password_hash):
+            found = None
+        if found is not None and asked.locked(found.options, found.failed_logins, found.failed_at, ctx.now):
+            found = None
+        changes = {} if found is None else _changes(ctx, found, asked, right=right)
+        if found is not None and changes:
             ctx.tx.execute(sa.update(table).where(table.c.id == found.id).values(**changes))
-        return found if allowed else None
+        elif not right and asked.lockout_failure_attempts:
+            ctx.tx.upsert(decoy, {"id": 1, "at": ctx.now}, key=("id",))
+        return found if right and found is not None and active(ctx, found) else None
 
-    writes = asked.lockout_failure_attempts or asked.disable_user_account_days_inactive or row.failed_logins
-    if writes:
+    failed = row is not None and row.failed_logins
+    if asked.lockout_failure_attempts or asked.disable_user_account_days_inactive or failed:
         return await ctx.write(judge)
     return await ctx.read(judge) if right else None
+
+
+def _changes(ctx: Context, found: sa.Row[Any], asked: Compliance, *, right: bool) -> dict[str, Any]:
+    """The columns of a user that is not locked out, after a comparison."""
+    changes: dict[str, Any] = {}
+    if not right and asked.lockout_failure_attempts:
+        over = found.failed_logins >= asked.lockout_failure_attempts  # and the lock has ended
+        changes = {"failed_logins": 1 if over else table.c.failed_logins + 1, "failed_at": ctx.now}
+    elif right and found.failed_logins:
+        changes = {"failed_logins": 0, "failed_at": None}
+    if right and asked.disable_user_account_days_inactive and active(ctx, found):
+        changes["active_at"] = ctx.now
+    return changes
 
 
 async def _strengthen(ctx: Request, user_id: str, hashed: str, password: str) -> None:

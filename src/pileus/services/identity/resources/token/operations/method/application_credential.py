@@ -21,6 +21,7 @@ from pileus.services.identity.resources.application_credential import table as c
 from pileus.services.identity.resources.token.fields import ApplicationCredentialProof, Proofs, UserReference
 from pileus.services.identity.resources.token.operations.evidence import Evidence, Leave, Proof
 from pileus.services.identity.resources.token.operations.reference import check_reference, named_user
+from pileus.services.identity.resources.user.operations.login import Attempt, naming
 from pileus.services.identity.rules import password as passwords
 
 NAME: Final = "application_credential"
@@ -32,11 +33,16 @@ async def prove(ctx: Request, proofs: Proofs) -> Proof:
     if shown is UNSET:
         raise BadRequest("Expecting to find application_credential in identity.")
     _check(shown)
+    user = shown.user or UserReference()
+    attempt = Attempt(ctx, f"{NAME} {shown.id or shown.name} of {naming(user.id, user.name)}")
+    attempt.check()
     row = await ctx.read(lambda ctx: _named(ctx.tx, shown))
     hashed = None if row is None else row.secret_hash
     right = await ctx.slow(lambda: passwords.matches(hashed, shown.secret))
+    attempt.check()
     if row is None or not right:
-        raise Unauthorized
+        raise attempt.fail(None if row is None else row.id)
+    attempt.succeed()
     key, user_id = str(row.id), str(row.user_id)
 
     def conclude(ctx: Context) -> Evidence:
