@@ -81,6 +81,10 @@ class Filter:
             return sa.or_(*(self.column.icontains(part, autoescape=True) for part in parts))
         return self.column.in_([self.convert(part) for part in parts])
 
+    def among(self, ctx: Context, query: sa.Select[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
+        """The condition as a part of a query; for heirs that must look at what the query finds so far."""
+        return self.condition(values)
+
 
 class Rows(NamedTuple):
     """One page: its rows, and the key of the last one when there may be more."""
@@ -134,7 +138,7 @@ class Listing:
             one = self.filters.get(name)
             if one is not None and (one.window is None or one.window.covers(ctx.version)):
                 self._guard(ctx, name)
-                query = query.where(one.condition(ctx.query.all(name)))
+                query = query.where(one.among(ctx, query, ctx.query.all(name)))
         return query
 
     def _guard(self, ctx: Context, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
@@ -18,7 +19,8 @@ from pileus.services.compute.resources.server.table import (
     task_state_sql,
     vm_state_sql,
 )
-from pileus.services.compute.rules.pattern import ESCAPE, like
+from pileus.services.compute.rules.expression import Expression, ExpressionError
+from pileus.services.compute.rules.pattern import ESCAPE, like, plain
 from pileus.services.compute.rules.status import ALL_STATUSES, POWER_STATES
 from pileus.services.compute.versions import (
     CHANGES_BEFORE_FILTER,
@@ -38,12 +40,34 @@ _power = sa.case(
 _NEVER = sa.false()
 
 
-class Match(Filter):
-    """A filter by a pattern, as people write regular expressions (`rules.pattern`)."""
+_MATCHES = 10_000
+"""The most different values that a regular expression may find."""
 
-    def condition(self, values: Any) -> sa.ColumnElement[bool]:
-        """The condition that the column matches one of the values."""
-        return sa.or_(*(self.column.like(like(value), escape=ESCAPE) for value in values))
+
+class Match(Filter):
+    """A filter by a regular expression: by the database where LIKE can say it, else by looking at all values."""
+
+    def among(self, ctx: Context, query: sa.Select[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
+        """The condition that the column matches one of the values. Raises BadRequest for what is no expression."""
+        arms = []
+        for value in values:
+            pattern = like(value)
+            if pattern is not None:
+                arms.append(self.column.ilike(pattern, escape=ESCAPE))
+            else:
+                arms.append(self.column.in_(self._search(ctx, query, value)))
+        return sa.or_(*arms)
+
+    def _search(self, ctx: Context, query: sa.Select[Any], text: str) -> list[str]:
+        try:
+            expression = Expression(text)
+            rows = ctx.tx.all(query.with_only_columns(self.column.label("value")).distinct())
+            found = [row.value for row in rows if row.value is not None and expression.search(row.value)]
+        except ExpressionError as error:
+            raise BadRequest(str(error)) from None
+        if len(found) > _MATCHES:
+            raise BadRequest(f"{text!r} matches more than {_MATCHES} different values: use further filters")
+        return found
 
 
 class Exact(Filter):
@@ -211,7 +235,7 @@ def _further(ctx: Context, everything: bool) -> list[sa.ColumnElement[bool]]:
         found += _tagged(ctx)
     for name, version in (("ip", 4), ("ip6", 6)):
         if (text := ctx.query.get(name)) is not None and (version == 4 or everything or IP6_FILTER.covers(ctx.version)):
-            found.append(_c.id.in_(network.devices_at(ctx.tx, like(text), version)))
+            found.append(_c.id.in_(network.devices_at(ctx.tx, like(text) or plain(text), version)))
     return found
 
 
