@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pileus.app import Control, declare_tables
 from pileus.core.config import Config
@@ -25,9 +26,9 @@ class Whole:
 
 
 @contextmanager
-def whole_cloud(place: Path, url: str | None = None) -> Iterator[Whole]:
+def whole_cloud(place: Path, url: str | None = None, **settings: Any) -> Iterator[Whole]:
     """A cloud whose state lies in `place`, on the store at `url` (None: SQLite below `place`)."""
-    config = Config(state=place, database=url)
+    config = Config(state=place, database=url, **settings)
     config.control.mkdir(mode=0o700)
     (config.control / "bootstrap-password").write_text(PASSWORD)
     store = Store(config.database_url)
