@@ -181,7 +181,9 @@ class Edge:
             self._negotiate(exchange)  # what is said of an unknown path differs by version, too
             raise
         self._negotiate(exchange)
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        method = scope["method"]
+        if method == "HEAD" and "HEAD" not in node.operations:
+            method = "GET"  # what GET says, without its body
         candidates = node.operations.get(method)
         if candidates is None:
             allow = ", ".join(sorted(node.operations))

@@ -131,6 +131,13 @@ def views(ctx: Context, rows: Sequence[sa.Row[Any]]) -> list[Domain]:
     ]
 
 
+def _permitted(ctx: Context, key: str) -> sa.Row[Any]:
+    """The domain of an id, once the operation's rule lets the caller. Raises NotFound first, and Forbidden."""
+    row = get(ctx.tx, key)
+    permit(ctx, ctx.operation, domain={"id": row.id})
+    return row
+
+
 @resource.get("/domains", policy="identity:list_domains", guarded=True)
 def list_all(ctx: Context) -> Page:
     """List domains; with a domain's token, that one."""
@@ -167,10 +174,10 @@ def create(ctx: Context, body: DomainCreate) -> Domain:
     return views(ctx, [get(ctx.tx, key)])[0]
 
 
-@resource.patch("/domains/{domain_id}", policy="identity:update_domain", accepts="domain", wraps="domain")
+@resource.patch("/domains/{domain_id}", policy="identity:update_domain", guarded=True, accepts="domain", wraps="domain")
 def update(ctx: Context, domain_id: str, body: DomainUpdate) -> Domain:
     """Change a domain. Disabling it makes all tokens of its users and for its projects void."""
-    row = get(ctx.tx, domain_id)
+    row = _permitted(ctx, domain_id)
     same_id(ctx, domain_id)
     wanted = given(body)
     something(wanted, ctx, "domain")
@@ -179,7 +186,7 @@ def update(ctx: Context, domain_id: str, body: DomainUpdate) -> Domain:
     return views(ctx, [get(ctx.tx, domain_id)])[0]
 
 
-@resource.delete("/domains/{domain_id}", policy="identity:delete_domain")
+@resource.delete("/domains/{domain_id}", policy="identity:delete_domain", guarded=True)
 def delete(ctx: Context, domain_id: str) -> None:
     """Delete a disabled domain, with its users, groups, roles and projects."""
-    remove(ctx.tx, get(ctx.tx, domain_id))
+    remove(ctx.tx, _permitted(ctx, domain_id))

@@ -246,8 +246,7 @@ def update(ctx: Context, group_id: str, body: GroupUpdate) -> Group:
 @resource.delete("/groups/{group_id}", policy="identity:delete_group", guarded=True)
 def delete(ctx: Context, group_id: str) -> None:
     """Delete a group; its members lose the roles that they held through it."""
-    permit(ctx, ctx.operation, group=target(find(ctx.tx, group_id)))
-    get(ctx.tx, group_id)
+    permit(ctx, ctx.operation, group=target(get(ctx.tx, group_id)))
     ctx.tx.execute(sa.delete(table).where(table.c.id == group_id))
     ctx.tx.changed("identity.group", group_id)
     revision.grow(ctx.tx)

@@ -128,6 +128,7 @@ resource = Resource(
         Rule("identity:update_domain_role", CLOUD_ADMIN, "Update a role of a domain"),
         Rule("identity:delete_domain_role", CLOUD_ADMIN, "Delete a role of a domain"),
         Rule("identity:get_implied_role", CLOUD_ADMIN_OR_SYSTEM_READER, "Show what a role implies"),
+        Rule("identity:check_implied_role", CLOUD_ADMIN_OR_SYSTEM_READER, "Check whether a role implies another"),
         Rule("identity:list_implied_roles", CLOUD_ADMIN_OR_SYSTEM_READER, "List what a role implies"),
         Rule("identity:create_implied_role", CLOUD_ADMIN, "Let a role imply another"),
         Rule("identity:delete_implied_role", CLOUD_ADMIN, "Let a role no longer imply another"),
@@ -201,12 +202,17 @@ def insert(tx: Tx, name: str, domain_id: str | None = None, **values: Any) -> st
     return key
 
 
-def _permit(ctx: Context, verb: str, row: sa.Row[Any] | None) -> None:
-    """Enforce the operation's rule; for a role of a domain, that of its kind as well."""
-    seen = None if row is None else {"id": row.id, "name": row.name, "domain_id": row.domain_id}
+def _permitted(ctx: Context, verb: str, key: str) -> sa.Row[Any]:
+    """The role of an id, once the operation's rule and, for a role of a domain, that of its kind let the caller.
+
+    Raises NotFound, before anybody's permission is asked for, and Forbidden.
+    """
+    row = get(ctx.tx, key)
+    seen = {"id": row.id, "name": row.name, "domain_id": row.domain_id}
     permit(ctx, ctx.operation, role=seen)
-    if row is not None and row.domain_id is not None:
+    if row.domain_id is not None:
         permit(ctx, f"identity:{verb}_domain_role", role=seen)
+    return row
 
 
 @resource.get("/roles", policy="identity:list_roles", guarded=True)
@@ -224,8 +230,7 @@ def list_all(ctx: Context) -> Page:
 @resource.get("/roles/{role_id}", policy="identity:get_role", guarded=True, wraps="role")
 def show(ctx: Context, role_id: str) -> Role:
     """Show a role."""
-    _permit(ctx, "get", find(ctx.tx, role_id))
-    return view(ctx, get(ctx.tx, role_id))
+    return view(ctx, _permitted(ctx, "get", role_id))
 
 
 @resource.post("/roles", policy="identity:create_role", guarded=True, accepts="role", wraps="role", status=201)
@@ -251,8 +256,7 @@ def create(ctx: Context, body: RoleCreate) -> Role:
 @resource.patch("/roles/{role_id}", policy="identity:update_role", guarded=True, accepts="role", wraps="role")
 def update(ctx: Context, role_id: str, body: RoleUpdate) -> Role:
     """Change a role."""
-    _permit(ctx, "update", find(ctx.tx, role_id))
-    row = get(ctx.tx, role_id)
+    row = _permitted(ctx, "update", role_id)
     same_id(ctx, role_id)
     wanted = given(body)
     something(wanted, ctx, "role")
@@ -285,8 +289,7 @@ def _check_implied(tx: Tx, key: str, name: str) -> None:
 @resource.delete("/roles/{role_id}", policy="identity:delete_role", guarded=True)
 def delete(ctx: Context, role_id: str) -> None:
     """Delete a role; who held it holds it no longer."""
-    _permit(ctx, "delete", find(ctx.tx, role_id))
-    row = get(ctx.tx, role_id)
+    row = _permitted(ctx, "delete", role_id)
     mutable(row.options, "role", role_id)
     ctx.tx.execute(sa.delete(table).where(table.c.id == role_id))
     ctx.tx.changed("identity.role", role_id)
@@ -328,6 +331,18 @@ def show_implied(ctx: Context, prior_role_id: str, implies_role_id: str) -> Mapp
     """Show that a role implies another."""
     _check_implication(ctx, prior_role_id, implies_role_id)
     return _inference(ctx, prior_role_id, implies_role_id)
+
+
+@resource.operation(
+    "HEAD",
+    "/roles/{prior_role_id}/implies/{implies_role_id}",
+    policy="identity:check_implied_role",
+    status=204,
+    writes=False,
+)
+def check_implied(ctx: Context, prior_role_id: str, implies_role_id: str) -> None:
+    """Check whether a role implies another; unlike showing it, this answers 204."""
+    _check_implication(ctx, prior_role_id, implies_role_id)
 
 
 @resource.put("/roles/{prior_role_id}/implies/{implies_role_id}", policy="identity:create_implied_role", status=201)

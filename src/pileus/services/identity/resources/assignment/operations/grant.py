@@ -154,8 +154,8 @@ def _create(ctx: Context, kind: _Kind, target_id: str | None, actor_id: str, rol
     if found.role is not None and found.role.domain_id is not None:
         if found.target is None:
             raise BadRequest(f"Role {role_id} is a domain-specific role: it cannot be given on the system.")
-        if found.role.domain_id != (found.target.domain_id or found.target.id):
-            raise Forbidden(f"{kind.target} {target_id} must be in the same domain as the role {role_id}.")
+        if kind.target == "project" and found.role.domain_id != (found.target.domain_id or found.target.id):
+            raise Forbidden(f"Project {target_id} must be in the same domain as the role {role_id} being assigned.")
     actor = {f"{kind.actor}_id": actor_id}
     insert(ctx.tx, role_id, **actor, project_id=target_id, inherited=kind.inherited)
 
