@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from pileus.core.api import Page, Parameters, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, Forbidden
+from pileus.core.errors import BadRequest, Forbidden, Raced
 from pileus.core.fields import View
 from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
@@ -42,9 +42,14 @@ use = sa.Table(
         sa.ForeignKey("identity_application_credential.id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    sa.Column("access_rule_id", sa.String(64), sa.ForeignKey(table.c.id), primary_key=True, index=True),
+    sa.Column(
+        "access_rule_id", sa.String(64), sa.ForeignKey(table.c.id, ondelete="CASCADE"), primary_key=True, index=True
+    ),
 )
-"""Which application credentials are limited to which rules."""
+"""Which application credentials use which rules.
+
+A credential also holds what its rules say, so that whatever happens here never makes it good for more.
+"""
 
 
 class Permission(View):
@@ -90,48 +95,40 @@ _listing = Listing(
 
 
 def plain(row: sa.Row[Any]) -> dict[str, str]:
-    """A rule as it is shown within what uses it."""
+    """A rule as what uses it holds and shows it."""
     return {"id": row.id, "service": row.service, "method": row.method, "path": row.path}
 
 
-def pure(row: sa.Row[Any]) -> AccessRule:
-    """A rule as it is asked about requests."""
-    return AccessRule(row.id, row.service, row.method, row.path)
+def pure(held: Mapping[str, str]) -> AccessRule:
+    """A rule, as `plain` gave it, as it is asked about requests."""
+    return AccessRule(held["id"], held["service"], held["method"], held["path"])
 
 
-def ensure(tx: Tx, user_id: str, wanted: Iterable[Mapping[str, str]]) -> list[str]:
-    """The ids of a user's rules, each once: rules of these ids, or those that say the same, or new ones.
+def ensure(tx: Tx, user_id: str, wanted: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """A user's rules, each once: those of these ids, or those that say the same, or new ones.
 
     Raises NotFound for an id of no rule of the user, BadRequest for a rule that has neither an id nor all of service,
     method and path.
     """
-    found: dict[str, None] = {}
+    found: dict[str, dict[str, str]] = {}
     for one in wanted:
         given = one.get("id")
-        if given is not None:
-            found[_get(tx, user_id, given).id] = None
-            continue
-        says = {name: one.get(name) for name in ("service", "method", "path")}
-        if None in says.values():
-            raise BadRequest("An access rule needs an id, or a service, a method and a path.")
-        row = {"id": tx.seams.hex(), "user_id": user_id, **says}
-        tx.insert_missing(table, row, key=("user_id", "service", "method", "path"))
-        same = [table.c[name] == value for name, value in says.items()]
-        found[str(tx.scalar(sa.select(table.c.id).where(table.c.user_id == user_id, *same)))] = None
-    return list(found)
+        row = _same(tx, user_id, one) if given is None else _get(tx, user_id, given)
+        found[row.id] = plain(row)
+    return list(found.values())
 
 
-def used_by(tx: Tx, keys: Sequence[str]) -> dict[str, list[sa.Row[Any]]]:
-    """The access rules of some application credentials, by the id of the credential; those without are left out."""
-    query = (
-        sa.select(use.c.credential_id, table)
-        .join(table, table.c.id == use.c.access_rule_id)
-        .where(use.c.credential_id.in_(keys))
-        .order_by(table.c.id)
-    )
-    found: dict[str, list[sa.Row[Any]]] = {}
-    for row in tx.all(query) if keys else ():
-        found.setdefault(row.credential_id, []).append(row)
+def _same(tx: Tx, user_id: str, one: Mapping[str, str]) -> sa.Row[Any]:
+    """The rule of a user that says the same, made where there is none."""
+    says = {name: one.get(name) for name in ("service", "method", "path")}
+    if None in says.values():
+        raise BadRequest("An access rule needs an id, or a service, a method and a path.")
+    row = {"id": tx.seams.hex(), "user_id": user_id, **says}
+    tx.insert_missing(table, row, key=("user_id", "service", "method", "path"))
+    same = [table.c[name] == value for name, value in says.items()]
+    found = tx.first(sa.select(table).where(table.c.user_id == user_id, *same))
+    if found is None:
+        raise Raced("The access rule was deleted at the same time.")
     return found
 
 

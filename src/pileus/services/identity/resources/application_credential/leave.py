@@ -23,12 +23,11 @@ def find(tx: Tx, key: str) -> Delegation | None:
     row = credentials.find(tx, key)
     if row is None or len(role_rows(tx, row.role_ids)) != len(row.role_ids):
         return None
-    rules = access_rules.used_by(tx, [key]).get(key, [])
     shown: dict[str, Any] = {"id": row.id, "name": row.name, "restricted": not row.unrestricted}
     caller: dict[str, Any] = {"restricted": not row.unrestricted}
-    if rules:
-        shown["access_rules"] = [access_rules.plain(one) for one in rules]
-        caller["access"] = functools.partial(_access, tuple(access_rules.pure(one) for one in rules))
+    if row.access_rules:
+        shown["access_rules"] = row.access_rules
+        caller["access"] = functools.partial(_access, tuple(access_rules.pure(one) for one in row.access_rules))
     return Delegation(
         kind="application_credential",
         id=row.id,

@@ -55,7 +55,6 @@ def _moment(at: datetime | None) -> str | None:
 
 
 def _views(ctx: Context, rows: Sequence[sa.Row[Any]]) -> list[ApplicationCredential]:
-    rules = access_rules.used_by(ctx.tx, [row.id for row in rows])
     held = role_rows(ctx.tx, sorted({key for row in rows for key in row.role_ids}))
     return [
         ApplicationCredential(
@@ -69,7 +68,7 @@ def _views(ctx: Context, rows: Sequence[sa.Row[Any]]) -> list[ApplicationCredent
             expires_at=_moment(row.expires_at),
             unrestricted=row.unrestricted,
             links=link(ctx, f"users/{row.user_id}/application_credentials", row.id),
-            access_rules=[access_rules.plain(one) for one in rules[row.id]] if row.id in rules else UNSET,
+            access_rules=row.access_rules or UNSET,
         )
         for row in rows
     ]
@@ -180,6 +179,7 @@ def _insert(ctx: Context, body: ApplicationCredentialCreate, hashed: str) -> str
             f"Conflict occurred attempting to store application_credential - Duplicate entry found with name {name}."
         )
     key = tx.seams.hex()
+    rules = _limits(tx, user_id, body.access_rules or [])
     tx.execute(
         sa.insert(table).values(
             id=key,
@@ -190,12 +190,14 @@ def _insert(ctx: Context, body: ApplicationCredentialCreate, hashed: str) -> str
             description=body.description,
             secret_hash=hashed,
             role_ids=keys,
+            access_rules=rules,
             unrestricted=bool(body.unrestricted),
             expires_at=expires_at,
             created_at=ctx.now,
         )
     )
-    _limit(tx, user_id, key, body.access_rules or [])
+    if rules:
+        tx.execute(sa.insert(access_rules.use), [{"credential_id": key, "access_rule_id": one["id"]} for one in rules])
     tx.changed("identity.application_credential", key)
     return key
 
@@ -214,9 +216,7 @@ def _roles(ctx: Context, body: ApplicationCredentialCreate) -> list[str]:
     return wanted
 
 
-def _limit(tx: Tx, user_id: str, key: str, rules: list[AccessRuleReference]) -> None:
-    """Write the access rules that a credential is limited to; without any it is not limited."""
+def _limits(tx: Tx, user_id: str, rules: list[AccessRuleReference]) -> list[dict[str, str]]:
+    """The access rules that a credential is limited to; without any it is not limited."""
     wanted = [{name: value for name, value in msgspec.to_builtins(one).items() if name != "links"} for one in rules]
-    found = access_rules.ensure(tx, user_id, wanted)
-    if found:
-        tx.execute(sa.insert(access_rules.use), [{"credential_id": key, "access_rule_id": one} for one in found])
+    return access_rules.ensure(tx, user_id, wanted)

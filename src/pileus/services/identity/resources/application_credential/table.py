@@ -23,6 +23,7 @@ table = sa.Table(
     sa.Column("description", sa.Text),
     sa.Column("secret_hash", sa.String(255), nullable=False),
     sa.Column("role_ids", sa.JSON, nullable=False),
+    sa.Column("access_rules", sa.JSON, nullable=False),
     sa.Column("unrestricted", sa.Boolean, nullable=False),
     sa.Column("expires_at", Instant),
     sa.Column("created_at", Instant, nullable=False),
