@@ -400,6 +400,7 @@ def upgrade() -> None:
         sa.Column("description", sa.Text(), nullable=True),
         sa.Column("secret_hash", sa.String(length=255), nullable=False),
         sa.Column("role_ids", sa.JSON(), nullable=False),
+        sa.Column("access_rules", sa.JSON(), nullable=False),
         sa.Column("unrestricted", sa.Boolean(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -627,7 +628,10 @@ def upgrade() -> None:
         sa.Column("credential_id", sa.String(length=64), nullable=False),
         sa.Column("access_rule_id", sa.String(length=64), nullable=False),
         sa.ForeignKeyConstraint(
-            ["access_rule_id"], ["identity_access_rule.id"], name=op.f("fk_identity_access_rule_use_access_rule_id")
+            ["access_rule_id"],
+            ["identity_access_rule.id"],
+            name=op.f("fk_identity_access_rule_use_access_rule_id"),
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
             ["credential_id"],
