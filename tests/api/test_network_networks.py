@@ -273,7 +273,14 @@ def test_an_external_network_in_use_stays_external(cloud: Cloud) -> None:
     cloud.make("floatingip", floating_network_id=public["id"])
     body = {"network": {"router:external": False}}
     cloud.refused(409, "ExternalNetworkInUse", "PUT", f"/networks/{public['id']}", body, by=cloud.admin)
+    router = cloud.make("router", external_gateway_info={"network_id": public["id"]})
     cloud.refused(409, "NetworkInUse", "DELETE", f"/networks/{public['id']}", by=cloud.admin)
+    assert len(cloud.get("/floatingips")["floatingips"]) == 1, "a refusal changes nothing"
+    assert cloud.ask("DELETE", f"/routers/{router['id']}").status == 204
+    assert cloud.ask("DELETE", f"/networks/{public['id']}", by=cloud.admin).status == 204
+    assert cloud.get("/floatingips")["floatingips"] == [], "floating IPs that lead nowhere go with their network"
+    used = cloud.get("/quotas/p1/details")["quota"]
+    assert (used["floatingip"]["used"], used["port"]["used"]) == (0, 0)
 
 
 def test_a_subnet_has_what_upstreams_has(cloud: Cloud) -> None:

@@ -309,6 +309,18 @@ def test_a_floating_ip_is_active_once_its_router_has_it(cloud: Cloud) -> None:
     assert cloud.held(host_id, "router")[router["id"]].floating_ips == ()
 
 
+def test_the_leg_of_a_router_that_is_switched_off_is_in_place(cloud: Cloud) -> None:
+    host_id = cloud.host("one")
+    _, subnet = cloud.net()
+    router = cloud.make("router", admin_state_up=False)
+    leg = cloud.leg(router, subnet)
+    cloud.settle()
+    assert cloud.get(f"/ports/{leg['port_id']}")["port"]["status"] != "ACTIVE"
+    cloud.say(host_id)
+    assert cloud.get(f"/ports/{leg['port_id']}")["port"]["status"] == "ACTIVE"
+    assert cloud.get(f"/routers/{router['id']}")["router"]["status"] == "DOWN"
+
+
 def test_a_router_without_legs_is_let_go(cloud: Cloud) -> None:
     host_id = cloud.host("one")
     net, subnet = cloud.net()

@@ -88,8 +88,9 @@ class RouterStatus(BatchController):
             _write(tx, router, [(row, router_status(admin_state_up=up[key], legs=key in routed, seen=said[key]))])
         for leg in legs:
             key = leg["device_id"]
-            running = leg["admin_state_up"] and up.get(key, False)
-            status = port_status(admin_state_up=running, bound=leg["host_id"] is not None, seen=said.get(key))
+            # A leg of a router that is switched off is in place all the same: only the router is DOWN.
+            bound = leg["host_id"] is not None
+            status = port_status(admin_state_up=leg["admin_state_up"], bound=bound, seen=said.get(key))
             _write(tx, port, [(leg, status)])
         for row in floating:
             known = said.get(row["router_id"])

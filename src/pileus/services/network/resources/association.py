@@ -5,15 +5,17 @@ https://docs.openstack.org/api-ref/network/v2/#floating-ips-floatingips
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 import sqlalchemy as sa
 
 from pileus.core.store import Tx
+from pileus.services.network.resources import quota
 from pileus.services.network.resources.floatingip.table import TOPIC, floatingip
 from pileus.services.network.resources.port.table import port
 from pileus.services.network.resources.router.table import TOPIC as ROUTER
-from pileus.services.network.resources.standard_attribute import Row, bump, every
+from pileus.services.network.resources.standard_attribute import Row, bump, drop_tags, every
 
 DEVICE = "network.device"
 """Topic of the change log whose keys are the ids of devices whose ports or addresses changed."""
@@ -28,6 +30,22 @@ def release(tx: Tx, port_ids: Collection[str], *, keep: Collection[str] = ()) ->
         bump(tx, floatingip, TOPIC, row, nowhere)
         if row["router_id"] is not None:
             tx.changed(ROUTER, row["router_id"])
+
+
+def forget_idle(tx: Tx, network_id: str) -> list[str]:
+    """Delete the floating IPs of a network that lead nowhere; the ports that held their addresses, which are left."""
+    idle = sa.select(floatingip).where(floatingip.c.floating_network_id == network_id, floatingip.c.port_id.is_(None))
+    rows = every(tx, idle.order_by(floatingip.c.id).with_for_update())
+    if not rows:
+        return []
+    ids = [row["id"] for row in rows]
+    tx.execute(sa.delete(floatingip).where(floatingip.c.id.in_(ids)))
+    drop_tags(tx, ids)
+    for project_id, amount in sorted(Counter(row["project_id"] for row in rows).items()):
+        quota.give_back(tx, project_id, {"floatingip": amount})
+    for floatingip_id in ids:
+        tx.changed(TOPIC, floatingip_id)
+    return [row["floating_port_id"] for row in rows]
 
 
 def tell_device(tx: Tx, port_id: str | None) -> None:

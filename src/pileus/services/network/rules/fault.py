@@ -5,6 +5,8 @@ Source: Network API v2.0, "Normal response codes" and "Error response codes" of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound, PreconditionFailed
 
 
@@ -161,9 +163,10 @@ class GatewayIpInUse(Conflict):
 class NetworkInUse(Conflict):
     """409: ports are left on the network."""
 
-    def __init__(self, network_id: str) -> None:
+    def __init__(self, network_id: str, port_ids: Sequence[str]) -> None:
         super().__init__(
-            f"Unable to complete operation on network {network_id}. There are one or more ports still in use on it."
+            f"Unable to complete operation on network {network_id}. There are one or more ports still in use on the "
+            f"network, among them {', '.join(port_ids)}."
         )
 
 

@@ -13,7 +13,7 @@ from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import given
 from pileus.core.store import Tx
-from pileus.services.network.resources import draft, quota
+from pileus.services.network.resources import association, draft, quota
 from pileus.services.network.resources.floatingip.table import floatingip
 from pileus.services.network.resources.network import fields, policy
 from pileus.services.network.resources.network.fields import (
@@ -53,6 +53,9 @@ from pileus.services.network.rules.fault import (
 )
 
 resource = Resource("network", "networks", rules=policy.RULES)
+
+NAMED = 5
+"""How many ports an answer names that stand in the way."""
 
 
 def _mtu(mtu: int | None) -> int:
@@ -167,12 +170,13 @@ def update(ctx: Context, network_id: str, body: NetworkUpdate) -> NetworkView:
 
 @resource.delete("/networks/{network_id}")
 def delete(ctx: Context, network_id: str) -> None:
-    """Delete a network on which nobody has a port, with its subnets and its DHCP port."""
+    """Delete a network on which nobody has a port, with its subnets, DHCP port and floating IPs that lead nowhere."""
     tx, row = ctx.tx, policy.find(ctx, network_id, "delete")
     check_revision(ctx, row)
-    others = sa.select(port.c.id).where(port.c.network_id == network_id, port.c.device_owner != draft.DHCP)
-    if tx.first(others.limit(1)) is not None:
-        raise NetworkInUse(network_id)
+    ours = port.c.id.in_(association.forget_idle(tx, network_id)) | (port.c.device_owner == draft.DHCP)
+    others = sa.select(port.c.id).where(port.c.network_id == network_id, ~ours)
+    if found := tx.all(others.order_by(port.c.id).limit(NAMED)):
+        raise NetworkInUse(network_id, [one.id for one in found])
     draft.remove(tx, draft.load(tx, every(tx, sa.select(port).where(port.c.network_id == network_id))))
     rows = every(tx, sa.select(subnet).where(subnet.c.network_id == network_id))
     if rows:
