@@ -5,7 +5,7 @@ Custom properties are keys of the image itself, so that a view is a plain object
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from pileus.core.context import Context, Query
 from pileus.core.errors import BadRequest
 from pileus.core.listing import Rows, integer
 from pileus.services.image.resources import place
+from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image, prop, tag
 from pileus.services.image.rules import filter as language
 from pileus.services.image.rules import listing, schema
@@ -49,6 +50,9 @@ _NUMBERS = ("size", "virtual_size", "min_ram", "min_disk")
 _LISTED = ("id", "name", "status", "container_format", "disk_format")
 _PLAIN = ("owner", "checksum", "os_hash_algo", "os_hash_value")
 _MOMENTS = ("created_at", "updated_at")
+
+_UNFILTERED = frozenset({"limit", "sort", "sort_key", "sort_dir", "visibility", "member_status"})
+"""What a list may be asked for that is no filter of its own."""
 
 PARAMETERS = Parameters(
     *(
@@ -136,34 +140,51 @@ def _truth(name: str, text: str | None) -> bool:
     return lowered == "true"
 
 
-def page(ctx: Context, branches: Sequence[sa.ColumnElement[bool]]) -> Rows:
-    """The page that a request asks for, of the images for which one of the branches holds. Raises BadRequest.
-
-    Each branch is ordered and limited by itself, so that an index serves it however many images there are; where names
-    or ids are asked for, theirs serves all branches.
-    """
-    if ctx.query.names() & {"name", "id"}:
-        branches = [sa.or_(*branches)]
+def page(ctx: Context, sight: policy.Sight) -> Rows:
+    """The page that a request asks for. Raises BadRequest."""
     orders = _orders(ctx.query)
     wanted = integer(listing.limit(ctx.query, PAGE) or "")
     demanded = conditions(ctx.query)
     marker = ctx.query.get("marker")
     if marker is not None:
-        demanded.append(_after(ctx, branches, orders, marker))
+        demanded.append(_after(ctx, sight, orders, marker))
     if wanted == 0:
         return Rows([], None)
     limit = min(wanted, MAXIMUM)
+    if ctx.query.names() <= _UNFILTERED:
+        query = _unfiltered(sight, orders)
+    else:
+        query = _query(sight, orders, demanded, named=bool(ctx.query.names() & {"name", "id"}))
+    rows = ctx.tx.execute(query, {"project": ctx.auth.project_id or "", "limit": limit}).all()
+    return Rows(rows, rows[-1].id if len(rows) == limit else None)
+
+
+@functools.lru_cache(maxsize=256)
+def _unfiltered(sight: policy.Sight, orders: tuple[_Order, ...]) -> sa.Select[Any]:
+    """The query of a list without filters; kept, for making it costs as much as running it."""
+    return _query(sight, orders, conditions(Query([])), named=False)
+
+
+def _query(
+    sight: policy.Sight, orders: tuple[_Order, ...], demanded: list[sa.ColumnElement[bool]], *, named: bool
+) -> sa.Select[Any]:
+    """A query for a page of `limit` images.
+
+    Each branch is ordered and limited by itself, so that an index serves it however many images there are; where names
+    or ids are asked for (`named`), theirs serves all branches.
+    """
+    branches = policy.listed(sight)
     ordered = [order.by for order in orders]
-    if len(branches) == 1:
-        query = sa.select(image).where(branches[0], *demanded)
+    limit = sa.bindparam("limit", type_=sa.Integer)
+    if named or len(branches) == 1:
+        query = sa.select(image).where(sa.or_(*branches), *demanded)
     else:
         parts = (
             sa.select(image.c.id).where(branch, *demanded).order_by(*ordered).limit(limit).subquery()
             for branch in branches
         )
         query = sa.select(image).where(image.c.id.in_(sa.union(*(sa.select(part) for part in parts))))
-    rows = ctx.tx.all(query.order_by(*ordered).limit(limit))
-    return Rows(rows, rows[-1].id if len(rows) == limit else None)
+    return query.order_by(*ordered).limit(limit)
 
 
 class _Order(NamedTuple):
@@ -179,20 +200,19 @@ class _Order(NamedTuple):
         return clause.nulls_last() if self.descending else clause.nulls_first()
 
 
-def _orders(query: Query) -> list[_Order]:
+def _orders(query: Query) -> tuple[_Order, ...]:
     wanted = sorting(query.all("sort"), query.all("sort_key"), query.all("sort_dir"))
     # Ties are broken by the time of creation and then by the id, in the direction of the first key.
     for key in ("created_at", "id"):
         wanted.setdefault(key, next(iter(wanted.values())))
-    return [_Order(image.c[key], direction == "desc") for key, direction in wanted.items()]
+    return tuple(_Order(image.c[key], direction == "desc") for key, direction in wanted.items())
 
 
-def _after(
-    ctx: Context, branches: Sequence[sa.ColumnElement[bool]], orders: list[_Order], marker: str
-) -> sa.ColumnElement[bool]:
+def _after(ctx: Context, sight: policy.Sight, orders: tuple[_Order, ...], marker: str) -> sa.ColumnElement[bool]:
     """What holds for images that come after the marker. Raises BadRequest when the caller sees no such image."""
-    query = sa.select(*(order.column for order in orders)).where(image.c.id == marker, sa.or_(*branches))
-    row = ctx.tx.first(query)
+    columns = (order.column for order in orders)
+    query = sa.select(*columns).where(image.c.id == marker, sa.or_(*policy.listed(sight)))
+    row = ctx.tx.execute(query, {"project": ctx.auth.project_id or ""}).first()
     if row is None:
         raise BadRequest(f"marker [{marker}] not found")
     arms = []

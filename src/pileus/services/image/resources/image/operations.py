@@ -118,7 +118,7 @@ def index(ctx: Context) -> Page:
     """The images that the caller sees, newest first unless the request says otherwise. Raises BadRequest."""
     visibility = fields.choice(ctx, "visibility", fields.VISIBILITIES, "") if ctx.query.get("visibility") else None
     status = fields.choice(ctx, "member_status", fields.MEMBER_STATUSES, "accepted")
-    page = fields.page(ctx, policy.listed(ctx, visibility, status))
+    page = fields.page(ctx, policy.Sight(policy.is_admin(ctx), visibility, status))
     found = records(ctx.tx, policy.seen(ctx, page.rows))
     return Page([fields.view(ctx, record) for record in found], page.next_marker)
 

@@ -5,8 +5,9 @@ Source: Image administrator guide, "Policies"; the names and defaults are upstre
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -70,27 +71,37 @@ def is_admin(ctx: Request) -> bool:
     return ctx.allows("context_is_admin", {})
 
 
-def listed(ctx: Context, visibility: str | None, member_status: str) -> list[sa.ColumnElement[bool]]:
-    """Which images a list holds for the caller: those for which one of these holds, each of which an index serves.
+class Sight(NamedTuple):
+    """Which images a list is about: whose list it is, and the visibility and status of membership that it asks for."""
+
+    admin: bool
+    visibility: str | None
+    member_status: str
+
+
+@functools.cache
+def listed(sight: Sight) -> tuple[sa.ColumnElement[bool], ...]:
+    """What a list holds: images for which one of these holds, each of which an index serves; `project` is the caller's.
 
     Those of the community are left out unless they are asked for or are the caller's own.
     """
-    project = ctx.auth.project_id
-    own = image.c.owner == project if project is not None else sa.false()
-    if is_admin(ctx):
+    project = sa.bindparam("project", type_=sa.String)
+    own = image.c.owner == project
+    visibility = sight.visibility
+    if sight.admin:
         if visibility is None:
-            return [sa.or_(own, image.c.visibility != "community")]
-        return [sa.true() if visibility == "all" else image.c.visibility == visibility]
-    found = []
+            return (sa.or_(own, image.c.visibility != "community"),)
+        return (sa.true() if visibility == "all" else image.c.visibility == visibility,)
+    found: list[sa.ColumnElement[bool]] = []
     if visibility in (None, "all", "shared"):
-        members = sa.select(member.c.image_id).where(member.c.member_id == (project or ""))
-        if member_status != "all":
-            members = members.where(member.c.status == member_status)
+        members = sa.select(member.c.image_id).where(member.c.member_id == project)
+        if sight.member_status != "all":
+            members = members.where(member.c.status == sight.member_status)
         found.append(sa.and_(image.c.visibility == "shared", image.c.id.in_(members)))
     found += [image.c.visibility == one for one in ("public", "community") if _is_asked(one, visibility)]
     if visibility not in ("public", "community"):  # of those, the caller's own are there already
         found.append(own if visibility in (None, "all") else sa.and_(own, image.c.visibility == visibility))
-    return found
+    return tuple(found)
 
 
 def _is_asked(one: str, visibility: str | None) -> bool:
