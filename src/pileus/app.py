@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from pileus.agent.agent import Agent
-    from pileus.contracts.images import ImageConverter
+    from pileus.contracts.images import ImageConverter, ImageStore
     from pileus.contracts.network import Network
     from pileus.core.api import Service
     from pileus.core.http import Edge
@@ -81,47 +81,22 @@ def image_stores(config: Config) -> ImageStores:
     from pileus.services.image import interface as image
 
     try:
-        addresses = image.AddressFilter(
-            allowed_schemes=tuple(config.import_allowed_schemes),
-            disallowed_schemes=tuple(config.import_disallowed_schemes),
-            allowed_hosts=tuple(config.import_allowed_hosts),
-            disallowed_hosts=tuple(config.import_disallowed_hosts),
-            allowed_ports=tuple(config.import_allowed_ports),
-            disallowed_ports=tuple(config.import_disallowed_ports),
-            networks=image.networks(config.import_networks),
-        )
-        named = {name: config.control / place for name, place in map(_pair, config.image_stores)}
-        weights = {name: int(number) for name, number in map(_pair, config.image_store_weights)}
+        settings = image.ImageSettings.of(config)
+        roots = {name: config.control / place for name, place in map(image.named, config.image_stores)}
         directory = driver("images", "file")
-        stores = {name: directory(root=root) for name, root in named.items()}
+        stores: dict[str, ImageStore] = {name: directory(root=root) for name, root in roots.items()}
         if config.image_web_store:
-            stores[config.image_web_store] = WebImageStore(addresses.check, addresses.judge)
+            stores[config.image_web_store] = WebImageStore(settings.addresses.check, settings.addresses.judge)
         return image.ImageStores(
             stores,
-            next(iter(named), ""),
+            next(iter(roots), ""),
             staging=directory(root=config.control / "staging"),
-            cache=directory(root=config.control / "image-cache") if config.image_cache_mib > 0 else None,
-            convert=_image_converter() if config.image_conversion else None,
-            settings=image.ImageSettings(
-                weights=weights,
-                show_locations=config.image_locations,
-                conversion=config.image_conversion,
-                cache_room=config.image_cache_mib << 20,
-                region=config.region,
-                task_lifetime=timedelta(hours=config.image_task_hours),
-                addresses=addresses,
-            ),
+            cache=directory(root=config.control / "image-cache") if settings.cache_room > 0 else None,
+            convert=_image_converter() if settings.conversion else None,
+            settings=settings,
         )
     except ValueError as error:
         raise ConfigError(f"the settings of image stores and imports: {error}") from None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    """Both sides of NAME=VALUE. Raises ValueError."""
-    name, equal, value = text.partition("=")
-    if not equal or not name.isidentifier() or not value:
-        raise ValueError(f"{text!r} is not of the form NAME=VALUE")
-    return name, value
 
 
 def _image_converter() -> ImageConverter:

@@ -14,20 +14,19 @@ from pileus.services.image.resources.host_data import resource as host_resource
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image, records
 from pileus.services.image.resources.metadef.operations.content import offer as offer_definitions
-from pileus.services.image.resources.store import ImageSettings, ImageStores, copy, disposal
+from pileus.services.image.resources.store import ImageSettings, ImageStores, copy, disposal, named
 from pileus.services.image.resources.stream import ALGORITHM
-from pileus.services.image.rules.address import AddressFilter, Unreachable, networks
+from pileus.services.image.rules.address import AddressFilter
 
 __all__ = [
     "AddressFilter",
     "ImageInfo",
     "ImageSettings",
     "ImageStores",
-    "Unreachable",
     "by_id",
     "find",
     "host_resource",
-    "networks",
+    "named",
     "offer_definitions",
     "open_data",
     "strangers",

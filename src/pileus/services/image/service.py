@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from pileus.core.api import Service, image_paging
 from pileus.core.errors import image_envelope
-from pileus.services.image.resources import cache, data, image_import, info, location, member, schema, tag, task, usage, version
+from pileus.services.image.resources import (
+    cache,
+    data,
+    image_import,
+    info,
+    location,
+    member,
+    schema,
+    tag,
+    task,
+    usage,
+    version,
+)
 from pileus.services.image.resources.image import operations, policy
 from pileus.services.image.resources.metadef.operations import RESOURCES as METADEFS
 

@@ -1,16 +1,16 @@
 """The ledger of the Image API: its minor versions are told by discovery alone and change no shape.
 
-Source: Image API reference, "Image Service Versions". Versions that a client may find missing belong to features that
-this service has not: 2.14, 2.16 and 2.18 describe a cache on the API's own hosts.
+Source: Image API reference, "Image Service Versions".
 """
 
 from __future__ import annotations
 
-CURRENT = "2.17"
-
 HISTORY = {
+    "2.18": "the cache is cleaned and pruned by `POST /v2/cache/clean` and `…/prune`",
     "2.17": "the place of an image's data may be told and asked under `locations`",
+    "2.16": "the store that data is read from may be wished for, and the cache works on copies",
     "2.15": "quota usage under `/v2/info/usage`",
+    "2.14": "the cache, under `/v2/cache`",
     "2.13": "stores in detail under `/v2/info/stores/detail`",
     "2.12": "policies belong to projects",
     "2.11": "an image that exists may be copied to further stores",
@@ -27,3 +27,6 @@ HISTORY = {
     "2.0": "the beginning",
 }
 """Each version that is supported, newest first, with what it brought."""
+
+CACHE = frozenset({"2.14", "2.16", "2.18"})
+"""Those that are told only where there is a cache."""

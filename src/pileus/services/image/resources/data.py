@@ -251,7 +251,7 @@ def _check_media(headers: Mapping[bytes, bytes]) -> None:
         raise UnsupportedMediaType(f"The content type {media or 'of nothing'} is not {MEDIA}.")
 
 
-@resource.put("/images/{image_id}/file", policy="upload_image", guarded=True, status=204)
+@resource.put("/images/{image_id}/file", policy="upload_image", guarded=True, status=204, faults=(410, 413, 415))
 async def upload(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> None:
     """Write an image's data.
 
@@ -267,7 +267,7 @@ async def upload(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> N
     await _write(ctx, await ctx.write(lambda bound: _begin(bound, image_id, name, coming)), stream)
 
 
-@resource.put("/images/{image_id}/stage", policy="modify_image", guarded=True, status=204)
+@resource.put("/images/{image_id}/stage", policy="modify_image", guarded=True, status=204, faults=(410, 413, 415))
 async def stage(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> None:
     """Have an image's data wait for an import.
 
@@ -323,7 +323,14 @@ def sources(tx: Tx, stores: ImageStores, record: Record, wanted: list[str]) -> l
     return found
 
 
-@resource.get("/images/{image_id}/file", policy="download_image", guarded=True, query=Parameters("prefer"))
+@resource.get(
+    "/images/{image_id}/file",
+    policy="download_image",
+    guarded=True,
+    query=Parameters("prefer"),
+    successes=(204, 206),
+    faults=(416,),
+)
 async def download(ctx: Request, image_id: str) -> Stream | Reply:
     """Read an image's data, all of it or a range; 204 without a body when there is none.
 

@@ -10,12 +10,13 @@ from typing import Any
 from pileus.core.api import Resource
 from pileus.core.context import Context
 from pileus.core.policy import Rule
+from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.store import ImageStores
 
 resource = Resource(
     "info",
     "info",
-    rules=[Rule("stores_info_detail", "rule:context_is_admin or role:service", "Show the stores in detail")],
+    rules=[Rule("stores_info_detail", f"{policy.ADMIN} or {policy.SERVICE}", "Show the stores in detail")],
 )
 
 

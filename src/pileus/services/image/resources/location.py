@@ -33,6 +33,22 @@ from pileus.services.image.rules import digest
 MOST = 10
 """How many places the data of one image may have."""
 
+class Location(Body):
+    """A place of an image's data."""
+
+    url: str
+    validation_data: dict[str, Any] | UnsetType = UNSET
+    """`os_hash_algo` and `os_hash_value` that the data must have."""
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """A place as a patch names it."""
+
+    url: str
+    metadata: dict[str, Any]
+    validation_data: dict[str, Any] = {}
+
+
 resource = Resource(
     "location",
     "locations",
@@ -48,14 +64,6 @@ resource = Resource(
         Rule("fetch_image_location", policy.SERVICE, "Learn where an image's data is"),
     ],
 )
-
-
-class Location(Body):
-    """A place of an image's data."""
-
-    url: str
-    validation_data: dict[str, Any] | UnsetType = UNSET
-    """`os_hash_algo` and `os_hash_value` that the data must have."""
 
 
 @resource.post("/images/{image_id}/locations", policy="add_image_location", guarded=True, status=202)
@@ -121,14 +129,6 @@ def _take_away(tx: Tx, record: Record, known: list[Place], one: Place) -> None:
 
 
 # -- as parts of a patch -------------------------------------------------------------------------------------------
-
-
-class Entry(msgspec.Struct, kw_only=True):
-    """A place as a patch names it."""
-
-    url: str
-    metadata: dict[str, Any]
-    validation_data: dict[str, Any] = {}
 
 
 def patch(ctx: Context, record: Record, operation: str, position: str | None, value: Any) -> None:

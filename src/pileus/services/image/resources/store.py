@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from pileus.contracts.images import ImageConverter, ImageStore
+from pileus.core.config import Config
 from pileus.core.errors import BadRequest, Unavailable
 from pileus.core.store import Instant, Tx, metadata
-from pileus.services.image.rules.address import AddressFilter, Unreachable
+from pileus.services.image.rules.address import AddressFilter, Unreachable, networks
 
 T = TypeVar("T")
 
@@ -71,6 +72,35 @@ class ImageSettings:
     """How long a finished task is kept."""
     addresses: AddressFilter = field(default_factory=AddressFilter)
     """Which places on the web data may be fetched from."""
+
+    @classmethod
+    def of(cls, config: Config) -> ImageSettings:
+        """What the settings of a cloud say. Raises ValueError."""
+        return cls(
+            weights={name: int(number) for name, number in map(named, config.image_store_weights)},
+            show_locations=config.image_locations,
+            conversion=config.image_conversion,
+            cache_room=config.image_cache_mib << 20,
+            region=config.region,
+            task_lifetime=timedelta(hours=config.image_task_hours),
+            addresses=AddressFilter(
+                allowed_schemes=tuple(config.import_allowed_schemes),
+                disallowed_schemes=tuple(config.import_disallowed_schemes),
+                allowed_hosts=tuple(config.import_allowed_hosts),
+                disallowed_hosts=tuple(config.import_disallowed_hosts),
+                allowed_ports=tuple(config.import_allowed_ports),
+                disallowed_ports=tuple(config.import_disallowed_ports),
+                networks=networks(config.import_networks),
+            ),
+        )
+
+
+def named(text: str) -> tuple[str, str]:
+    """Name and value of a setting of the form NAME=VALUE. Raises ValueError."""
+    name, equal, value = text.partition("=")
+    if not equal or not name.replace("-", "_").isidentifier() or not value:
+        raise ValueError(f"{text!r} is not of the form NAME=VALUE")
+    return name, value
 
 
 class ImageStores:

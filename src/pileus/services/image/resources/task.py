@@ -205,7 +205,7 @@ def find(ctx: Context, task_id: str) -> sa.Row[Any]:
     return row
 
 
-@resource.delete("/tasks/{task_id}", policy="tasks_api_access")
+@resource.delete("/tasks/{task_id}", policy="tasks_api_access", faults=(405,))
 def delete(ctx: Context, task_id: str) -> None:
     """Tasks go by themselves, when they expire. Raises Forbidden and MethodNotAllowed."""
     raise MethodNotAllowed(

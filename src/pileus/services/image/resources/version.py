@@ -10,20 +10,23 @@ from typing import Any
 from pileus.core.api import Resource
 from pileus.core.context import Context
 from pileus.services.image import versions
+from pileus.services.image.resources.store import ImageStores
 
 resource = Resource("version", "versions")
 
 
 def _all(ctx: Context) -> dict[str, Any]:
     link = {"rel": "self", "href": f"{ctx.url}/v2/"}
+    hidden = versions.CACHE if ctx.of(ImageStores).cache is None else frozenset()
+    told = [version for version in versions.HISTORY if version not in hidden]
     return {
         "versions": [
             {
                 "id": f"v{version}",
-                "status": "CURRENT" if version == versions.CURRENT else "SUPPORTED",
+                "status": "CURRENT" if version == told[0] else "SUPPORTED",
                 "links": [link],
             }
-            for version in versions.HISTORY
+            for version in told
         ]
     }
 
