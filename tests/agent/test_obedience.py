@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pileus.agent import agent as agent_module
 from pileus.agent.identity import Identity
-from pileus.core.store import change
+from pileus.core.store import Tx, change
 from pileus.services.fleet import interface as fleet
 from pileus.services.fleet.resources.assignment import assignment
 from pileus.services.fleet.resources.host import store as runs
@@ -241,6 +241,31 @@ def test_what_comes_back_to_a_host_is_not_taken_for_what_it_was(database_url: st
         generation = control.assign(network("n"))["n"]
         assert generation > max(seen)
         await control.settles()
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_host_that_was_forgotten_comes_back_as_a_new_one(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pileus.agent.agent.REFUSED", 0.05)
+
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(guest("g1"))
+        await control.settles()
+        control.tombstone("guest/g1")
+        await control.empties()
+
+        def ids(tx: Tx) -> list[str]:
+            return [one.id for one in fleet.hosts(tx, control.fleet)]
+
+        def forget(tx: Tx) -> None:
+            fleet.update_host(tx, first, forced_down=True)
+            fleet.remove_host(tx, control.fleet, first)
+
+        [first] = await control.store.read(ids)
+        await control.store.write(forget)
+        await until(lambda: control.store.write_here(ids) not in ([], [first]), "the host is there again")
 
     play(scenario, database_url, tmp_path)
 

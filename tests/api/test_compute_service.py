@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from pileus.contracts.network import RouterSpec
+from pileus.core.store import Tx
+from pileus.services.compute.resources.quota import QUOTA
+from pileus.services.compute.resources.server.table import server
+from pileus.services.fleet import interface as fleet
+from pileus.services.placement import interface as placement
 from tests.api.compute_cloud import Cloud, cloud, fault, ok
 
 UNKNOWN = "11111111-2222-3333-4444-555555555555"
@@ -115,6 +122,64 @@ def test_update_of_what_is_not_there(cloud: Cloud) -> None:
     cloud.add_host("alpha")
     fault(cloud.ask("PUT", f"/os-services/{UNKNOWN}", {"status": "disabled"}), 404)
     fault(cloud.ask("PUT", "/os-services/1", {"status": "disabled"}), 400)
+
+
+def end(cloud: Cloud, server_id: str) -> None:
+    """Let a server be deleted."""
+
+    def write(tx: Tx) -> None:
+        tx.execute(sa.update(server).where(server.c.id == server_id).values(deleted_at=cloud.clock.now()))
+        placement.release_many(tx, [server_id])
+
+    cloud.served.store.write_here(write)
+
+
+def test_delete(cloud: Cloud) -> None:
+    first, second = cloud.add_host("alpha"), cloud.add_host("beta")
+    path = f"/os-services/{first}"
+    made = ok(cloud.ask("POST", "/os-aggregates", {"aggregate": {"name": "a"}}))["aggregate"]
+    ok(cloud.ask("POST", f"/os-aggregates/{made['id']}/action", {"add_host": {"host": "alpha"}}))
+    assert "up" in fault(cloud.ask("DELETE", path), 409)
+    cloud.beat(first)
+    cloud.clock.advance(20)
+    staying = cloud.add_server(first, "alpha")
+    assert "hosting instances" in fault(cloud.ask("DELETE", path), 409)
+    going = cloud.add_server(first, "alpha", deleting_at=cloud.clock.now(), flavor={"vcpus": 2, "ram": 1024})
+    cloud.served.store.write_here(lambda tx: QUOTA.take(tx, "p1", {"instances": 1, "cores": 2, "ram": 1024}))
+    end(cloud, staying)
+    assert cloud.ask("DELETE", path).status == 204
+    assert [one["id"] for one in services(cloud)] == [second]
+    assert ok(cloud.ask("GET", f"/os-aggregates/{made['id']}"))["aggregate"]["hosts"] == []
+    fault(cloud.ask("GET", f"/servers/{going}"), 404)
+    assert [one["hypervisor_hostname"] for one in ok(cloud.ask("GET", "/os-hypervisors"))["hypervisors"]] == ["beta"]
+    fault(cloud.ask("DELETE", path), 404)
+    again = cloud.add_host("alpha")
+    assert again != first
+    assert {one["host"] for one in services(cloud)} == {"alpha", "beta"}
+
+
+def test_delete_in_old_versions_and_of_what_is_not_there(cloud: Cloud) -> None:
+    host_id = cloud.add_host("alpha")
+    cloud.beat(host_id)
+    cloud.clock.advance(20)
+    fault(cloud.ask("DELETE", "/os-services/1"), 400)
+    fault(cloud.ask("DELETE", f"/os-services/{UNKNOWN}"), 404)
+    fault(cloud.ask("DELETE", f"/os-services/{host_id}", version="2.52"), 400)
+    fault(cloud.ask("DELETE", "/os-services/7", version="2.52"), 404)
+    fault(cloud.ask("DELETE", f"/os-services/{host_id}", token="member:p1"), 403)
+    assert cloud.ask("DELETE", "/os-services/1", version="2.1").status == 204
+    assert services(cloud) == []
+
+
+def test_a_host_that_is_to_hold_a_router_stays(cloud: Cloud) -> None:
+    host_id = cloud.add_host("alpha")
+    cloud.beat(host_id)
+    cloud.clock.advance(20)
+    router = fleet.Spec(host_id, "router", "r1", RouterSpec(id="r1", interfaces=()))
+    cloud.served.store.write_here(lambda tx: fleet.assign(tx, [router]))
+    assert "router r1" in fault(cloud.ask("DELETE", f"/os-services/{host_id}"), 409)
+    cloud.served.store.write_here(lambda tx: fleet.tombstone(tx, "router", ["r1"]))
+    assert cloud.ask("DELETE", f"/os-services/{host_id}").status == 204
 
 
 def test_old_verbs(cloud: Cloud) -> None:

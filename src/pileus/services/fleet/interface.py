@@ -13,10 +13,10 @@ from pileus.contracts.hypervisor import HypervisorFacts
 from pileus.contracts.link import Kind
 from pileus.core import changes
 from pileus.core.context import Request
-from pileus.core.errors import Unavailable
+from pileus.core.errors import Conflict, Unavailable
 from pileus.core.store import Tx, change
 from pileus.services.fleet.resources.assignment import assignment, call
-from pileus.services.fleet.resources.host import Fleet, host, store
+from pileus.services.fleet.resources.host import FORGOTTEN, Fleet, host, store
 
 __all__ = [
     "Fleet",
@@ -29,6 +29,7 @@ __all__ = [
     "begin",
     "hosts",
     "observed",
+    "remove_host",
     "tombstone",
     "update_host",
 ]
@@ -114,6 +115,31 @@ def hosts(tx: Tx, fleet: Fleet, ids: Collection[str] | None = None) -> list[Host
 def update_host(tx: Tx, host_id: str, **values: Any) -> None:
     """Set `disabled`, `disabled_reason` or `forced_down` of a host."""
     tx.execute(sa.update(host).where(host.c.id == host_id).values(updated_at=tx.now, **values))
+    tx.changed("fleet.host", host_id)
+
+
+def remove_host(tx: Tx, fleet: Fleet, host_id: str) -> None:
+    """Forget a host that is down, with all that it was on its way to let go. Absent is fine.
+
+    What hangs on it without being its own, as networks do on the ports of its guests, is forgotten with it.  Should its
+    agent come back, it is a new host, and what it holds is unknown here.  Raises Conflict for a host that is up, and
+    for one that is to hold guests or routers.
+    """
+    found = hosts(tx, fleet, [host_id])
+    if not found:
+        return
+    if found[0].up:
+        raise Conflict(f"The host {found[0].name} is up and would come back: stop its agent first, or force it down.")
+    rows = tx.all(sa.select(assignment).where(assignment.c.host_id == host_id))
+    held = sorted(f"{row.kind} {row.id}" for row in rows if row.kind in ("guest", "router") and not row.tombstone)
+    if held:
+        raise Conflict(f"The host {found[0].name} is to hold {', '.join(held[:3])}{' and more' * (len(held) > 3)}.")
+    tx.execute(sa.delete(call).where(call.c.host_id == host_id))
+    tx.execute(sa.delete(assignment).where(assignment.c.host_id == host_id))
+    tx.execute(sa.delete(host).where(host.c.id == host_id))
+    for row in rows:
+        tx.changed(f"fleet.{row.kind}", row.id)
+    tx.changed(f"host.{host_id}", FORGOTTEN)
     tx.changed("fleet.host", host_id)
 
 

@@ -147,6 +147,14 @@ class Known(NamedTuple):
         return self.metadata.get(ZONE_KEY)
 
 
+def forget_host(tx: Tx, host: fleet.Host) -> None:
+    """Take a host that is no more out of its aggregates."""
+    rows = tx.all(sa.select(member.c.aggregate_id).where(member.c.host == host.name))
+    tx.execute(sa.delete(member).where(member.c.host == host.name))
+    for row in rows:
+        tx.changed("compute.aggregate", str(row.aggregate_id))
+
+
 def zones(tx: Tx, hosts: Collection[str] | None = None, *, but: int | None = None) -> dict[str, str]:
     """The availability zones of hosts (None: of all), by host name; hosts that are put into none are left out.
 

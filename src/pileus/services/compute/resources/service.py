@@ -14,14 +14,19 @@ import msgspec
 
 from pileus.core.api import Parameters, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, NotFound
+from pileus.core.errors import BadRequest, Conflict, NotFound
 from pileus.core.fields import UNSET, Body, UnsetType, View, W
+from pileus.core.listing import integer
 from pileus.core.policy import Rule
+from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources.hypervisor import Known, known
+from pileus.services.compute.resources.server.operations.ending import finish_deletions
 from pileus.services.compute.rules.persona import ADMIN, ANYONE
 from pileus.services.compute.rules.placing import ZONE
 from pileus.services.compute.rules.shape import bare, is_uuid
+from pileus.services.compute.versions import HYPERVISOR_UUID
 from pileus.services.fleet import interface as fleet
+from pileus.services.placement import interface as placement
 
 BINARY = "nova-compute"
 
@@ -62,6 +67,7 @@ class Service(View):
 RULES = (
     Rule("os_compute_api:os-services:list", ADMIN, "List services"),
     Rule("os_compute_api:os-services:update", ADMIN, "Enable, disable or force down a service"),
+    Rule("os_compute_api:os-services:delete", ADMIN, "Forget the service of a host that is no more"),
     Rule("os_compute_api:os-availability-zone:list", ANYONE, "List availability zones"),
     Rule("os_compute_api:os-availability-zone:detail", ADMIN, "List availability zones with their hosts"),
 )
@@ -118,6 +124,33 @@ def update(ctx: Context, service_id: str, body: ServiceUpdate) -> Service:
         raise NotFound(f"Service {service_id} could not be found.")
     fleet.update_host(ctx.tx, service_id, **values)
     return _view(ctx, next(one for one in known(ctx) if one.host.id == service_id))
+
+
+@resource.delete("/os-services/{service_id}", policy="os_compute_api:os-services:delete")
+def delete(ctx: Context, service_id: str) -> None:
+    """Forget the service of a host that is no more, and the host: its provider, its place in aggregates.
+
+    Servers whose deletion waits for that host are gone with it.  Raises BadRequest, NotFound, and Conflict for a host
+    that is up, or has servers or routers.
+    """
+    if HYPERVISOR_UUID.covers(ctx.version) and not is_uuid(service_id):
+        raise BadRequest(f"Invalid uuid {service_id}")
+    if not HYPERVISOR_UUID.covers(ctx.version):
+        integer(service_id)
+    found = next((one for one in known(ctx) if str(one.name(ctx)) == service_id), None)
+    if found is None:
+        raise NotFound(f"Service {service_id} not found.")
+    if any(row.deleting_at is None for row in found.servers):
+        raise Conflict(
+            "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
+        )
+    fleet.remove_host(ctx.tx, ctx.of(fleet.Fleet), found.host.id)
+    finish_deletions(ctx.tx, [row.id for row in found.servers])
+    aggregate.forget_host(ctx.tx, found.host)
+    if placement.snapshot(ctx.tx, [found.host.id]):
+        placement.set_aggregates(ctx.tx, found.host.id, ())
+        placement.set_traits(ctx.tx, found.host.id, ())
+        placement.remove_provider(ctx.tx, found.host.id)
 
 
 def _change(ctx: Context, body: ServiceVerb, **values: Any) -> dict[str, Any]:

@@ -53,6 +53,9 @@ store = sa.Table(
 SILENCE = 15.0
 """Seconds after which a host that is not heard counts as down, for the process that its agent talks to."""
 
+FORGOTTEN = "forgotten"
+"""What the change log says of a host that is removed, to whoever watches as that host."""
+
 SEEN = timedelta(seconds=60)
 """How often `seen_at` is written; for other processes a host is up for twice as long after it."""
 

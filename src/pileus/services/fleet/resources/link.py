@@ -26,7 +26,7 @@ from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Conflict
 from pileus.core.store import Tx
 from pileus.services.fleet.resources.assignment import assignment, call
-from pileus.services.fleet.resources.host import SEEN, Fleet, host, store
+from pileus.services.fleet.resources.host import FORGOTTEN, SEEN, Fleet, host, store
 from pileus.services.fleet.rules.lineage import Incarnation, refusal
 
 WAIT = 20.0
@@ -93,8 +93,12 @@ async def heartbeat(ctx: Request, body: Heartbeat) -> None:
 
 @resource.get("/watch")
 async def watch(ctx: Request) -> Watch:
-    """What the host is to hold: everything without `since`, else what changed after that revision (long poll)."""
+    """What the host is to hold: everything without `since`, else what changed after that revision (long poll).
+
+    Raises Conflict for a host that was forgotten: it is to say hello again.
+    """
     host_id, since = ctx.auth.user_id, ctx.query.get("since")
+    await ctx.read(lambda bound: _check_known(bound.tx, host_id))
     if since is None or not since.isdecimal():
         return await ctx.read(lambda bound: _everything(bound.tx, host_id))
     cursor, topic = int(since), f"host.{host_id}"
@@ -114,6 +118,11 @@ async def watch(ctx: Request) -> Watch:
         await fleet.changed(topic, left if ctx.store.embedded else min(left, 0.5))
 
 
+def _check_known(tx: Tx, host_id: str) -> None:
+    if tx.first(sa.select(host.c.id).where(host.c.id == host_id)) is None:
+        raise Conflict(f"The host {host_id} is not known here.")
+
+
 def _everything(tx: Tx, host_id: str) -> Watch:
     revision, position = changes.head(tx), changes.position(tx)
     rows = tx.all(sa.select(assignment).where(assignment.c.host_id == host_id))
@@ -127,6 +136,8 @@ def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
         return _everything(tx, host_id)
     if not found.changes:
         return Watch(revision=found.cursor, position=changes.position(tx), full=False, assignments=[])
+    if FORGOTTEN in {one.key for one in found.changes}:
+        _check_known(tx, host_id)
     ids = {one.key.partition("/")[2] for one in found.changes}
     query = sa.select(assignment).where(assignment.c.host_id == host_id, assignment.c.id.in_(ids))
     named = {one.key for one in found.changes}
