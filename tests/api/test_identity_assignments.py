@@ -149,8 +149,8 @@ def test_assignments_mean_what_the_model_says(cloud: Cloud) -> None:
             held = store.read_here(ask)
             assert {names[row.id] for row in held} == {one[2] for one in wanted if one[:2] == (user, place)}
         for user in USERS:
-            reached = store.read_here(partial(assignments.targets_of, user_id=keys[user]))
-            assert {names[key] for key in reached} >= {one[1] for one in wanted if one[0] == user} - {SYSTEM}
+            reached = store.read_here(partial(Tx.all, statement=assignments.targets(keys[user])))
+            assert {names[row.project_id] for row in reached} >= {one[1] for one in wanted if one[0] == user} - {SYSTEM}
 
     check()
 

@@ -81,11 +81,6 @@ def targets(user_id: str) -> sa.CompoundSelect[Any]:
     return held.where(~table.c.inherited).union_all(sa.select(projects.downward(held.where(table.c.inherited)).c.id))
 
 
-def targets_of(tx: Tx, user_id: str) -> set[str]:
-    """Ids of the projects and domains in which a user holds a role of any kind."""
-    return {row.project_id for row in tx.all(targets(user_id))}
-
-
 def insert(
     tx: Tx,
     role_id: str,
