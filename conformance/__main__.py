@@ -95,6 +95,7 @@ def measure(arguments: argparse.Namespace) -> int:
             listener = Listener(len(tests))
             workspace.run([one for test in tests for one in known.get(test, ())], arguments.workers, listener)
             outcomes, trailing = outcome.fold(tests, listener.reports)
+            outcomes |= {test: outcome.NOT_INSTALLED for test in tests if test not in known}
             found = outcome.merge(found, outcomes)
             for line in trailing:
                 print(f"after its tests, {line}")

@@ -1,4 +1,4 @@
-"""Which tests cannot pass, whatever Pileus does: found from the reasons for which Tempest skipped them."""
+"""Which tests cannot pass, whatever Pileus does: found from the reasons for which they were skipped or are absent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def above(kept: outcome.Measure, tests: Iterable[str]) -> dict[str, str]:
     found = {}
     for test in tests:
         one = kept.of(test)
-        if one.result == outcome.SKIPPED and (reason := _reason(one.reason)):
+        if one == outcome.NOT_INSTALLED:
+            found[test] = "its plugin is not installed, as Pileus has no such service"
+        elif one.result == outcome.SKIPPED and (reason := _reason(one.reason)):
             found[test] = reason
     return found
 

@@ -45,6 +45,9 @@ class Outcome:
     reason: str = ""
 
 
+NOT_INSTALLED = Outcome(result=ABSENT, reason="not among the tests that are installed")
+
+
 @dataclass(kw_only=True)
 class Measure:
     """The outcomes of the tests that an area lists."""

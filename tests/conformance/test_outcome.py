@@ -70,7 +70,7 @@ def test_what_fails_after_the_tests_is_told_beside_them() -> None:
             "NotFound: Object not found Details: {'code': 404}",
         ),
         (
-            f"{FRAME}    g()\nKeyError: 1\n\nDuring handling of that, another:\n\n{FRAME}    raise Y\nLookupError: two\n",
+            f"{FRAME}    g()\nKeyError: 1\n\nDuring that, another:\n\n{FRAME}    raise Y\nLookupError: two\n",
             "LookupError: two",
         ),
         ("server 6f70656e-7374-4163-6b00-000000000001 at 2031-01-02T03:04:05Z", "server … at …"),
@@ -140,6 +140,11 @@ def test_only_what_cannot_pass_lies_above_the_ceiling(status: str, reason: str, 
     outcomes, _ = outcome.fold(["a.B.test"], [Report(test="a.B.test", status=status, seconds=0, reason=reason)])
     found = ceiling.above(Measure(area="smoke", outcomes=outcomes), ["a.B.test"])
     assert found == ({"a.B.test": above} if above else {})
+
+
+def test_what_is_not_installed_lies_above_the_ceiling() -> None:
+    outcomes = {"a": outcome.NOT_INSTALLED, "b": Outcome(result="absent", reason="no result")}
+    assert list(ceiling.above(Measure(area="smoke", outcomes=outcomes), ["a", "b", "c"])) == ["a"]
 
 
 def test_areas_and_their_parts() -> None:
