@@ -19,6 +19,7 @@ from pileus.core.fields import View
 from pileus.core.listing import instant
 from pileus.core.policy import Rule
 from pileus.core.store import Instant, Tx, metadata
+from pileus.services.identity.resources.attribute import CLOUD_ADMIN
 
 RETENTION = timedelta(days=7)
 """How long an event is kept: longer than a token can be good."""
@@ -55,7 +56,11 @@ resource = Resource(
     "event",
     "events",
     rules=[
-        Rule("identity:list_revoke_events", "rule:admin_required or rule:service_role", "List revocation events"),
+        Rule(
+            "identity:list_revoke_events",
+            f"{CLOUD_ADMIN} or (rule:service_role and domain_id:None)",
+            "List revocation events",
+        ),
     ],
 )
 
