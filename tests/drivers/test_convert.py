@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pileus.contracts.images import ConversionFailure
 from pileus.contracts.storage import StorageFailure
-from pileus.drivers.storage.convert import convert
+from pileus.drivers.storage.convert import convert, convert_image
 
 NOBODY = 64731
 
@@ -52,4 +53,32 @@ def test_what_is_not_of_the_format_leaves_nothing(place: Path) -> None:
     source.write_bytes(b"x" * 4096)
     with pytest.raises(StorageFailure):
         convert(source, "vmdk", target, uid=NOBODY)
+    assert not target.exists()
+
+
+def test_what_becomes_too_large_leaves_nothing(place: Path) -> None:
+    plain, source, target = place / "plain", place / "source", place / "target.qcow2"
+    plain.write_bytes(b"a" * (32 << 20))
+    subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", str(plain), str(source)], check=True)
+    assert source.stat().st_size < 2 << 20
+    with pytest.raises(StorageFailure) as failure:
+        convert(source, "qcow2", target, uid=NOBODY, most=4 << 20)
+    assert failure.value.permanent
+    assert not target.exists()
+    convert(source, "qcow2", target, uid=NOBODY, most=64 << 20)
+    assert target.stat().st_size > 32 << 20
+
+
+@pytest.mark.parametrize("output", ["raw", "qcow2"])
+def test_an_imported_image_of_another_format(place: Path, output: str) -> None:
+    plain, source, target = place / "plain", place / "source", place / "target"
+    plain.write_bytes(os.urandom(1 << 20))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", str(plain), str(source)], check=True)
+    convert_image(source, "vmdk", target, output)
+    back = place / "back"
+    subprocess.run(["qemu-img", "convert", "-f", output, "-O", "raw", str(target), str(back)], check=True)
+    assert back.read_bytes()[: 1 << 20] == plain.read_bytes()
+    source.write_bytes(b"x" * 4096)
+    with pytest.raises(ConversionFailure):
+        convert_image(source, "vmdk", target, output)
     assert not target.exists()
