@@ -1,0 +1,23 @@
+"""The composition root: the only package that sees everything, and puts it together.
+
+It is imported at each start of `pileus`, so it imports late what a command may not need.
+"""
+
+from __future__ import annotations
+
+from pileus.app.control_plane import Control, control, rotate_keys
+from pileus.app.host import agent, examine_host, join_host, metadata_server, teardown
+from pileus.app.service import SERVICES, declare_tables, driver, public_services
+from pileus.cli.main import Roles
+
+__all__ = ["SERVICES", "Control", "declare_tables", "driver", "public_services", "roles"]
+
+roles = Roles(
+    control=control,
+    agent=agent,
+    metadata_server=metadata_server,
+    join_host=join_host,
+    teardown=teardown,
+    examine_host=examine_host,
+    rotate_keys=rotate_keys,
+)

@@ -1,0 +1,206 @@
+"""The host side: the agent with its drivers, its children, and what ends or examines what they made."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import os
+import signal
+import socket
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pileus.app.service import alone, driver
+from pileus.cli.main import Found
+from pileus.cli.place import settings
+from pileus.core.config import STATE, Config
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pileus.agent.agent import Agent
+    from pileus.contracts.network import Network
+
+
+def agent(arguments: argparse.Namespace) -> int:
+    """Run the agent of this host, or of the simulated hosts."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pileus.core import log
+
+    config = settings(arguments.state)
+    log.start("agent", config.log_level)
+    alone(config, "agent")
+    config.agent.mkdir(mode=0o711, exist_ok=True)
+    if not config.fake:
+        join_host(config.state)
+    pool = ThreadPoolExecutor(8 if config.fake else 32, thread_name_prefix="driver")
+    agents = fake_agents(config, pool) if config.fake else [_host_agent(config, pool)]
+    try:
+        asyncio.run(_run_agents(agents))
+    finally:
+        for one in agents:
+            if one.host.metadata is not None:
+                one.host.metadata.close()
+            one.host.network.close()
+            one.host.hypervisor.close()
+        pool.shutdown(wait=False, cancel_futures=True)
+    return 0
+
+
+def join_host(state: Path) -> None:
+    """Put this process, which has one thread, where the host's mounts are."""
+    if sys.platform == "linux":
+        from pileus.drivers.host import mount
+
+        mount.join_host(state)
+
+
+async def _run_agents(agents: list[Agent]) -> None:
+    tasks = [asyncio.create_task(one.run()) for one in agents]
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in [stopping, *tasks]:
+        task.cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    for failure in found:
+        if isinstance(failure, BaseException) and not isinstance(failure, asyncio.CancelledError):
+            raise failure
+
+
+def _link(config: Config) -> Any:
+    from pileus.agent.link import Link
+    from pileus.drivers.host.peer import peer_uid
+
+    trusted = config.unprivileged_uid if os.getuid() == 0 else os.getuid()
+    return Link(config.link, peer_uid=peer_uid, trusted=trusted)
+
+
+def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
+    from pileus.agent.agent import Agent, Host
+    from pileus.agent.image_cache import FileImageCache
+    from pileus.agent.metadata import Metadata
+    from pileus.drivers.storage.convert import convert
+
+    host = Host(
+        name=config.host_name,
+        state=config.agent,
+        hypervisor=driver("hypervisor", config.hypervisor)(state=config.agent / "hypervisor"),
+        network=_network(config),
+        storage=driver("storage", config.storage)(root=config.agent / "disks"),
+        images=FileImageCache(config.agent / "cache", functools.partial(convert, uid=config.unprivileged_uid + 1)),
+        metadata=Metadata(functools.partial(_start_metadata, config)),
+    )
+    return Agent(host, _link(config), pool)
+
+
+def _network(config: Config) -> Network:
+    """This host's network driver; clouds in different directories do not share names on one host."""
+    own = f"p{zlib.crc32(str(config.state).encode()) & 0xFFFFF:05x}"
+    prefix = "pileus" if config.state == STATE else own
+    found: Network = driver("network", config.network)(state=config.agent / "network", prefix=prefix)
+    return found
+
+
+def _start_metadata(config: Config, channel: socket.socket) -> Callable[[], bool]:
+    from pileus.drivers.host.process import spawn
+
+    uid = str(config.unprivileged_uid + 1)  # not the control plane's: each sees none of the other's secrets
+    argv = [sys.executable, "-m", "pileus", "metadata-server", "--uid", uid, str(channel.fileno())]
+    child = spawn(argv, pass_fds=[channel.fileno()], stderr=2)
+    return child.alive
+
+
+def metadata_server(arguments: argparse.Namespace) -> int:
+    """Run the metadata server as a child of the agent: read the code, drop all privilege, answer guests."""
+    from pileus.agent.metadata_server import main
+
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(arguments.uid)
+        os.setuid(arguments.uid)
+    main(arguments.channel)
+    return 0
+
+
+def teardown(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
+    """End all guests of this host's cloud and take its networks off the host; says what it did."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    config = settings(arguments.state)
+    if config.fake or not config.agent.exists():
+        return "none here"
+    join_host(config.state)
+    hypervisor = driver("hypervisor", config.hypervisor)(state=config.agent / "hypervisor")
+    network = _network(config)
+    guests = hypervisor.guests()
+    say(f"{len(guests)} servers")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hypervisor.remove, guests))
+    networks = len(network.networks())
+    say(f"{networks} networks")
+    network.teardown()
+    network.close()
+    hypervisor.close()
+    return f"{len(guests)} servers and {networks} networks are off the host"
+
+
+def examine_host(config: Config) -> Iterator[Found]:
+    """What the drivers find on this host, by trying."""
+    from pileus.drivers.hypervisor.qemu import probe_accelerator
+
+    if os.getuid() != 0:
+        return
+    join_host(config.state)
+    name, reason = probe_accelerator(2.0)
+    if name == "kvm":
+        yield "acceleration", "good", "kvm: a probe guest ran", ""
+    else:
+        fix = "servers run by emulation, about ten times slower; check that /dev/kvm works and virtualization is on"
+        yield "acceleration", "note", f"{name}: {reason}", fix
+    network = _network(config)
+    try:
+        facts = network.facts()
+    except (OSError, RuntimeError) as error:
+        yield "packet filter", "bad", str(error), "load the kernel's nf_tables and bridge netfilter modules"
+    else:
+        yield "namespaces and packet filter", "good", f"{facts.driver}, filtered by {facts.filter}", ""
+    finally:
+        network.close()
+
+
+def fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
+    """Agents of simulated hosts, which start nothing."""
+    from pileus.agent.agent import Agent, Host
+    from pileus.agent.image_cache import NoImages
+
+    agents = []
+    for number in range(config.fake):
+        name = f"fake-{number + 1}"
+        state = config.agent / name
+        state.mkdir(exist_ok=True)
+        hypervisor = driver("hypervisor", "fake")(
+            host=name,
+            state=state / "guests.jsonl",
+            delay=config.fake_delay,
+            failures=config.fake_failures,
+            seed=config.fake_seed,
+        )
+        host = Host(
+            name=name,
+            state=state,
+            hypervisor=hypervisor,
+            network=driver("network", "fake")(),
+            storage=driver("storage", "fake")(root=state / "disks"),
+            images=NoImages(),
+            metadata=None,
+        )
+        agents.append(Agent(host, _link(config), pool, parallel=4))
+    return agents
