@@ -396,6 +396,8 @@ def test_the_clouds_own_ports_are_not_made_or_changed_by_users(cloud: Cloud) -> 
     [dhcp] = cloud.get("/ports?device_owner=network:dhcp")["ports"]
     changes: list[dict[str, Any]] = [
         {"fixed_ips": []},
+        {"fixed_ips": [{"subnet_id": subnet["id"], "ip_address": "10.0.0.77"}]},
+        {"fixed_ips": [{"subnet_id": subnet["id"]}, {"subnet_id": subnet["id"]}]},
         {"security_groups": []},
         {"allowed_address_pairs": [{"ip_address": "10.0.0.9"}]},
         {"port_security_enabled": False},
@@ -403,7 +405,8 @@ def test_the_clouds_own_ports_are_not_made_or_changed_by_users(cloud: Cloud) -> 
     for one in (dhcp["id"], leg["port_id"]):
         for values in changes:
             cloud.refused(409, "UnsupportedPortDeviceOwner", "PUT", f"/ports/{one}", {"port": values})
-        assert cloud.ask("PUT", f"/ports/{one}", {"port": {"name": "ours"}}).status == 200
+        same = {"name": "ours", "fixed_ips": [{"subnet_id": subnet["id"]}]}
+        assert cloud.ask("PUT", f"/ports/{one}", {"port": same}).status == 200
 
 
 @pytest.mark.parametrize("name", ["-a", "a_b", "a\nb", "a b", "x" * 64])

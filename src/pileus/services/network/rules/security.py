@@ -73,17 +73,18 @@ def check_ports(number: int | None, first: int | None, last: int | None) -> None
         raise InvalidInput("a port range needs a protocol")
     if number in ICMP:
         if first is None:
-            raise InvalidInput(f"ICMP code {last} is given, but no ICMP type")
+            raise InvalidInput(f"ICMP type (port-range-min) is missing, but its code is {last}")
         for name, value in (("type", first), ("code", last)):
             if value is not None and not 0 <= value <= 255:
-                raise InvalidInput(f"ICMP {name} {value} is not a number from 0 to 255")
+                raise InvalidInput(f"Invalid value for ICMP {name}: {value} is not a number from 0 to 255")
         return
     if number not in WITH_PORTS:
         raise InvalidInput(f"protocol {number} has no ports")
+    for value in (first, last):
+        if value is not None and not 1 <= value <= 65535:
+            raise InvalidInput(f"Invalid value for port {value}: ports are from 1 to 65535")
     if first is None or last is None or first > last:
-        raise InvalidInput("port_range_min must be given, and at most port_range_max")
-    if not (1 <= first <= 65535 and 1 <= last <= 65535):
-        raise InvalidInput(f"ports are from 1 to 65535, not {first} to {last}")
+        raise InvalidInput("port_range_min must be <= port_range_max, and both be given")
 
 
 def normal_prefix(text: str | None, ethertype: str) -> str | None:
@@ -95,7 +96,7 @@ def normal_prefix(text: str | None, ethertype: str) -> str | None:
     except ValueError:
         raise InvalidInput(f"'{text}' is not a valid CIDR") from None
     if f"IPv{cidr.version}" != ethertype:
-        raise InvalidInput(f"ethertype {ethertype} does not go with the prefix {text}")
+        raise InvalidInput(f"Conflicting value ethertype {ethertype}: the prefix {text} is of the other version")
     return str(cidr)
 
 

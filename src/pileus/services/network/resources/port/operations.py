@@ -168,6 +168,21 @@ def _check_device(row: Mapping[str, Any], body: PortCreate | PortUpdate) -> None
         raise PortInUse(row["id"], row["device_id"])
 
 
+def _has(one: Port, asked: Sequence[FixedIPBody]) -> bool:
+    """Whether a port has just the addresses that are asked for, in whatever order."""
+    left = list(one.addresses)
+    for wish in asked:
+        fits = [
+            each
+            for each in left
+            if wish.subnet_id in (None, each.subnet_id) and wish.ip_address in (None, each.ip_address)
+        ]
+        if not fits:
+            return False
+        left.remove(fits[0])
+    return not left
+
+
 _HARMLESS = {"name", "description", "admin_state_up", "dns_name", "device_id", "device_owner"}
 """What users may say of ports that the cloud made for itself."""
 
@@ -341,8 +356,10 @@ def update(ctx: Context, port_id: str, body: PortUpdate) -> PortView:
     check_revision(ctx, row)
     device_owner = row["device_owner"] if body.device_owner is UNSET else body.device_owner
     _authorize(ctx, "update", body, policy.target({**row, "device_owner": device_owner}, net))
-    _check_device(row, body)
     before = load(tx, [row])[0]
+    if row["device_owner"] in OURS and isinstance(body.fixed_ips, list) and _has(before, body.fixed_ips):
+        body.fixed_ips = UNSET
+    _check_device(row, body)
     values = _values(ctx, before, body)
     members = before.groups
     if body.security_groups is not UNSET:
