@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import schemathesis
+
 from pileus.app import Control, declare_tables
 from pileus.core.config import Config
 from pileus.core.store import Store
+from pileus.services.image.rules.patch import MEDIA_DRAFT_4, MEDIA_DRAFT_10
 from tests.api.edge import Client, Served, serve
 
 PASSWORD = "a secret of admin's"
+
+schemathesis.serializer.alias([MEDIA_DRAFT_4, MEDIA_DRAFT_10], "application/json")
 
 
 @dataclass
