@@ -185,6 +185,6 @@ class Guest:
         """What the guest printed."""
         return str(self.owner.do(lambda session: session.compute.get_server_console_output(self.server))["output"])
 
-    def booted(self, seconds: float = 120) -> None:
+    def booted(self, seconds: float = 300) -> None:
         """Wait until the guest has said on its console that it serves."""
         until(lambda: "=== tiny ready" in self.console(), f"{self.name} is ready", seconds, 0.5)

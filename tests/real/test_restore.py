@@ -50,7 +50,7 @@ class Scene:
     def unharmed(self) -> None:
         """The guest is the same process, and answers."""
         self.runs()
-        until(lambda: self.guest.shell("hostname", check=False).strip() == "witness", "SSH", 20)
+        until(lambda: self.guest.shell("hostname", check=False).strip() == "witness", "SSH", 60)
 
 
 def _copy(source: str, target: str) -> None:
@@ -83,7 +83,7 @@ def scene(cloud: Cloud, tiny: Path) -> Scene:
     cloud.pileus("up", "--detach", "--no-demo")
     guest = Guest(admin, land, "witness", "10.8.0.10")
     guest.booted()
-    until(lambda: guest.shell("hostname", check=False).strip() == "witness", "SSH", 60)
+    until(lambda: guest.shell("hostname", check=False).strip() == "witness", "SSH", 120)
     return Scene(cloud, admin, land, guest, cloud.guests()[guest.server], older)
 
 
