@@ -23,20 +23,19 @@ from pileus.services.identity.resources import (
     version,
 )
 from pileus.services.identity.resources import service as catalog_service
-from pileus.services.identity.resources.application_credential import operations as application_credential
+from pileus.services.identity.resources.application_credential.operations import credential as application_credential
 from pileus.services.identity.resources.assignment.operations import grant
 from pileus.services.identity.resources.assignment.operations import listing as assignment
-from pileus.services.identity.resources.credential import ec2
-from pileus.services.identity.resources.credential import operations as credential
+from pileus.services.identity.resources.credential.operations import credential, ec2
 from pileus.services.identity.resources.endpoint_filter import operations as endpoint_filter
-from pileus.services.identity.resources.oauth1 import access_token as oauth1_access_token
-from pileus.services.identity.resources.oauth1 import consumer as oauth1_consumer
-from pileus.services.identity.resources.oauth1 import request_token as oauth1_request_token
+from pileus.services.identity.resources.oauth1.operations import access_token as oauth1_access_token
+from pileus.services.identity.resources.oauth1.operations import consumer as oauth1_consumer
+from pileus.services.identity.resources.oauth1.operations import request_token as oauth1_request_token
 from pileus.services.identity.resources.project.operations import project
 from pileus.services.identity.resources.project.operations import tag as project_tag
 from pileus.services.identity.resources.token.operations import authentication as token
 from pileus.services.identity.resources.token.operations import reach, validation
-from pileus.services.identity.resources.trust import operations as trust
+from pileus.services.identity.resources.trust.operations import trust
 from pileus.services.identity.resources.user.operations import account, secret
 
 BODY_LIMIT = 114_688

@@ -3,7 +3,8 @@
 The keys are of the purpose `credential`, beside those of tokens: in the store, themselves sealed with the master key
 that only this machine has.  So a database that leaks gives away no secret.
 
-Source: Keystone administration guide, "Credential Encryption".
+Source: Keystone administration guide, "Credential Encryption", for the credentials of
+https://docs.openstack.org/api-ref/identity/v3/#credentials and the secrets of OAuth.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 
 from pileus.core.errors import Unauthorized
 from pileus.core.store import Tx
-from pileus.services.identity.resources.application_credential import leave as application_credential
-from pileus.services.identity.resources.oauth1 import leave as access_token
+from pileus.services.identity.resources.application_credential.operations import leave as application_credential
+from pileus.services.identity.resources.oauth1.operations import leave as access_token
 from pileus.services.identity.resources.token.fields import Delegation
-from pileus.services.identity.resources.trust import leave as trust
+from pileus.services.identity.resources.trust.operations import leave as trust
 from pileus.services.identity.rules.token import DelegationKind
 
 FINDERS: Mapping[DelegationKind, Callable[[Tx, str], Delegation | None]] = {

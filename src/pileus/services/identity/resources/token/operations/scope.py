@@ -25,8 +25,8 @@ from pileus.services.identity.resources.token.fields import (
 )
 from pileus.services.identity.resources.token.operations.evidence import Leave
 from pileus.services.identity.resources.token.operations.reference import check_reference, named_domain, named_project
-from pileus.services.identity.resources.trust import leave as trust_leave
 from pileus.services.identity.resources.trust import table as trusts
+from pileus.services.identity.resources.trust.operations import leave as trust_leave
 from pileus.services.identity.rules.token import Kind
 
 

@@ -14,7 +14,7 @@ from pileus.core.errors import BadRequest, Unauthorized
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.attribute import missing
 from pileus.services.identity.resources.oauth1 import table as tables
-from pileus.services.identity.resources.oauth1.proof import check, claim
+from pileus.services.identity.resources.oauth1.operations.proof import check, claim
 from pileus.services.identity.resources.token.fields import Proofs
 from pileus.services.identity.resources.token.operations.evidence import Evidence, Leave, Proof
 from pileus.services.identity.rules.signature import Claim

@@ -20,8 +20,8 @@ from pileus.services.identity.resources.attribute import missing, permit
 from pileus.services.identity.resources.delegation import own_only, role_ids
 from pileus.services.identity.resources.oauth1 import table as tables
 from pileus.services.identity.resources.oauth1.fields import Authorization, Verifier
+from pileus.services.identity.resources.oauth1.operations.proof import check, claim
 from pileus.services.identity.resources.oauth1.policy import TOKEN_RULES
-from pileus.services.identity.resources.oauth1.proof import check, claim
 from pileus.services.identity.resources.project import table as projects
 from pileus.services.identity.resources.role import effective
 from pileus.services.identity.resources.secret import Secrets

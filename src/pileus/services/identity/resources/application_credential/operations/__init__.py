@@ -1,0 +1,1 @@
+"""Operations on application credentials, and what they mean for tokens."""

@@ -1,0 +1,1 @@
+"""Operations on trusts, and what they mean for tokens."""
