@@ -16,7 +16,7 @@ from pileus.core import changes
 from pileus.core.store import Store, Tx, change
 from pileus.services.placement import interface as placement
 from pileus.services.placement.resources.provider import table
-from pileus.services.placement.resources.provider.snapshot import Snapshot, snapshot_of, summary
+from pileus.services.placement.resources.snapshot import Snapshot, snapshot_of, summary
 from pileus.services.placement.rules.candidate.land import Land
 from pileus.services.placement.service import service
 from tests.api.edge import Served, make_edge

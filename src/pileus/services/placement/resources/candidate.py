@@ -18,7 +18,7 @@ from pileus.core.versions import Version
 from pileus.services.placement import versions
 from pileus.services.placement.resources import resource_class, trait
 from pileus.services.placement.resources.policy import rules
-from pileus.services.placement.resources.provider.snapshot import Snapshot, snapshot_of
+from pileus.services.placement.resources.snapshot import Snapshot, snapshot_of
 from pileus.services.placement.rules import query
 from pileus.services.placement.rules.candidate.ask import Ask, Candidate, Group
 from pileus.services.placement.rules.candidate.land import Land

@@ -1,5 +1,7 @@
 """A copy in memory of all providers, for the search for candidates.
 
+Source: https://docs.openstack.org/api-ref/placement/#allocation-candidates, of what is told of a provider
+
 A search touches every provider, so it reads none: each process keeps them, and before each search takes in what changed
 since, which the change log tells.  A copy is of what was committed when it was last asked for, in whatever process it
 was written; an allocation is checked against the store itself.
