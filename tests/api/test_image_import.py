@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -516,3 +518,31 @@ def test_a_backing_file_is_never_opened(tmp_path: Path, database_url: str) -> No
         cloud.start(image_id, "glance-direct")
         cloud.settle()
         assert "backing file" in failed(cloud, image_id)
+
+
+def package(first: str) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in (first, "disk.vmdk"):
+            part = tarfile.TarInfo(name)
+            part.size = 5000
+            tar.addfile(part, io.BytesIO(bytes(5000)))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_package_begins_with_its_description(cloud: ImageCloud, *, staged: bool) -> None:
+    def write(data: bytes) -> str:
+        image_id = cloud.make("vmdk", "ova")
+        answer = cloud.put(image_id, data, "stage" if staged else "file")
+        if staged:
+            cloud.start(image_id, "glance-direct")
+            cloud.settle()
+        else:
+            assert answer.status in (204, 415)
+        return image_id
+
+    image = cloud.show(write(package("machine.ovf")))
+    assert (image["status"], image["virtual_size"]) == ("active", None)
+    for hostile in (package("disk0.vmdk"), package("../x.ovf"), b"no package", b""):
+        assert cloud.show(write(hostile))["status"] == "queued", hostile[:20]

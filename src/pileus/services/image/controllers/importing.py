@@ -29,7 +29,7 @@ from pileus.services.image.resources.store import STAGING, dispose
 from pileus.services.image.resources.stream import ALGORITHM, LARGEST, Blocks, Sink, pump, read
 from pileus.services.image.resources.task import Lost, owned
 from pileus.services.image.resources.usage import room
-from pileus.services.image.rules.inspection import REACH, TAIL, UNINSPECTED, Refused, inspect, judge
+from pileus.services.image.rules.inspection import REACH, TAIL, UNINSPECTED, Refused, inspect, judge, judge_package
 
 log = logging.getLogger(__name__)
 
@@ -251,9 +251,10 @@ class Job:
         formats = row if origin is None else origin.row
         form, container = self.todo.form or formats.disk_format, formats.container_format
         named = {"disk_format": form, "container_format": container}
-        if container in UNINSPECTED:
-            return None, named
         staging = self.stores.get(STAGING)
+        if container in UNINSPECTED:
+            judge_package(await self.stores.run(partial(_head, staging, row.stage_key)), container)
+            return None, named
         facts = await self.stores.run(partial(_inspect, staging, row.stage_key, row.stage_size))
         judge(facts, form)
         wanted, convert = self.stores.settings.conversion, self.stores.convert
@@ -343,10 +344,14 @@ def _sound(facts: ImageFacts, row: sa.Row[Any]) -> ImageFacts | None:
 
 def _inspect(store: ImageStore, place: str, size: int) -> ImageFacts:
     """What committed data is, by its start and its end."""
-    with store.open(place) as file:
-        head = _some(file, REACH)
+    head = _head(store, place)
     with store.open(place, max(0, size - TAIL)) as file:
         return inspect(head, _some(file, TAIL), size)
+
+
+def _head(store: ImageStore, place: str) -> bytes:
+    with store.open(place) as file:
+        return _some(file, REACH)
 
 
 def _some(file: BinaryIO, most: int) -> bytes:

@@ -45,7 +45,7 @@ from pileus.services.image.resources.image.table import Record, image
 from pileus.services.image.resources.store import CACHE, STAGING, ImageStores, dispose
 from pileus.services.image.resources.stream import LARGEST, MEDIA, Blocks, Sink, announced, answered, pump, read
 from pileus.services.image.resources.usage import change, room
-from pileus.services.image.rules.inspection import UNINSPECTED, judge
+from pileus.services.image.rules.inspection import UNINSPECTED, judge, judge_package
 
 TTL = timedelta(seconds=60)
 """How long an upload may stay without sign of life before it counts as dead."""
@@ -70,7 +70,7 @@ class _Upload:
     key: str
     store: str
     disk_format: str | None
-    inspected: bool
+    container_format: str | None
     room: int
     """The most bytes that may come."""
     staged: bool
@@ -105,7 +105,7 @@ def _begin(ctx: Context, image_id: str, wanted: str | None, coming: int | None) 
         key=key,
         store=store,
         disk_format=row.disk_format,
-        inspected=row.container_format not in UNINSPECTED,
+        container_format=row.container_format,
         room=space,
         staged=False,
     )
@@ -124,7 +124,7 @@ def _begin_staging(ctx: Context, image_id: str, coming: int | None) -> _Upload:
         key=key,
         store=STAGING,
         disk_format=row.disk_format,
-        inspected=False,
+        container_format=row.container_format,
         room=space,
         staged=True,
     )
@@ -173,10 +173,19 @@ async def _receive(stores: ImageStores, upload: _Upload, blocks: Blocks) -> tupl
             await pump(stores, sink, blocks.next)
         finally:
             await stores.run(file.close)
-        facts = sink.inspector.facts() if upload.inspected else None
-        if facts is not None:
-            judge(facts, upload.disk_format or "raw")
+        facts = None if upload.staged else _judged(sink, upload)
         return await stores.run(lambda: store.commit(upload.key)), sink, facts
+
+
+def _judged(sink: Sink, upload: _Upload) -> ImageFacts | None:
+    """What the data is; None where it is not a disk. Raises Refused."""
+    container = upload.container_format or "bare"
+    judge_package(sink.inspector.head, container)
+    if container in UNINSPECTED:
+        return None
+    facts = sink.inspector.facts()
+    judge(facts, upload.disk_format or "raw")
+    return facts
 
 
 def _mine(tx: Tx, upload: _Upload) -> sa.Row[Any]:

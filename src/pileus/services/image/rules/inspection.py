@@ -31,7 +31,7 @@ LARGEST = 1 << 50
 """The largest virtual size that is believed: 1 PiB."""
 
 UNINSPECTED = frozenset({"compressed", "docker", "ova"})
-"""Container formats whose data is not a disk."""
+"""Container formats whose data is not a disk, and gets no virtual size."""
 
 _OPAQUE = frozenset({"ami", "ari", "aki"})
 _SECTOR = 512
@@ -95,6 +95,11 @@ class Inspector:
         self._tail = (self._tail + chunk[-TAIL:])[-TAIL:]
         self.size += len(chunk)
 
+    @property
+    def head(self) -> bytes:
+        """The first bytes of the file."""
+        return bytes(self._head)
+
     def facts(self) -> ImageFacts:
         """What the file is. Call it when all of the file has passed."""
         return inspect(bytes(self._head), self._tail, self.size)
@@ -122,6 +127,20 @@ def judge(facts: ImageFacts, disk_format: str) -> None:
         raise Refused(f"Image disk_format {disk_format} does not match stream data {facts.format}")
     if facts.unsafe:
         raise Refused(f"Image failed safety checks: {', '.join(facts.unsafe)}")
+
+
+def judge_package(head: bytes, container_format: str) -> None:
+    """Raise Refused for a package (`ova`) that does not begin with the description of what it holds.
+
+    Source: DSP0243, Open Virtualization Format Specification, "OVF package"; POSIX.1-2017, pax, "ustar Interchange
+    Format".
+    """
+    if container_format != "ova":
+        return
+    name = head[:100].split(b"\0", 1)[0]
+    plain = head[156:157] in (b"0", b"\0") and not name.startswith(b"/") and b".." not in name.split(b"/")
+    if head[257:262] != b"ustar" or not name.endswith(b".ovf") or not plain:
+        raise Refused("Image container_format ova does not match stream data: it is no package with a description")
 
 
 _Parser = tuple[str, Callable[[_Bytes, _Bytes], bool], Callable[[_Bytes, _Bytes], tuple[int, Iterable[str]]]]
