@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from pileus.contracts.images import ImageStore
-from pileus.core.reconcile import Loops
+from pileus.core.reconcile import Controller
 from pileus.core.seams import ManualClock, Seams
+from pileus.core.store import Tx
 from pileus.drivers.images.fake import FakeImageStore
 from pileus.drivers.images.file import FileImageStore
 from pileus.drivers.images.web import WebImageStore
@@ -121,7 +121,9 @@ class ImageCloud:
         return self.member.request("PUT", path, data=data, headers=OCTETS | headers)
 
     def start(self, image_id: str, name: str, by: Client | None = None, /, **more: Any) -> Response:
-        given: dict[str, Any] = {key: more.pop(key) for key in ("uri", "glance_image_id", "glance_region") if key in more}
+        given: dict[str, Any] = {
+            key: more.pop(key) for key in ("uri", "glance_image_id", "glance_region") if key in more
+        }
         body = {"method": {"name": name, **given}, **more}
         return self.ask("POST", f"/images/{image_id}/import", body, by)
 
@@ -140,20 +142,30 @@ class ImageCloud:
         found = [f"{path.parent.name}/{one.name}" for path in places for one in path.iterdir()]
         return sorted(found + [f"reserve/{name}" for name in (*self.reserve.incoming, *self.reserve.data)])
 
-    def settle(self, seconds: float = 30.0) -> None:
-        """Let the loops run until nothing is left to do."""
+    def settle(self) -> None:
+        """Let the loops work until nothing is left to do."""
+        settle(self.served, self.stores)
 
-        async def run() -> None:
-            loops = Loops(self.served.store, controllers(self.stores))
-            await loops.start()
-            deadline = time.monotonic() + seconds
-            quiet = 0
-            while quiet < 5 and time.monotonic() < deadline:
-                await asyncio.sleep(0.02)
-                quiet = quiet + 1 if all(queue.idle() for queue in loops.queues.values()) else 0
-            await loops.stop()
 
-        self.served.run(run())
+def settle(served: Served, stores: ImageStores) -> None:
+    """Let the loops of Image work until nothing is left to do, or nothing changes any more."""
+
+    async def run() -> None:
+        for _ in range(20):
+            idle = True
+            for controller in controllers(stores):
+                keys = await served.store.read(partial(_keys, controller))
+                if keys:
+                    idle = False
+                    await controller.reconcile(served.store, keys)
+            if idle:
+                return
+
+    served.run(run())
+
+
+def _keys(controller: Controller, tx: Tx) -> list[str]:
+    return list(controller.keys(tx))
 
 
 @contextmanager

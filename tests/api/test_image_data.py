@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import threading
@@ -15,16 +14,15 @@ from typing import Any, BinaryIO
 import pytest
 
 from pileus.contracts.images import StoreFailure
-from pileus.core.reconcile import Loops
 from pileus.core.seams import ManualClock, Seams
 from pileus.core.store import Tx
 from pileus.drivers.images.file import FileImageStore
-from pileus.services.image.controllers import controllers
 from pileus.services.image.interface import ImageStores, by_id, open_data, strangers
 from pileus.services.image.resources.data import TTL
 from pileus.services.image.resources.usage import QUOTA
 from pileus.services.image.service import service
 from tests.api.edge import Client, Served, make_edge
+from tests.api.image_cloud import settle
 
 OCTETS = {"content-type": "application/octet-stream"}
 
@@ -82,18 +80,8 @@ class Cloud:
         return sorted(path.name for place in (self.images.incoming, self.images.data) for path in place.iterdir())
 
     def settle(self) -> None:
-        """Let the loops run until nothing is left to do."""
-
-        async def run() -> None:
-            loops = Loops(self.served.store, controllers(self.stores))
-            await loops.start()
-            for _ in range(200):
-                await asyncio.sleep(0.02)
-                if all(queue.idle() for queue in loops.queues.values()):
-                    break
-            await loops.stop()
-
-        self.served.run(run())
+        """Let the loops work until nothing is left to do."""
+        settle(self.served, self.stores)
 
 
 @pytest.fixture(name="cloud")
