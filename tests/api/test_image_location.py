@@ -283,6 +283,33 @@ def test_the_cache_has_room_for_what_was_read_last(cloud: ImageCloud) -> None:
     assert cache(cloud) == ([], [])
 
 
+def test_what_comes_from_far_away_is_fetched_once(cloud: ImageCloud, site: Site) -> None:
+    image_id = cloud.make()
+    cloud.ask("POST", f"/images/{image_id}/locations", {"url": site.url("/disk")})
+    cloud.settle()
+    assert cloud.data(image_id) == DATA
+    assert cache(cloud) == ([], [image_id])
+    cloud.settle()
+    asked = len(site.asked)
+    site.pages["/disk"] = b"other data of the same place"
+    for _ in range(3):
+        assert cloud.data(image_id) == DATA
+    assert len(site.asked) == asked
+    (kept,) = cloud.ask("GET", "/cache", by=cloud.admin).json["cached_images"]
+    assert kept["hits"] == 3
+
+
+def test_what_has_changed_on_the_web_is_not_kept(cloud: ImageCloud, site: Site) -> None:
+    image_id = cloud.make()
+    cloud.ask("POST", f"/images/{image_id}/locations", {"url": site.url("/disk")})
+    cloud.settle()
+    site.pages["/disk"] = bytes(len(DATA))
+    cloud.ask("PUT", f"/cache/{image_id}", by=cloud.admin)
+    cloud.settle()
+    assert cache(cloud) == ([], [])
+    assert cloud.files() == []
+
+
 def test_without_a_cache_there_is_none(tmp_path: Path, database_url: str) -> None:
     with image_cloud(tmp_path, database_url) as cloud:
         cloud.stores.cache = None

@@ -14,7 +14,7 @@ from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, NotFound
 from pileus.core.policy import Rule
 from pileus.core.store import Tx
-from pileus.services.image.resources.cached import cached, drop, find, forget
+from pileus.services.image.resources.cached import cached, drop, find, forget, queue
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import image
 from pileus.services.image.resources.store import ImageStores
@@ -69,12 +69,6 @@ def add(ctx: Context, image_id: str) -> None:
     if row.status != "active":
         raise BadRequest("Only images with status active can be targeted for queueing")
     queue(ctx.tx, image_id)
-
-
-def queue(tx: Tx, image_id: str) -> None:
-    """Let an image wait for the cache, unless it is there."""
-    if tx.insert_missing(cached, {"image_id": image_id, "modified_at": tx.now}, key=("image_id",)):
-        tx.changed("image.cache", image_id)
 
 
 @resource.delete("/cache/{image_id}", policy="cache_delete")

@@ -31,6 +31,18 @@ def find(tx: Tx, image_id: str) -> sa.Row[Any] | None:
     return tx.first(sa.select(cached).where(cached.c.image_id == image_id))
 
 
+def queue(tx: Tx, image_id: str) -> None:
+    """Let an image wait for the cache, unless it is there."""
+    if tx.insert_missing(cached, {"image_id": image_id, "modified_at": tx.now}, key=("image_id",)):
+        tx.changed("image.cache", image_id)
+
+
+def touch(tx: Tx, image_id: str) -> None:
+    """Note that an image was read from the cache."""
+    mine = sa.update(cached).where(cached.c.image_id == image_id)
+    tx.execute(mine.values(hits=cached.c.hits + 1, accessed_at=tx.now))
+
+
 def forget(tx: Tx, image_id: str) -> bool:
     """Take an image out of the cache and its queue; whether it was there."""
     row = find(tx, image_id)

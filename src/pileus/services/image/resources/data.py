@@ -42,7 +42,7 @@ from pileus.core.store import Store, Tx
 from pileus.services.image.resources import cached, place
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image
-from pileus.services.image.resources.store import CACHE, STAGING, ImageStores, dispose
+from pileus.services.image.resources.store import STAGING, ImageStores, dispose
 from pileus.services.image.resources.stream import LARGEST, MEDIA, Blocks, Sink, announced, answered, pump, read
 from pileus.services.image.resources.usage import change, room
 from pileus.services.image.rules.inspection import UNINSPECTED, judge, judge_package
@@ -355,8 +355,7 @@ async def download(ctx: Request, image_id: str) -> Stream | Reply:
             file = await stores.run(partial(source.store.open, source.location, start), on=source.store)
         except StoreFailure:
             continue
-        if source.store is stores.find(CACHE):
-            await ctx.store.write(lambda tx: _touch(tx, image_id))
+        await note(stores, ctx.store, image_id, source)
         return _answer(ctx, stores, source, file, start, end, size)
     return Reply(status=204)
 
@@ -368,9 +367,14 @@ async def _measured(stores: ImageStores, source: Source) -> int | None:
         return None
 
 
-def _touch(tx: Tx, image_id: str) -> None:
-    read_again = sa.update(cached.cached).where(cached.cached.c.image_id == image_id)
-    tx.execute(read_again.values(hits=cached.cached.c.hits + 1, accessed_at=tx.now))
+async def note(stores: ImageStores, store: Store, image_id: str, source: Source) -> None:
+    """Note where an image was read from: what came from far away, and is known by its hash, is kept close by."""
+    if stores.cache is None:
+        return
+    if source.store is stores.cache:
+        await store.write(lambda tx: cached.touch(tx, image_id))
+    elif source.store.kind == "http" and source.checksum is not None:
+        await store.write(lambda tx: cached.queue(tx, image_id))
 
 
 def _answer(

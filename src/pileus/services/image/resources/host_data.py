@@ -37,5 +37,6 @@ async def download(ctx: Request, image_id: str) -> Stream:
     for source in await ctx.read(find):
         with contextlib.suppress(StoreFailure):
             file = await stores.run(partial(source.store.open, source.location), on=source.store)
+            await data.note(stores, ctx.store, image_id, source)
             return Stream(read(stores, source.store, file, source.size), source.size)
     raise Unavailable(f"The data of the image {image_id} cannot be read.")
