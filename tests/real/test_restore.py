@@ -101,10 +101,18 @@ def _accept(scene: Scene) -> None:
     assert "obeys the store that is there" in scene.cloud.pileus("accept-store")
 
 
-def _unknown(scene: Scene, kind: str, identifier: str) -> None:
-    """`doctor` comes to list something that the cloud does not know."""
-    sentence = f"holds {kind} {identifier}, which this cloud does not know"
-    until(lambda: sentence in scene.cloud.pileus("doctor", check=False), sentence, 30, 0.5)
+def _found_unknown(scene: Scene) -> set[tuple[str, str]]:
+    """Kind and id of all that the host holds and the cloud does not know."""
+    (host,) = scene.cloud.get("/fleet/v1/hosts")["hosts"]
+    return {(one["kind"], one["id"]) for one in host["unknown"]}
+
+
+def _unknown(scene: Scene, *things: tuple[str, str]) -> None:
+    """`doctor` comes to list things that the cloud does not know."""
+    until(lambda: set(things) <= _found_unknown(scene), f"{things} are found", 60, 0.5)
+    said = scene.cloud.pileus("doctor", check=False)
+    for kind, identifier in things:
+        assert f"holds {kind} {identifier}, which this cloud does not know" in said
 
 
 def _adopted(scene: Scene) -> None:
@@ -113,8 +121,8 @@ def _adopted(scene: Scene) -> None:
     _accept(scene)
     server = scene.cloud.json("server", "show", "witness")
     assert (server["id"], server["status"]) == (scene.guest.server, "ACTIVE")
-    found = scene.cloud.pileus("doctor", check=False)
-    until(lambda: "does not know" not in scene.cloud.pileus("doctor", check=False), f"all is known: {found}", 30, 0.5)
+    until(lambda: not _found_unknown(scene), "all is known", 60, 0.5)
+    assert "does not know" not in scene.cloud.pileus("doctor", check=False)
     scene.unharmed()
 
 
@@ -122,7 +130,7 @@ def test_an_older_copy_harms_no_guest(scene: Scene) -> None:
     newest = scene.put(scene.older)
     _refuses(scene, "this store was restored from an older copy")
     _accept(scene)
-    _unknown(scene, "guest", scene.guest.server)
+    _unknown(scene, ("guest", scene.guest.server))
     scene.runs()
     # The copy knows its network, and may give its address to another: it runs on, and is closed off.
     assert scene.guest.shell("hostname", check=False) == ""
@@ -134,12 +142,7 @@ def test_an_empty_store_harms_no_guest(scene: Scene) -> None:
     newest = scene.put(None)
     _refuses(scene, "this host obeys the store")
     _accept(scene)
-    for kind, identifier in (
-        ("guest", scene.guest.server),
-        ("network", scene.land.network),
-        ("router", scene.land.router),
-    ):
-        _unknown(scene, kind, identifier)
+    _unknown(scene, ("guest", scene.guest.server), ("network", scene.land.network), ("router", scene.land.router))
     scene.unharmed()
     scene.put(newest)
     _adopted(scene)
