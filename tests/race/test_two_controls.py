@@ -9,6 +9,8 @@ import http.client
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -117,6 +119,19 @@ def test_what_ends_a_session_at_one_ends_it_at_the_other(both: Pair, end: str) -
         assert status < 300, answer
         assert not session.good(there)
         assert not session.good(here)
+
+
+def test_a_rotation_of_keys_voids_nothing_and_is_known_to_both(both: Pair) -> None:
+    person = Person(both)
+    first, second = both.controls
+    before = person.log_in(first)
+    for control in (first, second, first):
+        argv = [sys.executable, "-m", "pileus", "identity", "--state", str(control.state), "rotate-keys"]
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+        fresh = person.log_in(control)
+        for one in both.controls:
+            assert fresh.good(one)
+            assert before.good(one)
 
 
 def test_a_generation_is_won_by_one_of_all(both: Pair) -> None:
