@@ -26,7 +26,7 @@ from pileus.services.image.interface import ImageStores
 from pileus.services.image.resources import image_import, location, place, task
 from pileus.services.image.resources.image.table import Record, image, records
 from pileus.services.image.resources.store import STAGING, dispose
-from pileus.services.image.resources.stream import ALGORITHM, LARGEST, Blocks, Sink, pump, read
+from pileus.services.image.resources.stream import ALGORITHM, LARGEST, Block, Blocks, Sink, pump, read
 from pileus.services.image.resources.task import Lost, owned
 from pileus.services.image.resources.usage import room
 from pileus.services.image.rules.inspection import REACH, TAIL, UNINSPECTED, Refused, inspect, judge, judge_package
@@ -231,7 +231,7 @@ class Job:
         sink = Sink(incoming, algorithm)
         blocks = Blocks(read(self.stores, store, file, None), most)
 
-        async def following() -> bytes:
+        async def following() -> Block:
             if self.lost:
                 raise Lost("The image is gone, or another task works on it.")
             self.message = f"Copied {blocks.size // MIB} MiB"

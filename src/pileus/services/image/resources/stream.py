@@ -19,8 +19,11 @@ from pileus.core.errors import BadRequest, TooLarge, Unavailable
 from pileus.services.image.resources.store import ImageStores
 from pileus.services.image.rules.inspection import Inspector
 
-BLOCK = 1 << 20
-"""Bytes that are hashed, written or read at once."""
+BLOCK = 2 << 20
+"""Bytes that are hashed and written at once."""
+
+PIECE = 1 << 20
+"""Bytes that are read from a store at once."""
 
 LARGEST = 1 << 40
 """The most bytes of data that an image may have."""
@@ -28,6 +31,10 @@ LARGEST = 1 << 40
 ALGORITHM = "sha512"
 
 MEDIA = "application/octet-stream"
+
+
+Block = list[bytes]
+"""About BLOCK bytes, in the chunks in which they came: putting them together would cost as much as writing them."""
 
 
 class Sink:
@@ -40,12 +47,18 @@ class Sink:
         self.strong = hashlib.new(algorithm, usedforsecurity=False)
         self.inspector = Inspector()
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: Block) -> None:
         """Write the next block, and let the strong hash and the inspector see it."""
-        self.inspector.feed(block)
-        if self.file is not None:
-            self.file.write(block)
-        self.strong.update(block)
+        for chunk in block:
+            self.inspector.feed(chunk)
+            if self.file is not None:
+                self.file.write(chunk)
+            self.strong.update(chunk)
+
+    def sum(self, block: Block) -> None:
+        """Let the weak hash see the next block: it has a thread of its own."""
+        for chunk in block:
+            self.md5.update(chunk)
 
     def values(self, facts: ImageFacts | None) -> dict[str, Any]:
         """What the data is, as columns of its image."""
@@ -66,10 +79,10 @@ class Blocks:
     room: int
     size: int = 0
 
-    async def next(self) -> bytes:
+    async def next(self) -> Block:
         """The next block, empty at the end. Raises TooLarge when more comes than there is room for."""
         length = 0
-        chunks = []
+        chunks: Block = []
         while length < BLOCK:
             chunk = await anext(self.stream, b"")
             if not chunk:
@@ -79,16 +92,16 @@ class Blocks:
         self.size += length
         if self.size > self.room:
             raise TooLarge(f"The image is too large: there is room for {self.room} bytes.")
-        return b"".join(chunks) if len(chunks) != 1 else chunks[0]
+        return chunks
 
 
-async def pump(stores: ImageStores, sink: Sink, following: Callable[[], Awaitable[bytes]]) -> None:
+async def pump(stores: ImageStores, sink: Sink, following: Callable[[], Awaitable[Block]]) -> None:
     """Let the next block come while the last one is hashed and written."""
     block = await following()
     while block:
         work = asyncio.gather(
             stores.run(partial(sink.write, block)),
-            stores.run(partial(sink.md5.update, block)),
+            stores.run(partial(sink.sum, block)),
         )
         try:
             block = await following()
@@ -101,7 +114,7 @@ async def read(stores: ImageStores, store: ImageStore, file: BinaryIO, end: int 
     place = 0
     try:
         while end is None or place < end:
-            block = await stores.run(partial(file.read, BLOCK if end is None else min(BLOCK, end - place)), on=store)
+            block = await stores.run(partial(file.read, PIECE if end is None else min(PIECE, end - place)), on=store)
             if not block:
                 return
             place += len(block)
