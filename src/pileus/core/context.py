@@ -120,6 +120,8 @@ class Request:
     """Keys of an OpenBody that no field took."""
     address: str = ""
     """The client's network address, empty where it has none."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """The parameters of the path."""
     asked: set[str] = field(default_factory=set)
     """Names of the policy rules that were asked about this request."""
 

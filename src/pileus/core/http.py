@@ -203,7 +203,8 @@ class Edge:
             names = ", ".join(map(repr, unknown))
             verb = "was" if len(unknown) == 1 else "were"
             raise BadQuery(f"Additional properties are not allowed ({names} {verb} unexpected)")
-        arguments: dict[str, Any] = dict(zip(operation.parameters, values, strict=True))
+        request.arguments = dict(zip(operation.parameters, values, strict=True))
+        arguments: dict[str, Any] = dict(request.arguments)
         if operation.policy is not None and not operation.guarded:
             target = request.own | arguments
             request.enforce(operation.policy, target if operation.policy in self.policy.rules else None)
