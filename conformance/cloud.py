@@ -23,6 +23,8 @@ STATE = "state"
 """Where below the run's folder the cloud lives."""
 
 PILEUS = ROOT / "pileus"
+OUTSIDE = "outside"
+"""Name of the bridge to nowhere."""
 
 
 class CloudFailure(Exception):
@@ -52,11 +54,18 @@ def _clear(state: Path) -> None:
 
 @contextmanager
 def namespace(name: str) -> Iterator[None]:
-    """A network namespace with nothing in it but loopback and the address of the origin of images."""
+    """A network namespace with nothing in it but loopback and a bridge that stands for the world outside.
+
+    What the cloud shall fetch is served at the bridge's address; some tests ask which address leads outside.
+    """
     run("ip", "netns", "add", name)
     try:
-        run("ip", "-n", name, "link", "set", "lo", "up")
-        run("ip", "-n", name, "address", "add", f"{ORIGIN[0]}/32", "dev", "lo")
+        within = ("ip", "-n", name)
+        run(*within, "link", "set", "lo", "up")
+        run(*within, "link", "add", OUTSIDE, "type", "bridge")
+        run(*within, "address", "add", f"{ORIGIN[0]}/24", "dev", OUTSIDE)
+        run(*within, "link", "set", OUTSIDE, "up")
+        run(*within, "route", "add", "default", "dev", OUTSIDE)
         yield
     finally:
         run("ip", "netns", "delete", name)

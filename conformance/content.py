@@ -25,8 +25,9 @@ FLAVORS = (("conformance.nano", 1, 128, 1), ("conformance.micro", 1, 192, 2))
 REMOTE = "image_remote"
 """Type under which the catalog names the image service once more."""
 
-ORIGIN = ("203.0.113.80", 8080)
-"""Where images for web-download are served: an address that stands for the world outside."""
+ORIGIN = ("192.175.48.80", 80)
+"""Where images are served that the cloud is to fetch. It stands for the world outside, and so must be a public address
+in the cloud's eyes; it is of the block that RFC 7534 sets aside for answers to stray questions, and stays inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def origin(folder: Path) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://{ORIGIN[0]}:{ORIGIN[1]}"
+        yield f"http://{ORIGIN[0]}"
     finally:
         server.shutdown()
         server.server_close()
