@@ -13,6 +13,7 @@ import pytest
 from pileus.services.identity.interface import Compliance, Throttle
 from pileus.services.identity.rules import password as passwords
 from tests.api.edge import Response
+from tests.api.whole import PASSWORD, whole_cloud
 from tests.services.identity.cloud import Cloud, make_cloud, ok
 
 DAY = 86_400
@@ -256,3 +257,19 @@ def test_users_of_a_provider_are_none(plain: Cloud) -> None:
 def test_a_name_that_looks_like_anothers_is_taken(plain: Cloud) -> None:
     for name in ("ADMIN", "adm\u200bin", "\uff41dmin", " admin "):
         ok(plain.admin.request("POST", "/v3/users", {"user": {"name": name}}), 409)
+
+
+def test_as_shipped_guesses_lock_a_user_out_for_a_while_but_not_the_first_administrator(tmp_path: Path) -> None:
+    with whole_cloud(tmp_path) as whole:
+        wanted = {"user": {"name": "alice", "password": "right", "domain_id": "default"}}
+        assert whole.admin.request("POST", "/identity/v3/users", wanted).status == 201
+
+        def status(name: str, password: str) -> int:
+            user = {"name": name, "domain": {"id": "default"}, "password": password}
+            auth = {"identity": {"methods": ["password"], "password": {"user": user}}}
+            return whole.served.client().request("POST", "/identity/v3/auth/tokens", {"auth": auth}).status
+
+        for name in ("alice", "admin"):
+            assert [status(name, "wrong") for _ in range(8)] == [401] * 8
+        assert status("alice", "right") == 401
+        assert status("admin", PASSWORD) == 201

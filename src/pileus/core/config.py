@@ -61,9 +61,9 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How many keys of tokens a rotation leaves, the primary and the staged one included."""
     login_failures: int = 10
     """Failed logins of one user from one address after which each further one has to wait; 0: never."""
-    lockout_failure_attempts: int = 0
+    lockout_failure_attempts: int = 8
     """Failed logins after which a user is locked out, from wherever; 0: never."""
-    lockout_duration: int = 1800
+    lockout_duration: int = 60
     """Seconds for which a user is locked out; 0: until an administrator enables the user again."""
     password_expires_days: int = 0
     """Days after which a password expires; 0: never. Holds for passwords that are set from then on."""

@@ -163,7 +163,8 @@ def bootstrap(tx: Tx, *, admin_password_hash: str | None, region: str, offers: S
     project_id = project.id if project is not None else _insert_admin_project(tx)
     user_id = find_user(tx, ADMIN)
     if user_id is None:
-        user_id = users.insert(tx, {"name": ADMIN, "domain_id": DEFAULT_DOMAIN})
+        options = {"ignore_lockout_failure_attempts": True}
+        user_id = users.insert(tx, {"name": ADMIN, "domain_id": DEFAULT_DOMAIN, "options": options})
     if admin_password_hash is not None:
         ensure_password_hash(tx, user_id, admin_password_hash)
     assignments.insert(tx, held[ADMIN], user_id=user_id, project_id=project_id)

@@ -89,6 +89,8 @@ async def _settle(ctx: Request, row: sa.Row[Any] | None, *, right: bool) -> sa.R
     Where failures are written, one is written for whoever was named: the time that it takes must not tell who exists.
     """
     asked = compliance(ctx)
+    failed = row is not None and row.failed_logins
+    writes = bool(asked.disable_user_account_days_inactive or failed or (asked.lockout_failure_attempts and not right))
 
     def judge(ctx: Context) -> sa.Row[Any] | None:
         found = None if row is None else find(ctx.tx, row.id)
@@ -96,15 +98,14 @@ async def _settle(ctx: Request, row: sa.Row[Any] | None, *, right: bool) -> sa.R
             found = None
         if found is not None and asked.locked(found.options, found.failed_logins, found.failed_at, ctx.now):
             found = None
-        changes = {} if found is None else _changes(ctx, found, asked, right=right)
+        changes = _changes(ctx, found, asked, right=right) if found is not None and writes else {}
         if found is not None and changes:
             ctx.tx.execute(sa.update(table).where(table.c.id == found.id).values(**changes))
         elif not right and asked.lockout_failure_attempts:
             ctx.tx.upsert(decoy, {"id": 1, "at": ctx.now}, key=("id",))
         return found if right and found is not None and active(ctx, found) else None
 
-    failed = row is not None and row.failed_logins
-    if asked.lockout_failure_attempts or asked.disable_user_account_days_inactive or failed:
+    if writes:
         return await ctx.write(judge)
     return await ctx.read(judge) if right else None
 
