@@ -42,7 +42,7 @@ EXERCISED_VARIABLE = "PILEUS_TEST_EXERCISED"
 """Path of a file to which tests add the operations that succeeded."""
 
 PARALLEL = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
-"""Tests without root and guests run side by side, those of one file in one process."""
+"""Tests run side by side, those of one file in one process; only drivers' are alone with the host's kernel."""
 
 NO_TESTS = 5
 """pytest's exit status when it found or selected nothing."""
@@ -166,7 +166,7 @@ class Suite:
 
     def real(self) -> Result:
         """Real clouds with real guests."""
-        return self._privileged("real", "tests", "--ignore=tests/drivers")
+        return self._privileged("real", *PARALLEL, "tests", "--ignore=tests/drivers")
 
     def conformance(self) -> Result:
         """What passed of upstream's tests, and must go on passing; the run installs what it needs."""
