@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import NameOID
 
 from tests.services.compute.cloud import PROJECT, Cloud, at
 
@@ -26,7 +32,8 @@ def cloud(database_url: str) -> Iterator[Cloud]:
         ("2.1", {"name": "k", "public_key": KEY}, 200),
         ("2.1", {"name": "k", "type": "ssh"}, 400),
         ("2.2", {"name": "k", "type": "ssh"}, 201),
-        ("2.2", {"name": "k", "type": "x509"}, 400),
+        ("2.2", {"name": "k", "type": "x509"}, 201),
+        ("2.92", {"name": "k", "type": "x509"}, 400),
         ("2.9", {"name": "k", "user_id": "u"}, 400),
         ("2.10", {"name": "k", "user_id": f"{PROJECT}-user"}, 201),
         ("2.10", {"name": "k", "user_id": "somebody"}, 403),
@@ -69,6 +76,23 @@ def test_a_private_key_is_shown_once(cloud: Cloud) -> None:
     made = cloud.member.request("POST", KEYPAIRS, json={"keypair": {"name": "k"}}).json["keypair"]
     assert "OPENSSH PRIVATE KEY" in made["private_key"]
     assert "private_key" not in cloud.member.request("GET", f"{KEYPAIRS}/k").json["keypair"]
+
+
+def test_a_pair_for_windows_is_a_certificate_and_an_archive(cloud: Cloud) -> None:
+    body = {"keypair": {"name": "k", "type": "x509"}}
+    made = cloud.member.request("POST", KEYPAIRS, json=body, headers=at("2.2")).json["keypair"]
+    certificate = x509.load_pem_x509_certificate(made["public_key"].encode())
+    [common_name] = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert common_name.value == f"{PROJECT}-user"
+    assert made["fingerprint"] == certificate.fingerprint(hashes.SHA1()).hex(":")
+    private, held, _ = pkcs12.load_key_and_certificates(base64.b64decode(made["private_key"]), None)
+    assert held == certificate
+    assert isinstance(private, rsa.RSAPrivateKey)
+    assert private.public_key() == certificate.public_key()
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [one.value[2:].decode() for one in names.get_values_for_type(x509.OtherName)] == [
+        f"{PROJECT}-user@localhost"
+    ]
 
 
 def test_delete(cloud: Cloud) -> None:

@@ -40,6 +40,10 @@ def test_create_runs_and_delete_leaves_nothing(cloud: Cloud) -> None:
     assert made.json["server"]["security_groups"] == [{"name": "default"}]
     assert len(made.json["server"]["adminPass"]) == 12
     server = cloud.reach(server_id, "ACTIVE")
+    assert [len(cloud.member.request("GET", f"{SERVERS}{limit}").json["servers"]) for limit in ("", "?limit=0")] == [
+        1,
+        0,
+    ]
     assert server["OS-EXT-SRV-ATTR:host"] == "h1"
     assert server["OS-EXT-STS:vm_state"] == "active"
     assert server["OS-EXT-STS:power_state"] == 1
@@ -83,6 +87,7 @@ def test_power(cloud: Cloud) -> None:
     assert cloud.act(server_id, "reboot", {"type": "later"}).status == 400
     assert cloud.act(server_id, "reboot", {}).status == 400
     assert cloud.act(server_id, "fly").status == 400
+    assert cloud.act(server_id, "pause", {}).status == 202, "an empty object says as little as null"
 
 
 def test_states_on_the_way(cloud: Cloud) -> None:

@@ -7,13 +7,14 @@ A key pair belongs to a user, whatever project the user works in.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 
 from pileus.core.api import Page, Parameters, Resource
-from pileus.core.context import Context
+from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from pileus.core.fields import Body, UnsetType, View, W
 from pileus.core.listing import Listing
@@ -114,7 +115,7 @@ _MANY = Parameters(later={"user_id": "2.10", "limit": "2.35", "marker": "2.35"},
 listing = Listing(keypair, filters={}, sort={"name": keypair.c.name}, order=("name",), key="name")
 
 
-def _user(ctx: Context, wanted: str | None) -> str:
+def _user(ctx: Request, wanted: str | None) -> str:
     """The user whose pairs are meant. Raises Forbidden for others' unless the policy lets the caller."""
     user_id = wanted or ctx.auth.user_id
     ctx.enforce(ctx.operation, {"user_id": user_id})
@@ -176,19 +177,25 @@ def show(ctx: Context, name: str) -> Keypair:
     wraps="keypair",
     status={"": 200, "2.2": 201},
 )
-def create(ctx: Context, body: KeypairCreate) -> KeypairMade:
+async def create(ctx: Request, body: KeypairCreate) -> KeypairMade:
     """Import a public key, or generate a pair.
 
     Raises BadRequest for data that is no key, Conflict for a name that is taken, Forbidden over quota.
     """
     user_id = _user(ctx, body.user_id)
-    private: str | UnsetType = msgspec.UNSET
-    line = body.public_key
-    if line is None:
-        if body.type != "ssh":
-            raise BadRequest("Keypair data is invalid: only pairs of type ssh are generated, others are imported.")
-        pair = public_key.generate(f"Generated-by-{body.name.replace(' ', '_')}")
-        line, private = pair.public, pair.private
+    if body.public_key is not None:
+        return await ctx.write(lambda inner: _keep(inner, body, user_id, str(body.public_key), None))
+    pair = await ctx.slow(lambda: _generate(body, user_id, ctx.seams.clock.now()))
+    return await ctx.write(lambda inner: _keep(inner, body, user_id, pair.public, pair.private))
+
+
+def _generate(body: KeypairCreate, user_id: str, now: datetime) -> public_key.Pair:
+    if body.type == "x509":
+        return public_key.generate_x509(user_id, now)
+    return public_key.generate(f"Generated-by-{body.name.replace(' ', '_')}")
+
+
+def _keep(ctx: Context, body: KeypairCreate, user_id: str, line: str, private: str | None) -> KeypairMade:
     fingerprint = _fingerprint(body.type, line)
     project_id = ctx.auth.project_id or ""
     try:
@@ -212,7 +219,7 @@ def create(ctx: Context, body: KeypairCreate) -> KeypairMade:
         fingerprint=fingerprint,
         user_id=user_id,
         type=body.type,
-        private_key=private,
+        private_key=msgspec.UNSET if private is None else private,
     )
 
 

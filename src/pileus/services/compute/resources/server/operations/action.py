@@ -68,7 +68,7 @@ def reboot(ctx: Context, server_id: str, body: Reboot) -> None:
 
 
 @resource.action(_ACTION, "pause", policy="os_compute_api:os-pause-server:pause")
-def pause(ctx: Context, server_id: str, body: None) -> None:
+def pause(ctx: Context, server_id: str, body: Any) -> None:
     """Let a server stand still in memory."""
     row = find(ctx, server_id)
     allow(ctx, row, "pause")
@@ -77,7 +77,7 @@ def pause(ctx: Context, server_id: str, body: None) -> None:
 
 
 @resource.action(_ACTION, "unpause", policy="os_compute_api:os-pause-server:unpause")
-def unpause(ctx: Context, server_id: str, body: None) -> None:
+def unpause(ctx: Context, server_id: str, body: Any) -> None:
     """Let a paused server go on."""
     row = find(ctx, server_id)
     allow(ctx, row, "unpause")

@@ -179,6 +179,8 @@ def page(ctx: Context, everywhere: str) -> Rows:
             raise BadRequest(f"Invalid filter field: {name}.")
     everything = ctx.allows("os_compute_api:servers:allow_all_filters")
     query = sa.select(server).where(*_whose(ctx, everywhere), *_when(ctx, everything), *_further(ctx, everything))
+    if (ctx.query.get("limit") or "").strip() == "0":
+        query = query.where(sa.false())  # a page of no servers, where other lists take it for no limit
     return (_full if everything else _limited).page(ctx, query)
 
 
