@@ -94,3 +94,11 @@ def test_parameters(cloud: Cloud) -> None:
     assert absolute(cloud, "?reserved=1", version="2.1")["maxTotalCores"] == 20
     assert absolute(cloud, "?color=blue", version="2.74")["maxTotalCores"] == 20
     fault(cloud.ask("GET", "/limits?color=blue", version="2.75"), 400)
+
+
+def test_the_defaults_are_a_class(cloud: Cloud) -> None:
+    wanted = {"quota_class_set": {"instances": 3}}
+    assert cloud.ask("PUT", "/os-quota-class-sets/default", wanted, token="member:p1").status == 403
+    found = ok(cloud.ask("PUT", "/os-quota-class-sets/default", wanted))
+    assert found["quota_class_set"]["instances"] == 3
+    assert ok(cloud.ask("GET", "/limits", token="member:p1"))["limits"]["absolute"]["maxTotalInstances"] == 3

@@ -70,6 +70,7 @@ def test_the_nearest_policy_holds(cloud: Cloud) -> None:
         ok(admin.request("HEAD", path), 204)
         assert ok(admin.request("GET", effective))["policy"]["id"] == key
         assert ok(admin.request("GET", f"/v3/policies/{key}/OS-ENDPOINT-POLICY/policy"))["policy"]["id"] == key
+        assert admin.request("HEAD", f"/v3/policies/{key}/OS-ENDPOINT-POLICY/policy").status == 200
         found = ok(admin.request("GET", f"/v3/policies/{key}/OS-ENDPOINT-POLICY/endpoints"))["endpoints"]
         wanted = {endpoint, elsewhere} if place == places[0] else {endpoint}
         assert {one["id"] for one in found} == wanted

@@ -433,6 +433,10 @@ def test_schemas(member: Client) -> None:
     assert images["properties"]["images"]["items"] == image
     assert member.request("GET", "/image/v2/schemas/member").json["properties"]["status"]["enum"]
     assert member.request("GET", "/image/v2/schemas/members").json["name"] == "members"
+    task = member.request("GET", "/image/v2/schemas/task").json
+    assert set(task["properties"]["status"]["enum"]) == {"pending", "processing", "success", "failure"}
+    tasks = member.request("GET", "/image/v2/schemas/tasks").json
+    assert tasks["properties"]["tasks"]["items"]["properties"].keys() < task["properties"].keys()
 
 
 def test_info(cloud: Served, member: Client, admin: Client) -> None:

@@ -242,6 +242,10 @@ def test_the_cache(cloud: ImageCloud) -> None:
     cloud.put(image_id, DATA)
     assert cloud.ask("PUT", f"/cache/{image_id}", by=cloud.admin).status == 202
     assert cache(cloud) == ([], [image_id])
+    assert cloud.ask("DELETE", f"/cache/{image_id}").status == 403
+    assert cloud.ask("DELETE", f"/cache/{image_id}", by=cloud.admin).status == 204
+    assert cache(cloud) == ([], [])
+    assert cloud.ask("PUT", f"/cache/{image_id}", by=cloud.admin).status == 202
     cloud.settle()
     assert cache(cloud) == ([image_id], [])
     (kept,) = cloud.ask("GET", "/cache", by=cloud.admin).json["cached_images"]

@@ -30,7 +30,9 @@ from tests.api.whole import Whole, whole_cloud
 EXAMPLES = 4 if "PILEUS_TEST_DATABASE" in os.environ else 12
 """Requests for each operation, half of them well formed; of PostgreSQL it is asked only what it may refuse to store."""
 
-KEPT = re.compile(r"/auth/tokens|/users/\{user_id\}$|/users/\{user_id\}/password|/(domains|projects)/\{\w+_id\}(/cascade)?$")
+KEPT = re.compile(
+    r"/auth/tokens|/users/\{user_id\}$|/users/\{user_id\}/password|/(domains|projects)/\{\w+_id\}(/cascade)?$"
+)
 """Operations that would end the caller's own session are tried without the ids that exist."""
 
 _ID = re.compile(rb'"(?:id|uuid)":\s*"([^"]{1,64})"')

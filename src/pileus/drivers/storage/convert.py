@@ -15,7 +15,8 @@ from pileus.contracts.images import ConversionFailure
 from pileus.contracts.storage import StorageFailure
 from pileus.drivers.host.process import ChildFailure, Identity, run
 
-_MEMORY = 1 << 30
+_MEMORY = 2 << 30
+"""Bytes of address space, of which the heaps of the child's threads take much and use little."""
 _SECONDS = 600
 _KEPT_FREE = 1 << 30
 """Bytes that stay free on the target's file system."""

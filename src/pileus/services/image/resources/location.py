@@ -33,6 +33,7 @@ from pileus.services.image.rules import digest
 MOST = 10
 """How many places the data of one image may have."""
 
+
 class Location(Body):
     """A place of an image's data."""
 

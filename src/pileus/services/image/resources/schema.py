@@ -38,6 +38,18 @@ def show_members(ctx: Context) -> dict[str, Any]:
     return schema.MEMBERS
 
 
+@resource.get("/schemas/task")
+def show_task(ctx: Context) -> dict[str, Any]:
+    """What a task looks like."""
+    return schema.TASK
+
+
+@resource.get("/schemas/tasks")
+def show_tasks(ctx: Context) -> dict[str, Any]:
+    """What a list of tasks looks like."""
+    return schema.TASKS
+
+
 @resource.get("/schemas/metadefs/namespace")
 def show_namespace(ctx: Context) -> dict[str, Any]:
     """What a namespace of metadata definitions looks like."""

@@ -23,6 +23,7 @@ from pileus.core.policy import Rule
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import image
+from pileus.services.image.rules.schema import TASK_STATUSES, TASK_TYPES
 
 TTL = timedelta(seconds=60)
 """How long the loop that works on a task may give no sign of life."""
@@ -32,8 +33,6 @@ ATTEMPTS = 3
 
 PAGE, MOST = 25, 1000
 
-KINDS = ("import", "api_image_import", "location_import")
-STATUSES = ("pending", "processing", "success", "failure")
 
 task = sa.Table(
     "image_task",
@@ -160,8 +159,8 @@ def index(ctx: Context) -> Page:
     """All tasks, newest first unless the request says otherwise. Raises BadRequest and Forbidden."""
     query = sa.select(task).where(_kept(ctx.tx))
     for name, known, condition in (
-        ("status", STATUSES, _where),
-        ("type", KINDS, lambda word: task.c.type == word),
+        ("status", TASK_STATUSES, _where),
+        ("type", TASK_TYPES, lambda word: task.c.type == word),
     ):
         word = ctx.query.get(name)
         if word:

@@ -19,6 +19,8 @@ CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compr
 DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop")
 VISIBILITIES = ("community", "public", "private", "shared")
 MEMBER_STATUSES = ("pending", "accepted", "rejected")
+TASK_TYPES = ("import", "api_image_import", "location_import")
+TASK_STATUSES = ("pending", "processing", "success", "failure")
 STATUSES = ("queued", "saving", "active", "deactivated", "deleted", "killed", "importing", "uploading")
 
 _LONGEST_PROPERTY = 65_535
@@ -147,6 +149,33 @@ def _collection(name: str, item: Schema, *, paged: bool) -> Schema:
 
 IMAGES = _collection("images", IMAGE, paged=True)
 MEMBERS = _collection("members", MEMBER, paged=False)
+
+_STUB: dict[str, Schema] = {
+    "id": _text("The task's identifier", pattern=UUID),
+    "type": _text("What is done", enum=list(TASK_TYPES)),
+    "status": _text("How far it is", enum=list(TASK_STATUSES)),
+    "owner": _maybe("string", "The project that asked for it"),
+    "created_at": _text("When it was asked for"),
+    "updated_at": _text("When it was changed last"),
+    "expires_at": _text("When it will be forgotten"),
+    "self": {"type": "string"},
+    "schema": {"type": "string"},
+}
+
+TASK: Schema = {
+    "name": "task",
+    "properties": {
+        **_STUB,
+        "input": _maybe("object", "What the task was given"),
+        "result": _maybe("object", "What came of it"),
+        "message": _text("Why it failed"),
+        "image_id": _maybe("string", "The image that it works on"),
+        "request_id": _maybe("string", "The request that asked for it"),
+        "user_id": _maybe("string", "The user who asked for it"),
+    },
+}
+
+TASKS = _collection("tasks", {"name": "task", "properties": _STUB}, paged=True)
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "null": (type(None),),
