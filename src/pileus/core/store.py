@@ -14,12 +14,13 @@ No invariant relies on SQLite's single writer: it is a constraint, a generation 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import pkgutil
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -127,22 +128,18 @@ class Tx:
         """The first column of the first row, or None."""
         return self.connection.execute(statement).scalar()
 
-    def upsert(self, table: sa.Table, values: dict[str, Any], *, key: Sequence[str]) -> None:
+    def upsert(self, table: sa.Table, values: Mapping[str, Any], *, key: Sequence[str]) -> None:
         """Insert a row, or give the one with the same `key` columns these values."""
-        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
-        rest = {name: value for name, value in values.items() if name not in key}
-        statement = insert(table).values(values)
-        if rest:
-            self.execute(statement.on_conflict_do_update(index_elements=list(key), set_=rest))
-        else:
-            self.execute(statement.on_conflict_do_nothing(index_elements=list(key)))
+        self.upsert_all(table, [values], key=key)
 
-    def insert_missing(self, table: sa.Table, values: dict[str, Any], *, key: Sequence[str]) -> bool:
+    def upsert_all(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, key: Sequence[str]) -> None:
+        """`upsert` for some rows that have the same columns."""
+        if rows:
+            self.execute(_insertion(self.dialect, table, tuple(key), tuple(rows[0])), rows)
+
+    def insert_missing(self, table: sa.Table, values: Mapping[str, Any], *, key: Sequence[str]) -> bool:
         """Insert a row unless one with the same `key` columns is there; whether it was inserted."""
-        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
-        statement = insert(table).values(values).on_conflict_do_nothing(index_elements=list(key))
-        # SQLAlchemy forgets the count of an INSERT unless it is told not to.
-        return self.execute(statement.execution_options(preserve_rowcount=True)).rowcount == 1
+        return self.execute(_insertion(self.dialect, table, tuple(key), ()), values).rowcount == 1
 
     def compare_and_set(self, table: sa.Table, where: dict[str, Any], values: dict[str, Any]) -> None:
         """Update the one row for which all of `where` holds. Raises Raced when there is none any more."""
@@ -164,6 +161,19 @@ class Tx:
                 [{"topic": one.topic, "key": one.key, "xid": xid, "at": self.now} for one in changes],
             )
         return changes
+
+
+@functools.cache
+def _insertion(dialect: str, table: sa.Table, key: tuple[str, ...], columns: tuple[str, ...]) -> sa.Insert:
+    """The statement that inserts a row, or gives those of `columns` that are not `key` to the one that is there."""
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    statement = insert(table)
+    rest = {name: statement.excluded[name] for name in columns if name not in key}
+    if rest:
+        return statement.on_conflict_do_update(index_elements=list(key), set_=rest)
+    # SQLAlchemy forgets the count of an INSERT unless it is told not to.
+    found = statement.on_conflict_do_nothing(index_elements=list(key))
+    return found.execution_options(preserve_rowcount=True)
 
 
 def load_driver(url: str) -> None:

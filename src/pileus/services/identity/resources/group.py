@@ -105,8 +105,7 @@ resource = Resource(
         Rule("identity:list_groups", _SEES, "List groups"),
         Rule(
             "identity:list_groups_for_user",
-            f"{ADMIN_OR_SYSTEM_READER} or (role:reader and domain_id:%(target.user.domain_id)s)"
-            " or user_id:%(user_id)s",
+            f"{ADMIN_OR_SYSTEM_READER} or (role:reader and domain_id:%(target.user.domain_id)s) or user_id:%(user_id)s",
             "List the groups of a user",
         ),
         Rule("identity:create_group", _MANAGES, "Create a group"),

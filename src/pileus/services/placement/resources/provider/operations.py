@@ -73,9 +73,12 @@ def url_of(ctx: Context, uuid: str) -> str:
     return f"{ctx.url}/resource_providers/{uuid}"
 
 
+_BY_UUID = sa.select(provider).where(provider.c.uuid == sa.bindparam("key"))
+
+
 def find(ctx: Context, uuid: str, purpose: str = "") -> sa.Row[Any]:
     """The row of a provider. Raises NotFound."""
-    row = ctx.tx.first(sa.select(provider).where(provider.c.uuid == uuid.lower()))
+    row = ctx.tx.execute(_BY_UUID, {"key": uuid.lower()}).first()
     if row is None:
         code = "pileus.resource_provider.not_found"
         raise NotFound(f"No resource provider with uuid {uuid} found{purpose}", code=code)

@@ -93,12 +93,15 @@ def _values(row: sa.Row[Any]) -> tuple[Any, ...]:
     return tuple(row)
 
 
+_ROOMS = sa.select(*(inventory.c[name] for name in ("provider_uuid", "resource_class", *_FIELDS, "used"))).order_by(
+    inventory.c.resource_class
+)
+
+
 def inventories(tx: Tx, uuids: Collection[str] | None) -> dict[str, dict[str, Room]]:
     """What providers (None: all) offer and what of it is held, by provider and resource class."""
-    columns = (inventory.c[name] for name in ("provider_uuid", "resource_class", *_FIELDS, "used"))
-    query = sa.select(*columns).order_by(inventory.c.resource_class)
     found: dict[str, dict[str, Room]] = {}
-    for row in tx.all(query if uuids is None else query.where(inventory.c.provider_uuid.in_(uuids))):
+    for row in tx.all(_ROOMS if uuids is None else _ROOMS.where(inventory.c.provider_uuid.in_(uuids))):
         uuid, name, total, reserved, min_unit, max_unit, step_size, ratio, used = _values(row)
         found.setdefault(uuid, {})[name] = Room(
             total=total,
@@ -174,11 +177,17 @@ def write_inventories(tx: Tx, uuid: str, wanted: Mapping[str, Inventory]) -> boo
         unused = inventory.c.provider_uuid == uuid, inventory.c.resource_class.in_(lost), inventory.c.used == 0
         if tx.execute(sa.delete(inventory).where(*unused)).rowcount != len(lost):
             raise InventoryInUse(f"Inventory on resource provider '{uuid}' in use.")
-    for name, one in changed.items():
-        values: dict[str, Any] = {field: getattr(one, field) for field in _FIELDS}
-        values |= {"provider_uuid": uuid, "resource_class": name, "updated_at": tx.now}
-        values["custom_class"] = None if name in resource_class.STANDARD else name
-        tx.upsert(inventory, values, key=("provider_uuid", "resource_class"))
+    rows = [
+        {
+            "provider_uuid": uuid,
+            "resource_class": name,
+            "custom_class": None if name in resource_class.STANDARD else name,
+            "updated_at": tx.now,
+            **{field: getattr(one, field) for field in _FIELDS},
+        }
+        for name, one in changed.items()
+    ]
+    tx.upsert_all(inventory, rows, key=("provider_uuid", "resource_class"))
     return bool(lost or changed)
 
 
