@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import os
@@ -147,6 +148,18 @@ def measure(
     cpu = (cloud.cpu() - before) / rounds
     times.sort()
     return Figure(name, statistics.median(times), times[int(len(times) * 0.95)], cpu, upstream, most)
+
+
+def run(description: str, figures: Callable[[int], None], grow: Callable[[int], None], most: int, things: str) -> int:
+    """The command line of a benchmark that prints figures, and how they grow; exit status."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=200, help="rounds of the quick operations")
+    parser.add_argument("--grow", type=int, default=most, help=f"the most {things}; 0 leaves growth out")
+    arguments = parser.parse_args()
+    figures(arguments.rounds)
+    if arguments.grow:
+        grow(arguments.grow)
+    return 0
 
 
 HEADING = f"{'operation':42} {'p50 ms':>8} {'p95 ms':>8} {'CPU ms':>8} {'upstream':>9} {'times':>7} {'at most':>8}"

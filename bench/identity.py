@@ -7,7 +7,6 @@ Every loop is bounded; it talks to loopback alone.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bench.cloud import HEADING, Cloud, measure, row, together
+from bench.cloud import HEADING, Cloud, measure, row, run, together
 from pileus.core.store import Store, Tx
 from pileus.services.identity.interface import hash_password
 from pileus.services.identity.resources.assignment.table import table as assignments
@@ -157,17 +156,5 @@ def grant(number: int, role: str) -> dict[str, Any]:
     return {**found, "group_id": None, "role_id": role, "inherited": False}
 
 
-def main() -> int:
-    """Run the benchmark; exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200, help="rounds of the quick operations")
-    parser.add_argument("--grow", type=int, default=100_000, help="the most users; 0 leaves growth out")
-    arguments = parser.parse_args()
-    figures(arguments.rounds)
-    if arguments.grow:
-        grow(arguments.grow)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__ or "", figures, grow, 100_000, "users"))

@@ -8,7 +8,6 @@ writes them to the same disk.  Every loop is bounded; it talks to loopback alone
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import http.client
 import os
@@ -24,7 +23,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bench.cloud import HEADING, Cloud, measure, row, together
+from bench.cloud import HEADING, Cloud, measure, row, run, together
 from pileus.core.store import Store, Tx
 from pileus.services.image.resources.image.table import image as images
 
@@ -174,17 +173,5 @@ def fill(cloud: Cloud, session: Session, begin: int, end: int) -> None:
     cloud.local.connection = None
 
 
-def main() -> int:
-    """Run the benchmark; exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200, help="rounds of the quick operations")
-    parser.add_argument("--grow", type=int, default=10_000, help="the most images; 0 leaves growth out")
-    arguments = parser.parse_args()
-    figures(arguments.rounds)
-    if arguments.grow:
-        grow(arguments.grow)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__ or "", figures, grow, 10_000, "images"))

@@ -10,7 +10,6 @@ talks to loopback alone.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import uuid
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bench.cloud import HEADING, Cloud, measure, row, together
+from bench.cloud import HEADING, Cloud, measure, row, run, together
 from pileus.core.store import Store, Tx
 from pileus.services.placement.resources.provider.table import inventory, provider, provider_trait
 
@@ -138,7 +137,7 @@ def figures(rounds: int) -> None:
         cloud.close()
 
 
-def grow(most: int, rounds: int) -> None:
+def grow(most: int, rounds: int = 50) -> None:
     """How operations grow with the number of providers."""
     cloud = Cloud(1)
     try:
@@ -161,17 +160,5 @@ def grow(most: int, rounds: int) -> None:
         cloud.close()
 
 
-def main() -> int:
-    """Run the benchmark; exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="rounds of each operation")
-    parser.add_argument("--grow", type=int, default=10_000, help="the most providers; 0 leaves growth out")
-    arguments = parser.parse_args()
-    figures(arguments.rounds)
-    if arguments.grow:
-        grow(arguments.grow, max(5, arguments.rounds // 4))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__ or "", figures, grow, 10_000, "providers"))

@@ -70,6 +70,17 @@ class Cloud:
         """A client with a token of a user."""
         return self.served.client(self.token(user_id, kind, scope_id))
 
+    def acting(self, response: Response) -> Client:
+        """A client with the token that a login gave."""
+        ok(response, 201)
+        return self.served.client(response.headers["x-subject-token"])
+
+    def alive(self, client: Client) -> bool:
+        """Whether a client's token is good."""
+        status = client.request("GET", "/v3/auth/catalog").status
+        assert status in (200, 401)
+        return status == 200
+
     def role(self, name: str) -> str:
         """The id of a global role."""
         found = ok(self.admin.request("GET", f"/v3/roles?name={name}"))["roles"]
