@@ -15,8 +15,10 @@ LACKING = (
 )
 """Services that Pileus does not have."""
 
-UPSTREAM = re.compile(r"^(Skipped until bug|Neutron (allows|does not check)|nova-network is not available)")
-"""Tempest skips a test because of a bug of the field's, or because it is about what the network service replaced."""
+UPSTREAM = re.compile(
+    r"^(Skipped until bug|Skipping identity:|Neutron (allows|does not check)|nova-network is not available)"
+)
+"""Tempest skips a test because of a known bug, because it is about what Network replaced, or as it means nothing."""
 
 
 def above(kept: outcome.Measure, tests: Iterable[str]) -> dict[str, str]:

@@ -131,6 +131,11 @@ def test_a_regression_is_what_passed_and_does_not() -> None:
             "Skipped until bug: https://launchpad.net/bugs/1 is resolved.",
             "Tempest skips it: Skipped until bug: https://launchpad.net/bugs/1 is resolved.",
         ),
+        (
+            "skip",
+            "Skipping identity:x test for system user",
+            "Tempest skips it: Skipping identity:x test for system user",
+        ),
         ("skip", "nova-network is not available.", "Tempest skips it: nova-network is not available."),
         ("skip", "The microversion range[3.27 - latest] is out of [None - None].", "needs Block Storage"),
         ("skip", "Resize is not available.", None),
