@@ -119,8 +119,12 @@ def conclude(suite: str, found: dict[str, outcome.Outcome], revision: str) -> in
         kept = outcome.load(area.name)
         for test, one in outcome.regressions(kept, {test: found[test] for test in tests}).items():
             print(f"passed before: {test}: {one.result} {one.reason}")
-        kept.revision, kept.configurations = revision, list(CONFIGURATIONS)
         listed = area.tests()
+        if len(tests) == len(listed):
+            kept.revision, kept.partly = revision, ""
+        else:
+            kept.partly = revision
+        kept.configurations = list(CONFIGURATIONS)
         kept.outcomes = {test: found.get(test, kept.of(test)) for test in listed}
         outcome.save(kept)
     page.PAGE.write_text(page.render(), encoding="utf-8")

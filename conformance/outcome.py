@@ -54,7 +54,9 @@ class Measure:
 
     area: str
     revision: str = ""
-    """Of Pileus, when it was last measured."""
+    """Of Pileus, when all of the area was last measured; `+` says that files differed from the commit."""
+    partly: str = ""
+    """Of Pileus, when a part of the area was measured after that; empty when none was."""
     configurations: list[str] = field(default_factory=list)
     """Tempest's, in the order in which they were tried."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -142,7 +144,7 @@ def load(area: str, folder: Path = RESULTS) -> Measure:
     if not file.exists():
         return measure
     data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    measure.revision = data["revision"]
+    measure.revision, measure.partly = data["revision"], data["partly"]
     measure.configurations = data["configurations"]
     for owner, tests in data[PASSED].items():
         measure.outcomes |= {f"{owner}.{test}": Outcome(result=PASSED) for test in tests}
@@ -158,6 +160,7 @@ def save(measure: Measure, folder: Path = RESULTS) -> Path:
     data: dict[str, Any] = {
         "area": measure.area,
         "revision": measure.revision,
+        "partly": measure.partly,
         "configurations": measure.configurations,
         "listed": len(measure.outcomes),
         "counts": {result: measure.count(result) for result in (PASSED, FAILED, SKIPPED, ABSENT)},

@@ -24,7 +24,7 @@ test, and this page is made from there (`.venv/bin/python -m conformance.page`).
 The lists of tests are frozen (`conformance/lists`), and what counts is **passed ÷ listed**: a test that was skipped,
 failed or is absent is not passed, whoever is to blame. The ceiling is what could pass at all: it leaves out the tests
 that Tempest itself skips whatever the cloud can do, and those of services that Pileus does not have; both are named
-below.
+below. The last column names the revision of Pileus that was measured.
 """
 
 
@@ -36,7 +36,9 @@ def render(folder: Path = outcome.RESULTS) -> str:
     lines += ["|---|--:|--:|--:|--:|--:|--:|--:|---|"]
     for area in AREAS.values():
         kept = measures[area.name]
-        lines.append(_row(area.name, area.tests(), kept, kept.revision or "never"))
+        measured = kept.revision or "never"
+        measured += f", in part {kept.partly}" if kept.partly else ""
+        lines.append(_row(area.name, area.tests(), kept, measured))
         lines += [_row(f"· {part.replace('_', '-')}", area.part(part), kept, "") for part in area.parts]
     lines += ["", "## What lies above the ceiling", ""]
     for area in AREAS.values():

@@ -95,7 +95,7 @@ def test_a_test_passes_if_it_passes_in_either_configuration() -> None:
 
 
 def test_what_is_kept_is_what_was_measured(tmp_path: Path) -> None:
-    measure = Measure(area="smoke", revision="1234567", configurations=["tempest.conf"])
+    measure = Measure(area="smoke", revision="1234567", partly="7654321+", configurations=["tempest.conf"])
     measure.outcomes = {
         "a.B.test_one": Outcome(result="passed"),
         "a.B.test_two": Outcome(result="failed", reason="KeyError: 'x'"),
