@@ -23,13 +23,14 @@ from typing import Any
 import httptools  # noqa: F401 - loaded before the trace begins
 
 import pileus.app
+from pileus.app import host
 from pileus.core import serve
 from pileus.core.config import Config
 from pileus.core.reconcile import Loops
 from pileus.core.store import Store
 from pileus.services.fleet.interface import observed
 
-SOURCE = Path(pileus.app.__file__).parent
+SOURCE = Path(pileus.app.__file__).parents[1]
 
 
 class Trace:
@@ -116,7 +117,7 @@ async def cloud(state: Path, trace: Trace) -> AsyncIterator[Client]:
     await loops.start()
     link = serve.server(control.link_edge())
     serving = asyncio.create_task(link.serve(sockets=[serve.listen_unix(config.link)]))
-    (agent,) = pileus.app.fake_agents(config, ThreadPoolExecutor(2, thread_name_prefix="driver"))
+    (agent,) = host.fake_agents(config, ThreadPoolExecutor(2, thread_name_prefix="driver"))
     running = asyncio.create_task(agent.run())
     try:
         yield Client(control.edge())
