@@ -15,10 +15,14 @@ from typing import Protocol
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 from sqlalchemy import make_url
 
 from tests.api import exercise
+
+settings.register_profile("pileus", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("pileus")
 
 Schema = Callable[[str], None]
 """Makes all tables in the empty database that a URL names, and leaves no connection to it open."""

@@ -33,6 +33,8 @@ PROGRESS = 4096
 """Bytes by which."""
 CONNECTIONS = 512
 """Open connections of one server; descriptors are 1,024 by default, and files and the link need some."""
+LARGE = 1 << 20
+"""Bytes of a body from which on it is read in pieces of this size: fewer wake-ups for the same data."""
 LOOK = 1.0
 """Seconds between two looks."""
 
@@ -95,13 +97,26 @@ class Connection(HttpToolsProtocol):
         if self._head is not None and self._head_bytes > HEAD_LIMIT:
             self._end(self.transport, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-length" and value.isdigit() and int(value) >= LARGE:
+            self._read_size(LARGE)
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._head, self._head_bytes, self._body = None, 0, True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._head, self._body = None, False
+        self._read_size(None)
         super().on_message_complete()
+
+    def _read_size(self, size: int | None) -> None:
+        """How much is read from the socket at once; None: as asyncio has it."""
+        if size is not None:
+            self.transport.max_size = size  # type: ignore[attr-defined] # of asyncio's own transports, not of all
+        elif "max_size" in vars(self.transport):
+            del self.transport.max_size  # type: ignore[attr-defined]
 
     def resume_writing(self) -> None:
         self._resumed = True

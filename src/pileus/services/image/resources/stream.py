@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,9 @@ from pileus.services.image.rules.inspection import Inspector
 
 BLOCK = 2 << 20
 """Bytes that are hashed and written at once."""
+
+AHEAD = 2
+"""Blocks that may wait while others are hashed and written."""
 
 PIECE = 1 << 20
 """Bytes that are read from a store at once."""
@@ -96,17 +100,29 @@ class Blocks:
 
 
 async def pump(stores: ImageStores, sink: Sink, following: Callable[[], Awaitable[Block]]) -> None:
-    """Let the next block come while the last one is hashed and written."""
-    block = await following()
-    while block:
-        work = asyncio.gather(
-            stores.run(partial(sink.write, block)),
-            stores.run(partial(sink.sum, block)),
-        )
-        try:
-            block = await following()
-        finally:
-            await work
+    """Let blocks come while earlier ones are written and hashed, each side at its own pace, `AHEAD` at the most."""
+
+    async def follow(before: Awaitable[None] | None, act: Callable[[Block], None], block: Block) -> None:
+        if before is not None:
+            await before
+        await stores.run(partial(act, block))
+
+    last: list[asyncio.Task[None] | None] = [None, None]
+    running: deque[asyncio.Future[list[None]]] = deque()
+    try:
+        while block := await following():
+            tasks = [
+                asyncio.create_task(follow(before, act, block))
+                for before, act in zip(last, (sink.write, sink.sum), strict=True)
+            ]
+            last = [*tasks]
+            running.append(asyncio.gather(*tasks))
+            if len(running) > AHEAD:
+                await running[0]
+                del running[0]
+        await asyncio.gather(*running)
+    finally:
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def read(stores: ImageStores, store: ImageStore, file: BinaryIO, end: int | None) -> AsyncIterator[bytes]:
