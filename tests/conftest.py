@@ -144,8 +144,12 @@ def _exercised() -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever is in tests/real is real."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whatever is in tests/real is real; a run for PostgreSQL is for the tests that ask for a database."""
     for item in items:
         if item.path.is_relative_to(REAL):
             item.add_marker("real")
+    if "PILEUS_TEST_DATABASE" in os.environ:
+        others = [item for item in items if "databases" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if "databases" in getattr(item, "fixturenames", ())]

@@ -145,7 +145,9 @@ def test_the_change_log_is_read_from_a_cursor_and_says_what_it_lost(store: Store
     assert [one.key for one in found.changes] == ["0", "1", "2"]
     assert not found.lost
     assert store.read_here(lambda tx: changes.since(tx, found.cursor)).changes == []
-    assert store.read_here(lambda tx: changes.since(tx, start, topic="other")).cursor == found.cursor
+    further = store.read_here(lambda tx: changes.since(tx, start, topic="other"))
+    assert further.changes == []
+    assert further.cursor >= found.cursor, "on a server with other databases it also moves with their transactions"
     clock.advance(changes.RETENTION.total_seconds() + 1)
     store.write_here(insert(9))
     assert store.write_here(changes.trim) == 3
