@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -99,24 +101,56 @@ class Blocks:
         return chunks
 
 
+class _Strand:
+    """Acts on blocks one after the other in threads: a thread goes on as long as there are any, and no longer.
+
+    From one block to the next nothing has to wait for the event loop.
+    """
+
+    def __init__(self, stores: ImageStores, act: Callable[[Block], None]) -> None:
+        self._stores = stores
+        self._act = act
+        self._waiting: deque[tuple[Block, Future[None]]] = deque()
+        self._lock = threading.Lock()
+        self._running = False
+        self._fault: Exception | None = None
+        self._drainer: asyncio.Task[None] | None = None
+
+    def push(self, block: Block) -> asyncio.Future[None]:
+        """Act on a block after those before it; its end, or the fault that it or one before it had."""
+        done: Future[None] = Future()
+        with self._lock:
+            self._waiting.append((block, done))
+            idle, self._running = not self._running, True
+        if idle:
+            self._drainer = asyncio.create_task(self._stores.run(self._drain))
+        return asyncio.wrap_future(done)
+
+    def _drain(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._running = False
+                    return
+                block, done = self._waiting.popleft()
+            try:
+                if self._fault is None:
+                    self._act(block)
+            except Exception as fault:
+                self._fault = fault
+            if self._fault is None:
+                done.set_result(None)
+            else:
+                done.set_exception(self._fault)
+
+
 async def pump(stores: ImageStores, sink: Sink, following: Callable[[], Awaitable[Block]]) -> None:
     """Let blocks come while earlier ones are written and hashed, each side at its own pace, `AHEAD` at the most."""
-
-    async def follow(before: Awaitable[None] | None, act: Callable[[Block], None], block: Block) -> None:
-        if before is not None:
-            await before
-        await stores.run(partial(act, block))
-
-    last: list[asyncio.Task[None] | None] = [None, None]
+    strands = (_Strand(stores, sink.write), _Strand(stores, sink.sum))
     running: deque[asyncio.Future[list[None]]] = deque()
     try:
         while block := await following():
-            tasks = [
-                asyncio.create_task(follow(before, act, block))
-                for before, act in zip(last, (sink.write, sink.sum), strict=True)
-            ]
-            last = [*tasks]
-            running.append(asyncio.gather(*tasks))
+            running.append(asyncio.gather(*(strand.push(block) for strand in strands)))
             if len(running) > AHEAD:
                 await running[0]
                 del running[0]
