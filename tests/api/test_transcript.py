@@ -130,6 +130,7 @@ def test_a_session_goes_as_it_is_written(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "disk.raw").write_bytes(b"a disk" * 1000)
     (tmp_path / "policy.json").write_text("{}")
+    (tmp_path / "endpoint.json").write_text('{"region_id": "north"}')
     path = PLACE / f"{name}.txt"
     written = path.read_text(encoding="utf-8")
     played = Session(environment).play(written)
