@@ -14,10 +14,10 @@ import msgspec
 
 from pileus.contracts.hypervisor import HypervisorFacts
 
-Kind = Literal["security_group", "network", "port", "router", "guest"]
+Kind = Literal["security_group", "network", "port", "router", "guest", "snapshot"]
 """In the order in which an agent ensures them; it removes in the opposite order."""
 
-KINDS: tuple[Kind, ...] = ("security_group", "network", "port", "router", "guest")
+KINDS: tuple[Kind, ...] = ("security_group", "network", "port", "router", "guest", "snapshot")
 
 
 class Hello(msgspec.Struct, kw_only=True):
@@ -61,11 +61,13 @@ class Call(msgspec.Struct, kw_only=True):
     """A question to the host, answered with an `Answer`; it changes nothing."""
 
     id: str
-    verb: Literal["console_log"]
+    verb: Literal["console_log", "diagnostics", "open_console"]
     target: str
-    """For `console_log`, the guest's id."""
+    """The guest's id."""
     arguments: dict[str, Any] = {}
-    """For `console_log`, `lines`: how many of the last lines, null for all."""
+    """For `console_log`, `lines`: how many of the last lines, null for all.  For `open_console`, `kind` (see
+    `contracts.hypervisor.ConsoleKind`) and `stream`: the host opens the stream of that name to the control plane, and
+    passes bytes both ways between it and the guest's console."""
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -73,6 +75,8 @@ class Answer(msgspec.Struct, kw_only=True):
 
     id: str
     output: str | None
+    """For `console_log` the text, for `diagnostics` the JSON of `contracts.hypervisor.Diagnostics`, for
+    `open_console` nothing; None together with an error."""
     error: str = ""
 
 
@@ -103,6 +107,12 @@ class Observation(msgspec.Struct, kw_only=True):
     """Whether trying again without a new spec is useless."""
     reboot_nonce: int = 0
     """For guests: the last reboot that was applied."""
+    acts: dict[str, int] = {}
+    """For guests: the last nonce of each act that was applied, or could not be."""
+    faults: dict[str, str] = {}
+    """For guests: why the last of an act could not be applied."""
+    nics: list[str] = []
+    """For guests: ports whose cards it has."""
     started_at: float | None = None
     """For guests: seconds since the epoch, None when no process runs."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from pileus.contracts.hypervisor import DiskSpec
+from pileus.contracts.hypervisor import DiskSpec, GuestSpec
 
 
 class StorageFailure(Exception):
@@ -22,8 +22,27 @@ class Storage(Protocol):
     def ensure_disk(self, guest_id: str, disk: DiskSpec, image: Path | None) -> Path:
         """The disk's qcow2 file, made from `image` (a clean qcow2 file in the host's cache) when it is missing.
 
-        Post-condition: the file is whole or not there; an existing disk is never rewritten, shrunk or emptied.
+        Post-condition: the file is whole or not there; an existing disk is never rewritten, shrunk or emptied.  Other
+        incarnations stay as they are: see `settle`.
         """
+
+    def settle(self, guest_id: str, spec: GuestSpec) -> None:
+        """Delete what the spec says is no more: incarnations that are neither current nor kept, and retired disks.
+
+        To be called when the guest runs, or rests, as the spec says.  Absent files are fine.
+        """
+
+    def disk(self, guest_id: str, disk_id: str) -> Path | None:
+        """The file of the newest incarnation that is there; None when there is none."""
+
+    def snapshot(self, snapshot_id: str) -> Path:
+        """Where the file of a snapshot of this name is, or is to be written."""
+
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        """Delete the file of a snapshot, finished or not. Absent is fine."""
+
+    def snapshots(self) -> list[str]:
+        """Ids of the snapshots of which this host has files."""
 
     def ensure_config_drive(self, guest_id: str, documents: dict[str, bytes]) -> Path:
         """An ISO 9660 file labelled `config-2` that holds the documents, mode 0600."""
