@@ -15,10 +15,14 @@ from typing import Protocol
 
 import psycopg
 import pytest
+from argon2 import PasswordHasher
 from hypothesis import settings
 from psycopg import sql
 from sqlalchemy import make_url
 
+from pileus.app.service import declare_tables
+from pileus.core.store import Store
+from pileus.services.identity.rules import password
 from tests.api import exercise
 
 settings.register_profile("pileus", deadline=None)  # how long an example takes is the machine's business
@@ -123,10 +127,18 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     postgresql.close()
 
 
+def whole_schema(url: str) -> None:
+    """The tables of all services, and of whatever else was imported."""
+    declare_tables()
+    store = Store(url)
+    store.create()
+    store.close()
+
+
 @pytest.fixture
 def database_schema() -> Schema | None:
-    """The schema that `database_url` has; a folder's conftest.py puts its own in place of this empty one."""
-    return None
+    """The schema that `database_url` has; a folder's conftest.py may put its own in place of this whole one."""
+    return whole_schema
 
 
 @pytest.fixture
@@ -141,6 +153,15 @@ def database_url(databases: Databases, database_schema: Schema | None, tmp_path:
 def _exercised() -> Iterator[None]:
     """Which operations succeeded, for the page on what of the documented ones is there."""
     with exercise.noted():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_hashes() -> Iterator[None]:
+    """Passwords that cost a hundredth of what they cost as shipped; in processes of their own they cost all of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(password, "_hasher", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+        patch.setattr(password, "_NOBODY", password._nobody())
         yield
 
 

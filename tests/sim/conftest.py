@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.agent.conftest import database_schema, impatient
+from tests.agent.conftest import impatient
 
-__all__ = ["database_schema", "impatient"]
+__all__ = ["impatient"]

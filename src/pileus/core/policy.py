@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ def _tokens(text: str) -> list[str]:
     return found
 
 
+@cache
 def compile_rule(text: str) -> Check:
     """A rule of its text. Raises PolicyError."""
     tokens = _tokens(text)

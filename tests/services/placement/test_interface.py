@@ -30,7 +30,6 @@ from pileus.services.placement.interface import (
     set_traits,
     snapshot,
 )
-from tests.conftest import Schema
 
 T = TypeVar("T")
 
@@ -44,17 +43,6 @@ OFFER = {
 
 def consumer(number: int) -> str:
     return f"c0000000-0000-0000-0000-{number:012}"
-
-
-def make_tables(url: str) -> None:
-    store = Store(url)
-    store.create()
-    store.close()
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return make_tables
 
 
 @pytest.fixture(name="store")

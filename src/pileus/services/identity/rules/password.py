@@ -19,10 +19,10 @@ _hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
 
 def _nobody() -> str:
     """A hash that no password has, and that costs as much to compare with as a real one."""
-    cost = RFC_9106_LOW_MEMORY
-    salt = base64.b64encode(bytes(cost.salt_len)).rstrip(b"=").decode()
-    digest = base64.b64encode(bytes(cost.hash_len)).rstrip(b"=").decode()
-    return f"$argon2id$v=19$m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}${salt}${digest}"
+    salt = base64.b64encode(bytes(_hasher.salt_len)).rstrip(b"=").decode()
+    digest = base64.b64encode(bytes(_hasher.hash_len)).rstrip(b"=").decode()
+    cost = f"m={_hasher.memory_cost},t={_hasher.time_cost},p={_hasher.parallelism}"
+    return f"$argon2id$v=19${cost}${salt}${digest}"
 
 
 _NOBODY = _nobody()
