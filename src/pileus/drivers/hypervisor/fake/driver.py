@@ -1,13 +1,15 @@
 """A hypervisor without guests: it goes through all states, takes its time and fails when told to.
 
-Nothing here starts a thread or a process, so thousands of guests on many simulated hosts live in one process.  What
-happens is a function of the seed: each decision is drawn from the seed, the host, the guest and the number of the
-attempt, whichever thread comes first.
+Nothing here starts a process, nor a thread but for an open console, so thousands of guests on many simulated hosts
+live in one process.  What happens is a function of the seed: each decision is drawn from the seed, the host, the
+guest and the number of the attempt, whichever thread comes first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +20,20 @@ from typing import IO
 import msgspec
 
 from pileus.contracts.hypervisor import (
+    ConsoleKind,
+    Diagnostics,
+    DiskDiagnostics,
     GuestFailure,
     GuestObserved,
     GuestPlan,
     GuestSpec,
     HypervisorFacts,
+    NicDiagnostics,
     Observed,
+    SnapshotSpec,
 )
+from pileus.drivers.hypervisor.fake import console
+from pileus.drivers.hypervisor.fake.disk import write_empty
 
 _LOG_LIMIT = 100 * 1024
 """Bytes of a console log that the contract gives at most."""
@@ -40,6 +49,9 @@ FACTS = HypervisorFacts(
     memory_mib=262_144,
     disk_gib=4096,
     cpu_model="simulated",
+    firmwares=("bios", "uefi", "uefi-secure"),
+    tpm=("1.2", "2.0"),
+    page_kib=(2048, 1 << 20),
 )
 """A host of some size."""
 
@@ -50,6 +62,13 @@ class FakeGuest(msgspec.Struct, kw_only=True):
     id: str
     state: Observed = "stopped"
     reboot_nonce: int = 0
+    acts: dict[str, int] = {}
+    faults: dict[str, str] = {}
+    nics: dict[str, str] = {}
+    """Port id to the card's MAC address."""
+    disks: list[str] = []
+    vcpus: int = 0
+    memory_mib: int = 0
     started_at: float | None = None
     boots: int = 0
     """How often it was started."""
@@ -90,6 +109,8 @@ class FakeHypervisor:
         self._busy: dict[str, threading.Lock] = {}
         self._guests: dict[str, FakeGuest] = {}
         self._watchers: list[Callable[[str], None]] = []
+        self._lines: dict[str, list[socket.socket]] = {}
+        """The guests' ends of open consoles."""
         self._journal: IO[bytes] | None = None
         self._written: dict[str, bytes] = {}
         self._closed = False
@@ -102,26 +123,61 @@ class FakeHypervisor:
         return self._facts
 
     def ensure(self, plan: GuestPlan) -> GuestObserved:
-        """Make the guest what the plan says. A transition that fails leaves the guest stopped."""
+        """Make the guest what the plan says.
+
+        A start or a stop that fails leaves the guest stopped; a suspension or resumption that fails changes nothing.
+        """
         spec = plan.spec
         with self._alone(spec.id):
-            guest = self._guests.get(spec.id) or FakeGuest(id=spec.id, reboot_nonce=spec.reboot_nonce)
+            guest = self._guests.get(spec.id)
+            if guest is None:
+                guest = FakeGuest(id=spec.id, reboot_nonce=spec.reboot_nonce, acts=dict(spec.acts))
             self._keep(guest)
-            pending = spec.reboot_nonce > guest.reboot_nonce
-            if spec.power == "stopped":
-                self._stop(guest)
-            elif guest.state == "stopped" or pending:
-                self._stop(guest)
-                guest.reboot_nonce = max(guest.reboot_nonce, spec.reboot_nonce)
-                self._keep(guest)
-                self._start(guest, spec)
-            elif guest.state not in (spec.power, "shutdown"):
-                guest.state = spec.power
-                self._keep(guest)
-                self._tell(guest.id)
+            self._converge(guest, spec)
             guest.reboot_nonce = max(guest.reboot_nonce, spec.reboot_nonce)
+            nics = {nic.port_id: nic.mac_address for nic in spec.nics}
+            if guest.nics != nics:
+                guest.nics = nics
+                self._tell(guest.id)
+            self._act(guest, spec)
             self._keep(guest)
             return _observed(guest)
+
+    def _converge(self, guest: FakeGuest, spec: GuestSpec) -> None:
+        pending = spec.reboot_nonce > guest.reboot_nonce
+        if spec.power == "stopped":
+            self._stop(guest)
+        elif guest.state == "stopped" or pending:
+            self._stop(guest)
+            guest.reboot_nonce = max(guest.reboot_nonce, spec.reboot_nonce)
+            self._keep(guest)
+            self._start(guest, spec)
+        elif guest.state not in (spec.power, "shutdown"):
+            if "suspended" in (guest.state, spec.power):
+                self._attempt(guest, "suspend" if spec.power == "suspended" else "resume")
+                guest.started_at = None if spec.power == "suspended" else self._clock()
+            guest.state = spec.power
+            self._keep(guest)
+            if spec.power == "suspended":
+                self._hang_up(guest.id)
+            self._tell(guest.id)
+
+    def _act(self, guest: FakeGuest, spec: GuestSpec) -> None:
+        for name, nonce in spec.acts.items():
+            if nonce <= guest.acts.get(name, 0):
+                continue
+            guest.acts = {**guest.acts, name: nonce}
+            guest.faults = {key: why for key, why in guest.faults.items() if key != name}
+            if guest.state != "running":
+                guest.faults[name] = "the guest does not run"
+            elif name == "nmi":
+                _log(guest, "Uhhuh. NMI received for unknown reason 30 on CPU 0.")
+            elif name != "password":
+                guest.faults[name] = f"this host knows no act {name}"
+            elif not spec.machine.guest_agent:
+                guest.faults[name] = "the guest has no channel for its agent"
+            else:
+                _log(guest, "the password was changed")
 
     def observe(self, guest_id: str) -> GuestObserved:
         """What is known of the guest."""
@@ -140,6 +196,7 @@ class FakeHypervisor:
                 self._write(FakeGuest(id=guest_id, state="absent"))
                 self._written.pop(guest_id, None)
             self._busy.pop(guest_id, None)
+        self._hang_up(guest_id)
 
     def console_log(self, guest_id: str, lines: int | None) -> str:
         """One line for each thing that the guest went through."""
@@ -149,6 +206,53 @@ class FakeHypervisor:
         log = guest.log if lines is None else guest.log[max(0, len(guest.log) - lines) :]
         return "".join(f"{line}\n" for line in log)[-_LOG_LIMIT:]
 
+    def diagnostics(self, guest_id: str) -> Diagnostics:
+        """Counters that grow with the guest's uptime, a hundredth of a processor for each."""
+        guest = self._running(guest_id)
+        uptime = int(max(0.0, self._clock() - (guest.started_at or 0.0)))
+        return Diagnostics(
+            state=guest.state,
+            driver=self._facts.type.lower(),
+            uptime=uptime,
+            cpu_time=(uptime * 10_000_000,) * guest.vcpus,
+            memory_mib=guest.memory_mib,
+            memory_used_mib=guest.memory_mib // 4,
+            disks=tuple(
+                DiskDiagnostics(id=name, read_bytes=512 * uptime, read_requests=uptime) for name in guest.disks
+            ),
+            nics=tuple(
+                NicDiagnostics(port_id=port, mac_address=mac, rx_octets=64 * uptime, rx_packets=uptime)
+                for port, mac in guest.nics.items()
+            ),
+        )
+
+    def open_console(self, guest_id: str, kind: ConsoleKind) -> socket.socket:
+        """A screen that speaks RFB, or a serial port that echoes; each is a thread for as long as it is open."""
+        self._running(guest_id)
+        if kind == "serial":
+            client, server = console.serve(console.echo, "fake-serial")
+        else:
+            client, server = console.serve(lambda line: console.show(line, guest_id), "fake-screen")
+        with self._lock:
+            lines = self._lines.setdefault(guest_id, [])
+            lines[:] = [line for line in lines if line.fileno() >= 0]
+            lines.append(server)
+        return client
+
+    def snapshot(self, spec: SnapshotSpec, disk: Path, target: Path) -> None:
+        """Write an empty disk in the format that is asked for, as long as the guest's disk is there."""
+        with self._alone(spec.guest_id):
+            guest = self._guests.get(spec.guest_id)
+            if guest is None:
+                raise GuestFailure(f"guest {spec.guest_id} is not on this host")
+            self._attempt(guest, "snapshot")
+            self._keep(guest)
+            try:
+                disk.stat()
+                write_empty(target, spec.format)
+            except OSError as error:
+                raise GuestFailure(f"the snapshot cannot be written: {error.strerror}") from error
+
     def watch(self, changed: Callable[[str], None]) -> None:
         """Call `changed` from the thread in which a guest changes."""
         self._watchers.append(changed)
@@ -156,6 +260,8 @@ class FakeHypervisor:
     def close(self) -> None:
         """Let go of the state file; the guests in it are the next driver's."""
         self._closed = True
+        for guest_id in list(self._lines):
+            self._hang_up(guest_id)
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -190,14 +296,24 @@ class FakeHypervisor:
             if line:
                 _log(guest, line)
             self._keep(guest)
+        if state == "stopped":
+            self._hang_up(guest_id)
         self._tell(guest_id)
+
+    def _running(self, guest_id: str) -> FakeGuest:
+        guest = self._guests.get(guest_id)
+        if guest is None or guest.state not in ("running", "paused"):
+            raise GuestFailure(f"guest {guest_id} does not run")
+        return guest
 
     def _start(self, guest: FakeGuest, spec: GuestSpec) -> None:
         self._transition(guest, "start")
         guest.boots += 1
-        guest.state = "paused" if spec.power == "paused" else "running"
-        guest.started_at = self._clock()
+        guest.state = spec.power
+        guest.started_at = None if spec.power == "suspended" else self._clock()
         guest.detail = ""
+        guest.vcpus, guest.memory_mib = spec.vcpus, spec.memory_mib
+        guest.disks = [disk.id for disk in spec.disks]
         _log(guest, f"boot {guest.boots} of {spec.name}: {spec.vcpus} vcpus, {spec.memory_mib} MiB")
         self._keep(guest)
         self._tell(guest.id)
@@ -208,16 +324,34 @@ class FakeHypervisor:
         self._transition(guest, "stop")
         guest.state, guest.started_at, guest.detail = "stopped", None, ""
         self._keep(guest)
+        self._hang_up(guest.id)
         self._tell(guest.id)
 
     def _transition(self, guest: FakeGuest, verb: str) -> None:
+        try:
+            self._attempt(guest, verb)
+        except GuestFailure:
+            guest.state, guest.started_at = "stopped", None
+            self._keep(guest)
+            self._hang_up(guest.id)
+            raise
+
+    def _attempt(self, guest: FakeGuest, verb: str) -> None:
+        """Take the time that things take, and fail now and then."""
         guest.attempts += 1
+        self._keep(guest)
         if self._delay:
             self._sleep(self._delay)
         if _dice(f"{self._seed}/{self._host}/{guest.id}/{guest.attempts}") < self._failures:
-            guest.state, guest.started_at = "stopped", None
-            self._keep(guest)
             raise GuestFailure(f"simulated failure of {verb} number {guest.attempts}")
+
+    def _hang_up(self, guest_id: str) -> None:
+        """The guest's process is gone, and its consoles with it."""
+        with self._lock:
+            lines = self._lines.pop(guest_id, [])
+        for line in lines:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
     def _alone(self, guest_id: str) -> Iterator[None]:
@@ -252,6 +386,9 @@ def _observed(guest: FakeGuest) -> GuestObserved:
         id=guest.id,
         state=guest.state,
         reboot_nonce=guest.reboot_nonce,
+        acts=guest.acts,
+        faults=guest.faults,
+        nics=tuple(guest.nics),
         detail=guest.detail,
         started_at=guest.started_at,
     )
