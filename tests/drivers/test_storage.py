@@ -77,6 +77,17 @@ class FileHarness:
         subprocess.run(["qemu-io", "-c", "write -P 7 0 64k", str(disk)], check=True, capture_output=True)
         return disk.read_bytes()
 
+    def used(self, disk: Path) -> bool:
+        return content(disk, 1) == b"\x07"
+
+    def file_system(self, disk: Path) -> tuple[str, str]:
+        raw = disk.with_suffix(".read")
+        qemu_img("convert", "-O", "raw", str(disk), str(raw))
+        found = subprocess.run(["blkid", "-p", "-o", "export", str(raw)], check=False, capture_output=True, text=True)
+        raw.unlink()
+        tags = dict(line.split("=", 1) for line in found.stdout.splitlines())
+        return tags.get("TYPE", ""), tags.get("LABEL", "")
+
     def leftovers(self, guest_id: str) -> list[str]:
         return [str(path) for path in self.root.rglob("*") if guest_id in str(path)]
 
@@ -99,6 +110,7 @@ def read_iso(drive: Path, kind: str) -> dict[str, bytes]:
 class FakeHarness:
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._used: set[int] = set()
 
     def open(self) -> FakeStorage:
         return FakeStorage(root=self._root)
@@ -113,7 +125,15 @@ class FakeHarness:
         return msgspec.json.decode(drive.read_bytes(), type=FakeConfigDrive).documents
 
     def use(self, disk: Path) -> bytes:
+        self._used.add(msgspec.json.decode(disk.read_bytes(), type=FakeDisk).lineage[-1])
         return disk.read_bytes()
+
+    def used(self, disk: Path) -> bool:
+        return bool(self._used & set(msgspec.json.decode(disk.read_bytes(), type=FakeDisk).lineage))
+
+    def file_system(self, disk: Path) -> tuple[str, str]:
+        found = msgspec.json.decode(disk.read_bytes(), type=FakeDisk)
+        return found.filesystem, found.label
 
     def leftovers(self, guest_id: str) -> list[str]:
         return [str(path) for path in self._root.rglob("*") if guest_id in str(path)]

@@ -32,8 +32,8 @@ class Storage(Protocol):
         To be called when the guest runs, or rests, as the spec says.  Absent files are fine.
         """
 
-    def disk(self, guest_id: str, disk_id: str) -> Path | None:
-        """The file of the newest incarnation that is there; None when there is none."""
+    def disk(self, guest_id: str, disk_id: str, incarnation: int | None = None) -> Path | None:
+        """The file of an incarnation, or of the newest; None when it is not there."""
 
     def snapshot(self, snapshot_id: str) -> Path:
         """Where the file of a snapshot of this name is, or is to be written."""

@@ -1,8 +1,11 @@
 """Disks as qcow2 files in a directory.
 
-    <root>/<guest>/<disk>.qcow2        the guest's disk: an overlay, or empty
-    <root>/<guest>/<disk>.base.qcow2   the image that it overlays: a hard link to the cached file
-    <root>/<guest>/config-2.iso        the config drive
+    <root>/<guest>/<disk>.qcow2          the first incarnation of a guest's disk: an overlay, or empty
+    <root>/<guest>/<disk>.base.qcow2     the image that it overlays: a hard link to the cached file
+    <root>/<guest>/<disk>.2.qcow2        the second incarnation, and so on,
+    <root>/<guest>/<disk>.2.base.qcow2   with an image of its own, or another link to the first one's
+    <root>/<guest>/config-2.iso          the config drive
+    <root>/.snapshots/<snapshot>/data    what a snapshot took, until the control plane has it
 
 A disk is an overlay on its image and not a copy: it is there in milliseconds and takes no space until it is written
 to.  An overlay is worth nothing without its image, so it holds the image by a hard link of its own: the cache may
@@ -11,52 +14,49 @@ cache is on another file system) the image is copied.  The overlay names its bas
 directory can be moved.  In return nobody may ever write into a cached image; the cache replaces by rename.
 
 Every file is written beside its place, synced and renamed, and the directory is synced: a crash leaves a whole file
-or none (fsync(2)).  Directories can be passed by all and listed by none but the owner (0711), because each guest's
-process runs under an id of its own and must reach its own disks; images are readable by all who know their name,
-disks and config drives by nobody until the hypervisor hands them to the guest.
+or none (fsync(2)).  A base is there before its disk and goes after it.  Directories can be passed by all and listed
+by none but the owner (0711), because each guest's process runs under an id of its own and must reach its own disks;
+images are readable by all who know their name, disks and config drives by nobody until the hypervisor hands them to
+the guest.
+
+What has been a guest's is read by children without privilege only, after its header was found to name no file but its
+own base: the guest's process, had its guest broken into it, could have written anything there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import io
 import os
 import re
 import shutil
-import struct
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-import pycdlib
-
-from pileus.contracts.hypervisor import DiskSpec
+from pileus.contracts.hypervisor import DiskSpec, GuestSpec
 from pileus.contracts.storage import StorageFailure
-from pileus.drivers.host.process import ChildFailure, run
+from pileus.core.seams import reach
+from pileus.drivers.host.process import ChildFailure, Identity, run
+from pileus.drivers.storage import config_drive
+from pileus.drivers.storage.format import SECONDS, limits, make_file_system
+from pileus.drivers.storage.qcow2 import header
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_DISK = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63})(?:\.(?P<number>[0-9]+))?(?P<base>\.base)?\.qcow2")
 _GIB = 1 << 30
-
-_HEADER = struct.Struct(">4sIQIIQ")
-"""Magic, version, backing file offset and length, cluster bits, virtual size (QEMU's docs/interop/qcow2)."""
-_FEATURES = struct.Struct(">72xQ")
-_EXTERNAL_DATA = 1 << 2
-
-_LABEL = "config-2"
-"""By which guests find the drive (Compute API guide, config drive)."""
-_APPLICATION = slice(16 * 2048 + 574, 16 * 2048 + 702)
-"""Application identifier in the primary volume descriptor (ECMA-119, 8.4.20): it holds the documents' digest."""
 
 
 class FileStorage:
     """Disks of this host's guests, below `root`, which is made if it is missing.
 
-    The directories above `root` must let others pass.  `binary` is qemu-img.
+    The directories above `root` must let others pass.  `binary` is qemu-img.  `uid` is user and group of the children
+    that read what has been a guest's; None: those of this process.
     """
 
-    def __init__(self, *, root: Path, binary: str = "qemu-img") -> None:
+    def __init__(self, *, root: Path, binary: str = "qemu-img", uid: int | None = None) -> None:
         self._root = root.resolve()
         self._binary = binary
+        self._identity = Identity(uid, uid) if uid is not None and os.geteuid() == 0 else None
+        self._snapshots = self._root / ".snapshots"
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._root.chmod(0o711)
         for leftover in self._root.glob(".gone-*"):
@@ -65,52 +65,86 @@ class FileStorage:
     def ensure_disk(self, guest_id: str, disk: DiskSpec, image: Path | None) -> Path:
         """The disk's file, made when it is missing; see the contract.
 
-        `image` must be a qcow2 file without a backing or data file of its own.  Raises StorageFailure, permanent when
-        the disk cannot exist as it is asked for: smaller than its image, or of no size.
+        `image` must be a qcow2 file without a backing or data file of its own.  No process may write to the
+        incarnation that this one is a copy of.  Raises StorageFailure, permanent when the disk cannot exist as it is
+        asked for: smaller than its image, of no size, or a copy of what is not there.
         """
-        path = self._folder(guest_id) / f"{_safe(disk.id)}.qcow2"
+        path = self._place(guest_id, disk.id, disk.incarnation)
         if path.exists():
             return path
-        if disk.image_id is not None and image is None:
-            raise StorageFailure(f"image {disk.image_id} of disk {disk.id} is not on this host")
-        size = disk.size_gib * _GIB
         try:
-            if image is not None:
-                size = _size_above(disk, image)
-            if size <= 0:
-                raise StorageFailure(f"disk {disk.id} has neither a size nor an image", permanent=True)
-            path.parent.mkdir(mode=0o711, exist_ok=True)
-            path.parent.chmod(0o711)
-            options: list[str] = []
-            if image is not None:
-                # -u: the image was looked at above; qemu-img shall not parse what tenants sent.
-                options = ["-u", "-F", "qcow2", "-b", _hold(image, path).name]
-            new = _beside(path)
-            run([self._binary, "create", "-q", "-f", "qcow2", *options, str(new), str(size)])
-            new.chmod(0o600)
-            _settle(new, path)
+            if disk.copy_of is not None:
+                self._copy(disk, self._place(guest_id, disk.id, disk.copy_of), path)
+            elif disk.filesystem and disk.image_id is None:
+                self._format(disk, path)
+            else:
+                self._create(disk, image, path)
         except ChildFailure as error:
             raise StorageFailure(f"disk {disk.id} cannot be made: {error}") from error
         except OSError as error:
             raise StorageFailure(f"disk {disk.id} cannot be made: {error.strerror}") from error
         return path
 
+    def settle(self, guest_id: str, spec: GuestSpec) -> None:
+        """Delete incarnations that are neither current nor kept, and retired disks; see the contract."""
+        folder = self._folder(guest_id)
+        current = {disk.id: {disk.incarnation, *disk.keep} for disk in spec.disks}
+        gone = {name: set[int]() for name in spec.retired if name not in current}
+        for disk in spec.disks:
+            if self._place(guest_id, disk.id, disk.incarnation).exists():
+                gone[disk.id] = current[disk.id]
+        try:
+            found = sorted(_files(folder), key=lambda one: one.base)  # a base goes after its disk
+            for one in found:
+                if one.id in gone and one.number not in gone[one.id]:
+                    one.path.unlink(missing_ok=True)
+                    reach("storage.settle.unlinked")
+        except OSError as error:
+            raise StorageFailure(f"old disks of {guest_id} cannot be deleted: {error.strerror}") from error
+
+    def disk(self, guest_id: str, disk_id: str, incarnation: int | None = None) -> Path | None:
+        """The file of an incarnation, or of the newest; None when it is not there."""
+        if incarnation is not None:
+            path = self._place(guest_id, disk_id, incarnation)
+            return path if path.exists() else None
+        found = [one for one in _files(self._folder(guest_id)) if one.id == _safe(disk_id) and not one.base]
+        return max(found, key=lambda one: one.number).path if found else None
+
+    def snapshot(self, snapshot_id: str) -> Path:
+        """Where the file of a snapshot is to be; whoever makes it may have more files beside it meanwhile."""
+        folder = self._snapshots / _safe(snapshot_id)
+        try:
+            for one in (self._snapshots, folder):
+                one.mkdir(mode=0o711, exist_ok=True)
+                one.chmod(0o711)
+        except OSError as error:
+            raise StorageFailure(f"snapshot {snapshot_id} cannot be kept: {error.strerror}") from error
+        return folder / "data"
+
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        """Delete all that there is of a snapshot. Absent is fine."""
+        self._discard(self._snapshots / _safe(snapshot_id), f"snapshot {snapshot_id}")
+
+    def snapshots(self) -> list[str]:
+        """Ids of the snapshots of which there is something here, finished or not."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(entry.name for entry in self._snapshots.iterdir())
+        return []
+
     def ensure_config_drive(self, guest_id: str, documents: dict[str, bytes]) -> Path:
         """The config drive's file, mode 0600; rewritten only when the documents have changed.
 
         A running guest keeps the file that it has open; it sees the new one at its next start.
         """
-        path = self._folder(guest_id) / f"{_LABEL}.iso"
-        digest = _digest(documents)
+        path = self._folder(guest_id) / f"{config_drive.LABEL}.iso"
         try:
-            if _application(path) == digest:
+            if config_drive.held(path) == config_drive.digest(documents):
                 return path
-            path.parent.mkdir(mode=0o711, exist_ok=True)
-            path.parent.chmod(0o711)
+            _prepare(path.parent)
             new = _beside(path)
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "wb") as file:
-                file.write(_iso(documents, digest))
+                file.write(config_drive.iso(documents))
             _settle(new, path)
         except OSError as error:
             raise StorageFailure(f"the config drive cannot be made: {error.strerror}") from error
@@ -118,16 +152,7 @@ class FileStorage:
 
     def remove_guest(self, guest_id: str) -> None:
         """Delete the guest's directory: in one step it is gone for us, then its files are deleted."""
-        folder = self._folder(guest_id)
-        gone = self._root / f".gone-{guest_id}"
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(gone)
-            with contextlib.suppress(FileNotFoundError):
-                folder.rename(gone)
-                shutil.rmtree(gone)
-        except OSError as error:
-            raise StorageFailure(f"disks of {guest_id} cannot be deleted: {error.strerror}") from error
+        self._discard(self._folder(guest_id), f"disks of {guest_id}")
 
     def guests(self) -> list[str]:
         """Ids of the guests that have a directory here."""
@@ -137,8 +162,123 @@ class FileStorage:
         """Space left for disks in GiB, as the file system counts it; overlays that may still grow are not in it."""
         return shutil.disk_usage(self._root).free // _GIB
 
+    # -- making disks --------------------------------------------------------------------------------------------
+
+    def _create(self, disk: DiskSpec, image: Path | None, path: Path) -> None:
+        """An overlay on an image, or an empty disk."""
+        if disk.image_id is not None and image is None:
+            raise StorageFailure(f"image {disk.image_id} of disk {disk.id} is not on this host")
+        size = disk.size_gib * _GIB if image is None else _size_above(disk, image)
+        _must_have_size(disk, size)
+        _prepare(path.parent)
+        options: list[str] = []
+        if image is not None:
+            # -u: the image was looked at above; qemu-img shall not parse what tenants sent.
+            options = ["-u", "-F", "qcow2", "-b", _hold(image, path).name]
+            reach("storage.disk.held")
+        new = _beside(path)
+        run([self._binary, "create", "-q", "-f", "qcow2", *options, str(new), str(size)])
+        self._publish(new, path)
+
+    def _format(self, disk: DiskSpec, path: Path) -> None:
+        """A disk with nothing but a file system on it."""
+        if not disk.filesystem:
+            return
+        size = disk.size_gib * _GIB
+        _must_have_size(disk, size)
+        _prepare(path.parent)
+        raw = _beside(path.with_suffix(".raw"))
+        new = _beside(path)
+        try:
+            make_file_system(raw, size, disk.filesystem, disk.label, self._identity)
+            reach("storage.disk.formatted")
+            self._give(new, make=True)
+            argv = [self._binary, "convert", "-q", "-f", "raw", "-O", "qcow2", str(raw), str(new)]
+            run(argv, identity=self._identity, timeout=SECONDS, limits=limits(2 * size))
+        finally:
+            raw.unlink(missing_ok=True)
+        self._publish(new, path)
+
+    def _copy(self, disk: DiskSpec, source: Path, path: Path) -> None:
+        """A copy of another incarnation, with a link of its own to the image, and as large as asked for."""
+        if not source.exists():
+            why = f"disk {disk.id} is to be a copy of its incarnation {disk.copy_of}, which is not on this host"
+            raise StorageFailure(why, permanent=True)
+        found, base = header(source), _base(source)
+        if found is None or found.external or found.backing not in (b"", base.name.encode()):
+            raise StorageFailure(f"disk {disk.id} cannot be copied: it is not as it was made", permanent=True)
+        own = _hold(base, path) if found.backing else None
+        reach("storage.copy.held")
+        new = _beside(path)
+        run(["cp", "--reflink=auto", "--sparse=auto", str(source), str(new)], timeout=SECONDS)
+        reach("storage.copy.written")
+        self._give(new)
+        if own is not None:
+            self._change("rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", own.name, str(new))
+        if found.size < disk.size_gib * _GIB:
+            self._change("resize", "-q", "-f", "qcow2", str(new), str(disk.size_gib * _GIB))
+        self._publish(new, path)
+
+    def _change(self, *arguments: str) -> None:
+        run([self._binary, *arguments], identity=self._identity, timeout=SECONDS)
+
+    def _give(self, path: Path, *, make: bool = False) -> None:
+        """Let the children without privilege write a file."""
+        if make:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+        if self._identity is not None:
+            os.chown(path, self._identity.uid, self._identity.gid)
+
+    def _publish(self, new: Path, path: Path) -> None:
+        """A finished disk gets its name; it is nobody's but root's until the hypervisor hands it to the guest."""
+        new.chmod(0o600)
+        if self._identity is not None:
+            os.chown(new, 0, 0)
+        reach("storage.disk.written")
+        _settle(new, path)
+
+    # -- places --------------------------------------------------------------------------------------------------
+
     def _folder(self, guest_id: str) -> Path:
         return self._root / _safe(guest_id)
+
+    def _place(self, guest_id: str, disk_id: str, incarnation: int) -> Path:
+        number = "" if incarnation == 1 else f".{int(incarnation)}"
+        return self._folder(guest_id) / f"{_safe(disk_id)}{number}.qcow2"
+
+    def _discard(self, folder: Path, what: str) -> None:
+        """Delete a directory: in one step it is gone for us, then its files are deleted."""
+        gone = self._root / f".gone-{folder.name}"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(gone)
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(gone)
+                shutil.rmtree(gone)
+        except OSError as error:
+            raise StorageFailure(f"{what} cannot be deleted: {error.strerror}") from error
+
+
+class _File:
+    """A file of a disk in a guest's directory: an incarnation, or the base of one."""
+
+    __slots__ = ("base", "id", "number", "path")
+
+    def __init__(self, path: Path, match: re.Match[str]) -> None:
+        self.path = path
+        self.id = match["id"]
+        self.number = int(match["number"] or 1)
+        self.base = match["base"] is not None
+
+
+def _files(folder: Path) -> list[_File]:
+    """The files of a guest's disks."""
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    return [_File(path, match) for path in paths if (match := _DISK.fullmatch(path.name))]
 
 
 def _safe(name: str) -> str:
@@ -147,28 +287,35 @@ def _safe(name: str) -> str:
     return name
 
 
+def _must_have_size(disk: DiskSpec, size: int) -> None:
+    if size <= 0:
+        raise StorageFailure(f"disk {disk.id} has neither a size nor an image", permanent=True)
+
+
 def _size_above(disk: DiskSpec, image: Path) -> int:
     """Bytes of a disk over this image; also refuses an image that would read another file of the host's."""
-    with image.open("rb") as file:
-        header = file.read(_FEATURES.size)
-    if len(header) < _FEATURES.size or not header.startswith(b"QFI\xfb"):
+    found = header(image)
+    if found is None:
         raise StorageFailure(f"image {disk.image_id} is no qcow2 file", permanent=True)
-    _, version, backing, _, _, virtual = _HEADER.unpack_from(header)
-    features = _FEATURES.unpack(header)[0] if version >= 3 else 0
-    if backing or features & _EXTERNAL_DATA:
+    if found.backing or found.external:
         raise StorageFailure(f"image {disk.image_id} needs another file", permanent=True)
     if disk.size_gib == 0:
-        return int(virtual)
-    if disk.size_gib * _GIB < virtual:
+        return found.size
+    if disk.size_gib * _GIB < found.size:
         raise StorageFailure(
-            f"disk {disk.id} of {disk.size_gib} GiB is smaller than its image of {virtual} bytes", permanent=True
+            f"disk {disk.id} of {disk.size_gib} GiB is smaller than its image of {found.size} bytes", permanent=True
         )
     return disk.size_gib * _GIB
 
 
+def _base(disk: Path) -> Path:
+    """Where the image of a disk is held."""
+    return disk.with_suffix(".base.qcow2")
+
+
 def _hold(image: Path, disk: Path) -> Path:
     """A name of our own for the image, which keeps it for as long as the disk is there."""
-    base = disk.with_suffix(".base.qcow2")
+    base = _base(disk)
     new = _beside(base)
     try:
         os.link(image.resolve(), new)
@@ -180,6 +327,11 @@ def _hold(image: Path, disk: Path) -> Path:
         new.chmod(0o644)
     _settle(new, base)
     return base
+
+
+def _prepare(folder: Path) -> None:
+    folder.mkdir(mode=0o711, exist_ok=True)
+    folder.chmod(0o711)
 
 
 def _beside(path: Path) -> Path:
@@ -199,41 +351,3 @@ def _settle(new: Path, path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def _digest(documents: dict[str, bytes]) -> str:
-    state = hashlib.sha256()
-    for name, content in sorted(documents.items()):
-        state.update(struct.pack(">QQ", len(name.encode()), len(content)) + name.encode() + content)
-    return state.hexdigest().upper()
-
-
-def _application(path: Path) -> str:
-    """What a config drive says of its content; empty when there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(_APPLICATION.start)
-            return file.read(_APPLICATION.stop - _APPLICATION.start).decode("ascii", "replace").rstrip()
-    except FileNotFoundError:
-        return ""
-
-
-def _iso(documents: dict[str, bytes], digest: str) -> bytes:
-    """ISO 9660 with Rock Ridge and Joliet names, so that every guest reads the paths as they are."""
-    iso = pycdlib.PyCdlib()
-    iso.new(interchange_level=3, vol_ident=_LABEL, app_ident_str=digest, joliet=3, rock_ridge="1.09")
-    plain: dict[PurePosixPath, str] = {PurePosixPath("/"): ""}
-    for number, (name, content) in enumerate(sorted(documents.items())):
-        path = PurePosixPath("/") / name
-        if ".." in path.parts:
-            raise StorageFailure(f"not a document's path: {name!r}", permanent=True)
-        for folder in reversed(path.parents):
-            if folder not in plain:
-                plain[folder] = f"{plain[folder.parent]}/D{len(plain)}"
-                iso.add_directory(plain[folder], rr_name=folder.name, joliet_path=str(folder))
-        where = f"{plain[path.parent]}/F{number}.;1"
-        iso.add_fp(io.BytesIO(content), len(content), where, rr_name=path.name, joliet_path=str(path))
-    written = io.BytesIO()
-    iso.write_fp(written)
-    iso.close()
-    return written.getvalue()
