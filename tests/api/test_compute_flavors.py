@@ -189,3 +189,17 @@ def test_public_flavors_refuse_access_lists(cloud: Cloud) -> None:
     act = f"{FLAVORS}/1/action"
     assert cloud.admin.request("POST", act, json=body, headers=at("2.7")).status == 409
     assert cloud.admin.request("POST", act, json=body, headers=at("2.6")).status == 200
+
+
+def test_extra_specs_are_checked_from_2_86_on(cloud: Cloud) -> None:
+    cloud.flavor("1")
+    specs = f"{FLAVORS}/1/os-extra_specs"
+    wrong = {"hw:cpu_policy": "sharrred"}
+    assert cloud.admin.request("POST", specs, json={"extra_specs": wrong}, headers=at("2.85")).status == 200
+    refused = cloud.admin.request("POST", specs, json={"extra_specs": wrong}, headers=at("2.86"))
+    assert (refused.status, "is not one of" in refused.json["badRequest"]["message"]) == (400, True)
+    one = f"{specs}/hw:cpu_polic"
+    refused = cloud.admin.request("PUT", one, json={"hw:cpu_polic": "shared"}, headers=at("2.86"))
+    assert (refused.status, "valid extra spec" in refused.json["badRequest"]["message"]) == (400, True)
+    good = {"extra_specs": {"hw:cpu_policy": "shared", "mine": "anything", "quota:cpu_shares": 5}}
+    assert cloud.admin.request("POST", specs, json=good, headers=at("2.86")).status == 200

@@ -135,6 +135,8 @@ def swap(mib: int, version: Version | None) -> int | str:
 
 
 FLAVOR_NAME_FILTER = W(since="2.102")
+EXTRA_SPECS_CHECKED = W(since="2.86")
+"""Extra specs in a known namespace must be known, and hold what they may."""
 
 KEYPAIR_USER = W(since="2.10")
 """Key pairs of another user can be named."""

@@ -24,8 +24,9 @@ from pileus.services.compute.resources.flavor.fields import (
 )
 from pileus.services.compute.resources.flavor.policy import RULES
 from pileus.services.compute.resources.flavor.table import access, extra_spec, extra_specs, flavor
+from pileus.services.compute.rules import extra_spec as extra_spec_rules
 from pileus.services.compute.rules.shape import MetaKey
-from pileus.services.compute.versions import FLAVOR_NAME_FILTER, PUBLIC_FLAVOR_REFUSES
+from pileus.services.compute.versions import EXTRA_SPECS_CHECKED, FLAVOR_NAME_FILTER, PUBLIC_FLAVOR_REFUSES
 
 resource = Resource("flavor", "flavors", rules=RULES)
 
@@ -171,7 +172,7 @@ def list_specs(ctx: Context, flavor_id: str) -> dict[str, str]:
 
 @resource.post("/flavors/{flavor_id}/os-extra_specs", policy="os_compute_api:os-flavor-extra-specs:create")
 def create_specs(ctx: Context, flavor_id: str, body: ExtraSpecs) -> ExtraSpecs:
-    """Set extra specs; others stay."""
+    """Set extra specs; others stay. Raises BadRequest for what a known one cannot hold."""
     _set_specs(ctx, flavor_id, body.extra_specs)
     return body
 
@@ -207,10 +208,13 @@ def delete_spec(ctx: Context, flavor_id: str, key: str) -> None:
 
 
 def _set_specs(ctx: Context, flavor_id: str, specs: dict[str, SpecValue]) -> None:
-    find(ctx, flavor_id)
     for key, value in specs.items():
         if len(str(value)) > 255:
             raise BadRequest("extra_specs value has more than 255 characters.")
+        if EXTRA_SPECS_CHECKED.covers(ctx.version):
+            extra_spec_rules.check(key, str(value))
+    find(ctx, flavor_id)
+    for key, value in specs.items():
         values = {"flavor_id": flavor_id, "key": key, "value": str(value)}
         ctx.tx.upsert(extra_spec, values, key=("flavor_id", "key"))
     ctx.tx.changed("compute.flavor", flavor_id)
