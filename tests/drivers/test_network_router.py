@@ -19,9 +19,9 @@ from pileus.contracts.suite import network_frame as frame
 from pileus.contracts.suite.network import Lan, rule
 from pileus.contracts.suite.network_bench import link_local
 from pileus.drivers.host import namespace, netfilter
-from pileus.drivers.host.netlink import Route, inside
+from pileus.drivers.host.netlink import Netlink, Route, inside
 from pileus.drivers.host.process import apart
-from pileus.drivers.network.bridge import BridgeNetwork
+from pileus.drivers.network.bridge import BridgeNetwork, border, uplink
 from tests.drivers.network_host import BridgeHarness, Guest, TapCard, needs_host, scratch_host
 
 pytestmark = needs_host
@@ -43,6 +43,7 @@ class Site:
 
     def __init__(self, driver: BridgeNetwork, outer: Lan, last: int, cidr: str = "10.0.0.0/24") -> None:
         self.driver = driver
+        self.outer = outer
         self.lan = Lan(cidr=cidr)
         self.lan.group("all", *(rule(way, kind) for way in ("ingress", "egress") for kind in ("IPv4", "IPv6")))
         base = outer.subnet.cidr.rpartition(".")[0]
@@ -67,6 +68,16 @@ class Site:
         base = self.lan.subnet.cidr.rpartition(".")[0]
         guest.configure(f"{base}.{last}/24", f"{base}.1")
         return guest
+
+    def machine(self, last: int) -> Guest:
+        """A machine outside: on the external network, where everything is let in."""
+        self.outer.group("all", *(rule(way) for way in ("ingress", "egress")))
+        port = self.outer.port(f"machine{last}", last, "all")
+        self.driver.ensure_network(self.outer.state)
+        machine = Guest(self.driver.plug(port.id), port.mac_address)
+        self.guests.append(machine)
+        machine.configure(f"203.0.113.{last}/24", "203.0.113.1")
+        return machine
 
     def route(self, **more: object) -> None:
         self.router = msgspec.structs.replace(self.router, **more)
@@ -107,18 +118,18 @@ def serve(guest: Guest, port: int) -> socket.socket:
         return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
 
     listener = guest.does(listen)
-
-    def answer() -> None:
-        while True:
-            try:
-                connection, peer = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.sendall(peer[0].removeprefix("::ffff:").encode())
-
-    threading.Thread(target=answer, daemon=True).start()
+    threading.Thread(target=_tell, args=(listener,), daemon=True).start()
     return listener
+
+
+def _tell(listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, peer = listener.accept()
+        except OSError:
+            return
+        with connection:
+            connection.sendall(peer[0].removeprefix("::ffff:").encode())
 
 
 def ask(where: Guest | None, address: str, port: int, timeout: float = 3) -> str:
@@ -163,19 +174,9 @@ def _send(address: str, port: int, payload: bytes = b"hello") -> None:
 
 
 def host_server(port: int) -> socket.socket:
-    """A server in the host's own namespace that says the client's address."""
-    listener = socket.create_server(("", port))
-
-    def answer() -> None:
-        while True:
-            try:
-                connection, peer = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.sendall(peer[0].encode())
-
-    threading.Thread(target=answer, daemon=True).start()
+    """A server in the host's own namespace, at all of its addresses, that says the client's address."""
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    threading.Thread(target=_tell, args=(listener,), daemon=True).start()
     return listener
 
 
@@ -192,19 +193,18 @@ def test_a_floating_ip_leads_to_its_guest_and_keeps_the_client(sites: Callable[.
     assert ask(None, "203.0.113.50", 2222, 0.3) != "203.0.113.1"
     site.floating(("203.0.113.50", "10.0.0.5"))
     assert ask(None, "203.0.113.50", 2222) == "203.0.113.1"
-    with host_server(8080) as server:
-        # Outward the guest is seen under its floating IP.
-        assert ask(guest, "203.0.113.1", 8080) == "203.0.113.50"
-        stop(server)
-    stop(listener)
+    server = serve(site.machine(90), 8080)
+    # Outward the guest is seen under its floating IP.
+    assert ask(guest, "203.0.113.90", 8080) == "203.0.113.50"
+    stop(listener, server)
 
 
 def test_without_a_floating_ip_the_gateway_speaks_for_all(sites: Callable[..., Site], harness: BridgeHarness) -> None:
     site = sites(10)
     guest = site.guest(5)
-    with host_server(8080) as server:
-        assert ask(guest, "203.0.113.1", 8080) == "203.0.113.10"
-        stop(server)
+    server = serve(site.machine(90), 8080)
+    assert ask(guest, "203.0.113.90", 8080) == "203.0.113.10"
+    stop(server)
     site.route(enable_snat=False)
     with Sniffer(harness) as sniffer:
         guest.does(lambda: _send("203.0.113.1", 9999))
@@ -369,10 +369,10 @@ def test_a_change_of_the_router_is_announced(sites: Callable[..., Site], harness
 def test_the_outside_does_not_learn_what_is_inside(sites: Callable[..., Site], harness: BridgeHarness) -> None:
     site = sites(10)
     site.up()
-    uplink = _uplink(harness)
-    mac = inside(None, lambda link: link.links()[uplink].mac)
+    device = _uplink(harness)
+    mac = inside(None, lambda link: link.links()[device].mac)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(frame.ARP)) as sock:
-        sock.bind((uplink, frame.ARP))
+        sock.bind((device, frame.ARP))
         sock.settimeout(3)
         # An inner address of the router, then its outer one: only the second is answered.
         for address in ("10.0.0.1", "203.0.113.10"):
@@ -383,6 +383,102 @@ def test_the_outside_does_not_learn_what_is_inside(sites: Callable[..., Site], h
             if got[20:22] == b"\x00\x02":
                 answers.append(socket.inet_ntoa(got[28:32]))
     assert "10.0.0.1" not in answers
+
+
+def test_the_host_is_not_there_for_guests(sites: Callable[..., Site], harness: BridgeHarness) -> None:
+    site = sites(10)
+    guest = site.guest(5)
+    site.floating(("203.0.113.50", "10.0.0.5"))
+    machine = site.machine(90)
+    inside(None, lambda link: link.add_tap("other0"))
+    inside(None, lambda link: _settle(link, "other0", "192.0.2.7/24"))
+    # What a container engine does: a port of the host, whichever address is called, leads elsewhere.
+    netfilter.load(
+        "table ip engine {\nchain pre {\ntype nat hook prerouting priority -100\n"
+        "fib daddr type local tcp dport 8088 dnat to 203.0.113.90:2222\n}\n}\n"
+    )
+    servers = [host_server(8080), serve(machine, 2222), serve(guest, 2222)]
+    try:
+        for who in (guest, machine):
+            for address in ("203.0.113.1", "192.0.2.7"):
+                assert ask(who, address, 8080, 0.3) == "TimeoutError", "a service of the host"
+                assert ask(who, address, 8088, 0.3) == "TimeoutError", "what the host redirects"
+            assert _echo(who, "203.0.113.1"), "a ping is answered"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+            listener.bind(("", 4444))
+            listener.settimeout(0.2)
+            guest.does(lambda: _send("203.0.113.1", 4444))
+            with pytest.raises(TimeoutError):
+                listener.recv(10)
+            # Answers come, also to a datagram.
+            listener.sendto(b"ask", ("203.0.113.90", 4445))
+        assert ask(None, "203.0.113.50", 2222) == "203.0.113.1"
+        assert ask(guest, "203.0.113.90", 2222) == "203.0.113.50"
+    finally:
+        stop(*servers)
+        netfilter.load("delete table ip engine\n")
+        inside(None, lambda link: link.delete("other0"))
+
+
+def test_the_host_forwards_to_no_link_local_address(sites: Callable[..., Site]) -> None:
+    machine = sites(10).machine(90)
+    # As where the host is itself a guest of a cloud: that cloud's metadata is at its next hop.
+    name = f"below-{uuid.uuid4().hex[:8]}"
+    namespace.create(name)
+    try:
+        inside(None, lambda link: link.add_veth("up0", None, "down0", name))
+        inside(None, lambda link: _settle(link, "up0", "192.0.2.1/24"))
+        inside(name, lambda link: _settle(link, "down0", "192.0.2.2/24", "169.254.169.254/32"))
+        inside(None, lambda link: link.add_route(Route("169.254.169.254/32", "up0")))
+        server = apart(lambda: host_server(8080), name)
+        assert ask(None, "169.254.169.254", 8080) == "192.0.2.1"
+        assert ask(machine, "192.0.2.2", 8080) == "192.0.2.1", "it forwards, masqueraded"
+        assert ask(machine, "169.254.169.254", 8080, 0.3) == "TimeoutError"
+        stop(server)
+    finally:
+        inside(None, lambda link: link.delete("up0"))
+        namespace.remove(name)
+
+
+@pytest.fixture
+def small_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that tracks no more than 64 connections."""
+    monkeypatch.setattr(uplink, "_TRACKED", "no/such/setting")
+    monkeypatch.setattr(uplink, "_TRACKED_ELSE", 64)
+    monkeypatch.setattr(border, "LEAST", 1)
+
+
+@pytest.mark.usefixtures("small_host")
+def test_guests_cannot_fill_the_hosts_table_of_connections(sites: Callable[..., Site]) -> None:
+    one, other = sites(10).machine(90), sites(11).machine(91)
+
+    def flood() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for port in range(1000, 1100):
+                sock.sendto(b"x", ("192.0.2.9", port))
+
+    inside(None, lambda link: link.add_tap("other0"))
+    try:
+        inside(None, lambda link: _settle(link, "other0", "192.0.2.7/24"))
+        for who, most in ((one, 4), (other, 4)):
+            before = len(netfilter.connections())
+            who.does(flood)
+            assert 0 < len(netfilter.connections()) - before <= most
+    finally:
+        inside(None, lambda link: link.delete("other0"))
+
+
+def _settle(link: Netlink, device: str, *addresses: str) -> None:
+    link.change("lo", up=True)
+    link.change(device, up=True)
+    for address in addresses:
+        link.assign(device, address)
+
+
+def _echo(who: Guest, address: str) -> bool:
+    """Whether an address answers a ping."""
+    done = who.does(lambda: subprocess.run(["ping", "-c1", "-W2", address], capture_output=True, check=False))
+    return done.returncode == 0
 
 
 @pytest.mark.parametrize("mode", ["slaac", "dhcpv6-stateless", "dhcpv6-stateful"])
@@ -457,7 +553,10 @@ def test_a_flushed_host_filter_comes_back(harness: BridgeHarness) -> None:
     driver.ensure_network(lan.state)
     netfilter.load("flush ruleset\n")
     driver.ensure_network(lan.state)
-    assert netfilter.tables() == [("ip", f"{harness.prefix}-uplink")]
+    assert sorted(netfilter.tables()) == [("inet", f"{harness.prefix}-uplink"), ("ip", f"{harness.prefix}-uplink")]
+    netfilter.load(f"delete table inet {harness.prefix}-uplink\n")
+    driver.ensure_network(lan.state)
+    assert ("inet", f"{harness.prefix}-uplink") in netfilter.tables()
     # Rules of others are no reason to touch ours.
     netfilter.load("add table ip other\n")
     driver.ensure_network(lan.state)

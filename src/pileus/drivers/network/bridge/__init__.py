@@ -7,7 +7,7 @@
 - `guard`: the packet filter of a network: anti-spoofing, security groups.
 - `dhcp`: the DHCP and DNS service of a network, and router advertisements.
 - `router`: the namespace of a router; `nat`: its packet filter.
-- `uplink`: the leg of the host in an external network.
+- `uplink`: the leg of the host in an external network; `border`: its packet filter, which keeps guests off the host.
 - `probe`: finds out by trying which packet filter engine works here.
 """
 

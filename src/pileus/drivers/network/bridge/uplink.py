@@ -1,9 +1,10 @@
 """The host's leg in the external networks: all that this driver leaves in the host's own namespace.
 
-That is one virtual Ethernet pair for each external network, whose host end holds the gateways of its subnets; one
-table with the rule that masquerades what goes on from there; and the switch ip_forward.  What the switch was before is
-written into the table, as the name of an empty chain: it lives exactly as long as the change, until a reboot or
-teardown, and another cloud on this host can read it.
+That is one virtual Ethernet pair for each external network, whose host end holds the gateways of its subnets; a
+table of family inet that keeps guests from the host itself (`border`); one of family ip with the rule that masquerades
+what goes on from there; and the switch ip_forward.  What the switch was before is written into the second table, as
+the name of an empty chain: it lives exactly as long as the change, until a reboot or teardown, and another cloud on
+this host can read it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from pileus.contracts.network import NetworkFailure, NetworkSpec
 from pileus.drivers.host import namespace, netfilter
 from pileus.drivers.host.netlink import Netlink, inside
 from pileus.drivers.host.process import apart
+from pileus.drivers.network.bridge import border
 from pileus.drivers.network.bridge.name import BRIDGE, UPLINK, Names
 from pileus.drivers.network.bridge.segment import settle_addresses
 
 _SWITCH = "ipv4/ip_forward"
+_TRACKED, _TRACKED_ELSE = "netfilter/nf_conntrack_max", 65536
+"""How many connections the host tracks at most; what is assumed where the kernel does not say."""
 _WAS = "ip_forward_was_"
 
 
@@ -51,7 +55,7 @@ class Uplink:
             return there, netfilter.generation()
 
         there, generation = apart(look)
-        if there and generation != self._generation and ("ip", self._names.table) in netfilter.tables():
+        if there and generation != self._generation and self._ruled():
             # Somebody else's rules changed; this host's packet filter is not ours alone.
             self._generation = generation
         return there and generation == self._generation
@@ -64,6 +68,9 @@ class Uplink:
             self._without.discard(network.id)
             name, far = self._names.uplink(network.id), self._names.network(network.id)
             present = inside(far, lambda link: UPLINK in link.links())
+            if self._loaded is None:
+                # Before there is an uplink at all, so that no guest sees the host without it.
+                netfilter.load(self._border())
             inside(None, lambda link: self._plug(link, network, far, present=present))
             inside(far, lambda link: link.change(UPLINK, mtu=network.mtu, master=BRIDGE, up=True))
             inside(None, lambda link: link.change(name, up=True))
@@ -138,10 +145,17 @@ class Uplink:
         if cidrs:
             lines.append(f'ip saddr {{ {", ".join(cidrs)} }} oifname != "{self._names.uplinks}*" masquerade')
         # The record comes first: after a crash between the two, there is still something to restore from.
-        netfilter.load("\n".join((*lines, "}", "}", "")))
+        netfilter.load("\n".join((*lines, "}", "}", "")) + self._border())
         apart(lambda: namespace.set_kernel({_SWITCH: "1"}))
         self._loaded, self._released, self._was = cidrs, False, before
         self._generation = apart(netfilter.generation)
+
+    def _ruled(self) -> bool:
+        return {("ip", self._names.table), ("inet", self._names.table)} <= set(netfilter.tables())
+
+    def _border(self) -> str:
+        tracked = apart(lambda: namespace.get_kernel(_TRACKED))
+        return border.render(self._names.table, self._names.uplinks, int(tracked or _TRACKED_ELSE))
 
     def _prefixes(self, link: Netlink) -> set[str] | None:
         """The IPv4 prefixes of our uplinks; None when there is no uplink."""
@@ -163,6 +177,8 @@ class Uplink:
         known, self._loaded, self._released = self._loaded is not None, None, True
         ours = ("ip", self._names.table)
         tables = netfilter.tables()
+        if ("inet", self._names.table) in tables:
+            netfilter.load(border.remove(self._names.table))
         if ours not in tables and not known:
             return
         before, self._was = self._before(), ""
