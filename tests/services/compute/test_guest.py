@@ -33,6 +33,9 @@ def server(**changes: object) -> Server:
         power="running",
         reboot_nonce=3,
         reboot_kind="SOFT",
+        disks={},
+        acts={},
+        rescue=None,
     )
     return plain._replace(**changes)  # type: ignore[arg-type] # each test names fields with their types
 

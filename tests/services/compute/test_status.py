@@ -27,12 +27,19 @@ EVERY = [
         (False, True),
         (False, True),
         (False, True),
-        ("running", "stopped", "paused"),
-        ("", "running", "stopped", "paused"),
+        ("running", "stopped", "paused", "suspended"),
+        ("", "running", "stopped", "paused", "suspended"),
         ("", "SOFT", "HARD"),
     )
 ]
 """All facts that can be written down, also those that no server reaches."""
+
+EVERY += [
+    known._replace(mode=mode, task=task)
+    for known in EVERY[::7]
+    for mode, task in itertools.product(status.MODES, (None, *status.TASKS[::5], "unshelving"))
+    if mode or task
+]
 
 
 def row(number: int, known: Facts) -> dict[str, Any]:
@@ -63,6 +70,8 @@ def row(number: int, known: Facts) -> dict[str, Any]:
         "deleted_at": NOW if known.deletion == "done" else None,
         "reboot_nonce": 1 if known.reboot else 0,
         "reboot_kind": known.reboot or "HARD",
+        "mode": known.mode,
+        "task": known.task,
     }
 
 
@@ -85,13 +94,13 @@ def test_every_state_has_a_status() -> None:
 
 
 def test_sql_and_python_agree(store: Store) -> None:
-    query = sa.select(server, vm_state_sql.label("vm"), task_state_sql.label("task"))
+    query = sa.select(server, vm_state_sql.label("vm_word"), task_state_sql.label("task_word"))
     rows = store.read_here(lambda tx: tx.all(query))
     assert len(rows) == len(EVERY)
     for one in rows:
         known = EVERY[int(one.id.removeprefix("server-"))]
         assert facts(one) == known
-        assert (one.vm, one.task) == (status.vm_state(known), status.task_state(known)), known
+        assert (one.vm_word, one.task_word) == (status.vm_state(known), status.task_state(known)), known
 
 
 def test_lists_filter_by_what_they_show(store: Store) -> None:
@@ -112,7 +121,7 @@ def test_every_verb_has_a_guard() -> None:
 
 
 def test_guards_name_only_states_that_exist() -> None:
-    tasks = {one.then for one in status.TASK_STATES}
+    tasks = {one.then for one in status.TASK_STATES} | set(status.TASKS)
     for verb, guard in status.GUARDS.items():
         assert (guard.task_states or set()) <= tasks, verb
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from pileus.core.reconcile import DONE, KeyController, Outcome
 from pileus.core.store import Tx
-from pileus.services.compute.resources.server.table import action, decision, server, tag
+from pileus.services.compute.resources.migration import migration
+from pileus.services.compute.resources.server.table import action, decision, server, snapshot, tag
 from pileus.services.compute.resources.server_group import member
 
 RETENTION = timedelta(days=30)
@@ -33,7 +34,7 @@ class Archive(KeyController):
         old = (server.c.id == key, server.c.deleted_at < tx.now - RETENTION)
         if tx.first(sa.select(server.c.id).where(*old).with_for_update()) is None:
             return DONE
-        for child in (tag, action, decision, member):
+        for child in (tag, action, decision, snapshot, migration, member):
             tx.execute(sa.delete(child).where(child.c.server_id == key))
         tx.execute(sa.delete(server).where(*old))
         return DONE

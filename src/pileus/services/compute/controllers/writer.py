@@ -63,6 +63,9 @@ def _server(row: sa.Row[Any], zone: str, ports: Sequence[network.PortInfo]) -> g
         power=row.power,
         reboot_nonce=row.reboot_nonce,
         reboot_kind=row.reboot_kind,
+        disks=row.disks,
+        acts=row.acts,
+        rescue=row.rescue,
     )
 
 

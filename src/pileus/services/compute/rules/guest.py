@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pileus.contracts.hypervisor import DiskSpec, GuestSpec, NicSpec, Power
+from pileus.services.compute.rules import disk
+from pileus.services.compute.rules.disk import Disks
 
 DATED = ("2012-08-10", "2018-08-27", "latest")
 """Versions of the OpenStack tree: the first, the newest that guests know by its date, and the moving one."""
@@ -70,6 +72,11 @@ class Server(NamedTuple):
     power: Power
     reboot_nonce: int
     reboot_kind: str
+    disks: Disks
+    acts: Mapping[str, int]
+    rescue: Mapping[str, Any] | None
+    """The disk that a rescued server starts from: `image_id`, `format`, `sha512`, `bus`, `device`, and whether the
+    others keep their places (`stable`)."""
 
 
 def _json(found: Any) -> bytes:
@@ -199,22 +206,45 @@ def documents(server: Server, nics: Sequence[Nic]) -> dict[str, bytes]:
     return found
 
 
+def disk_names(flavor: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of the disks that a flavor has."""
+    return (disk.ROOT, *((disk.EPHEMERAL,) if flavor["ephemeral"] else ()), *((disk.SWAP,) if flavor["swap"] else ()))
+
+
 def disks(server: Server) -> tuple[DiskSpec, ...]:
-    """The guest's disks: its root from the image, then what its flavor has besides."""
-    root = DiskSpec(
-        id="root",
-        image_id=server.image_id,
-        image_format=server.image.get("format") or "raw",
-        image_sha512=server.image.get("sha512"),
-        size_gib=server.flavor["disk"],
-        boot_index=0,
-    )
-    found = [root]
+    """The guest's disks: its root from the image, then what its flavor has besides.
+
+    A rescued server has one more, which it starts from.  It comes first, unless it is a stable device rescue: then it
+    is behind the others, which keep their places.
+    """
+    rescue = server.rescue
+    found = [
+        DiskSpec(
+            id=disk.ROOT,
+            image_id=server.image_id,
+            image_format=server.image.get("format") or "raw",
+            image_sha512=server.image.get("sha512"),
+            size_gib=server.flavor["disk"],
+            boot_index=0 if rescue is None else 1,
+        )
+    ]
     if server.flavor["ephemeral"]:
-        found.append(DiskSpec(id="ephemeral", size_gib=server.flavor["ephemeral"]))
+        found.append(DiskSpec(id=disk.EPHEMERAL, size_gib=server.flavor["ephemeral"]))
     if server.flavor["swap"]:
-        found.append(DiskSpec(id="swap", size_gib=-(-server.flavor["swap"] // 1024)))
-    return tuple(found)
+        found.append(DiskSpec(id=disk.SWAP, size_gib=-(-server.flavor["swap"] // 1024)))
+    if rescue is not None:
+        extra = DiskSpec(
+            id=disk.RESCUE,
+            image_id=rescue["image_id"],
+            image_format=rescue["format"],
+            image_sha512=rescue["sha512"],
+            size_gib=0,
+            bus=rescue["bus"],
+            device=rescue["device"],
+            boot_index=0,
+        )
+        found.insert(len(found) if rescue["stable"] else 0, extra)
+    return tuple(disk.spec(server.disks, one) for one in found)
 
 
 def spec(server: Server, nics: Sequence[Nic]) -> GuestSpec:
@@ -225,10 +255,13 @@ def spec(server: Server, nics: Sequence[Nic]) -> GuestSpec:
         vcpus=server.flavor["vcpus"],
         memory_mib=server.flavor["ram"],
         disks=disks(server),
+        retired=disk.gone(server.disks),
         nics=tuple(NicSpec(port_id=nic.port_id, mac_address=nic.mac_address, mtu=nic.mtu) for nic in nics),
         power=server.power,
         reboot_nonce=server.reboot_nonce,
         reboot_kind="SOFT" if server.reboot_kind == "SOFT" else "HARD",
+        acts=server.acts,
+        password=server.admin_pass if server.acts.get("password") else None,
         config_drive=server.config_drive,
         documents=documents(server, nics),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pileus.core.store import Instant, Tx, metadata
-from pileus.services.compute.rules.status import STATUSES, TASK_STATES, VM_STATES, Facts, Row
+from pileus.services.compute.rules.status import OWN_TASK, STATUSES, TASK_STATES, VM_STATES, Facts, Row
 
 server = sa.Table(
     "compute_server",
@@ -55,12 +55,26 @@ server = sa.Table(
     sa.Column("launched_at", Instant),
     sa.Column("deleting_at", Instant),
     sa.Column("deleted_at", Instant),
+    sa.Column("mode", sa.String(24), nullable=False, server_default=""),
+    sa.Column("mode_at", Instant),
+    sa.Column("task", sa.String(40)),
+    sa.Column("disks", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("acts", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("acts_done", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("rescue", sa.JSON),
+    sa.Column("previous", sa.JSON),
+    sa.Column("shelf", sa.JSON),
     sa.Index("ix_compute_server_project_id_created_at", "project_id", "created_at"),
 )
 """`flavor`, `image` and `key` are copies from the day of creation.  `target` holds `host`, `node` and whether the
 scheduler's filters are passed over (`forced`).  Users own what is wanted, of which `revision` counts the changes;
 `written` is the revision that the host was told.  `state`, `reboot_done`, `error`, `fault` and `launched_at` are folded
-from what the host reports, by the controllers alone.  A deleted server keeps its row."""
+from what the host reports, by the controllers alone.  A deleted server keeps its row.
+
+`mode` (since `mode_at`) and `task` are `rules.status.Mode` and `Task`: tasks are begun by requests, and ended by the
+controllers as `rules.task` says.  `disks` are the incarnations of `rules.disk`; `acts` the nonces of acts that were
+asked for, `acts_done` those that the host has come to.  `rescue` is the disk that a rescued server starts from,
+`previous` what a resized one goes back to, `shelf` the image of one that is shelved."""
 
 tag = sa.Table(
     "compute_server_tag",
@@ -90,6 +104,19 @@ action = sa.Table(
 )
 """What was asked of a server, and the one event that it caused on the host; `event` is None where it caused none."""
 
+snapshot = sa.Table(
+    "compute_snapshot",
+    metadata,
+    sa.Column("image_id", sa.String(64), primary_key=True),
+    sa.Column("server_id", sa.String(64), sa.ForeignKey("compute_server.id"), nullable=False, index=True),
+    sa.Column("host_id", sa.String(64), nullable=False),
+    sa.Column("purpose", sa.String(16), nullable=False),
+    sa.Column("details", sa.JSON, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+)
+"""Images that hosts are making of servers' disks, until they are there or never will be.  `purpose` is `image`,
+`backup` or `shelve`; `details` is its own."""
+
 decision = sa.Table(
     "compute_server_decision",
     metadata,
@@ -117,6 +144,8 @@ def facts(row: sa.Row[Any]) -> Facts:
         row.power,
         row.state,
         row.reboot_kind if row.reboot_nonce > row.reboot_done else "",
+        row.mode,
+        row.task,
     )
 
 
@@ -130,6 +159,8 @@ _FACTS: Mapping[str, sa.ColumnElement[Any]] = {
     "power": server.c.power,
     "state": server.c.state,
     "reboot": sa.case((server.c.reboot_nonce > server.c.reboot_done, server.c.reboot_kind), else_=""),
+    "mode": server.c.mode,
+    "task": server.c.task,
 }
 
 
@@ -150,6 +181,8 @@ def _case(rows: tuple[Row, ...]) -> sa.ColumnElement[Any]:
 
 
 def _word(text: str | None) -> sa.ColumnElement[Any]:
+    if text == OWN_TASK:
+        return server.c.task
     return sa.null() if text is None else sa.literal(text, sa.String)
 
 
