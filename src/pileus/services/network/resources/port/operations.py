@@ -286,7 +286,7 @@ def show(ctx: Context, port_id: str) -> PortView:
     return views(ctx.tx, load(ctx.tx, [row]), {net["id"]: net["dns_domain"]})[0]
 
 
-def _readdress(ctx: Context, one: Port, mac: str, fixed_ips: Sequence[FixedIPBody] | None) -> list[Given]:
+def readdress(ctx: Context, one: Port, mac: str, fixed_ips: Sequence[FixedIPBody] | None) -> list[Given]:
     """Give a port other addresses; those that it has and still wants it keeps. None: those that follow from its MAC."""
     tx, row = ctx.tx, one.row
     subnets = addresses.lock_subnets(tx, [row["network_id"]])
@@ -369,7 +369,7 @@ def update(ctx: Context, port_id: str, body: PortUpdate) -> PortView:
     mac = str(values.get("mac_address", row["mac_address"]))
     if body.fixed_ips is not UNSET or mac != row["mac_address"]:
         wanted = None if body.fixed_ips is UNSET else body.fixed_ips
-        ips = _readdress(ctx, before, mac, wanted)
+        ips = readdress(ctx, before, mac, wanted)
     touched = ips != before.addresses or members != before.groups
     # A change of addresses or groups is one of the port too, so its revision counts up.
     new = change(ctx, port, TOPIC, row, values | ({"updated_at": ctx.now} if touched else {}))
