@@ -92,7 +92,7 @@ class Control:
         secrets.prepare(store)
         self.stores = image_stores(config)
         self.public = public_services()
-        self.link: Service = fleet.link_service([image_interface.host_resource])
+        self.link: Service = fleet.link_service([image_interface.host_resource, image_interface.snapshot_resource])
         self.policy = Policy(overrides=config.policy)
         for service in [*self.public, self.link]:
             self.policy.add(service.rules)

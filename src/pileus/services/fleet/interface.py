@@ -74,11 +74,20 @@ class Observed(NamedTuple):
     reboot_nonce: int
     started_at: float | None
     tombstone: bool
+    acts: Mapping[str, int]
+    """Of a guest: the last nonce of each act that was applied, or could not be."""
+    faults: Mapping[str, str]
+    """Of a guest: why the last of an act could not be applied, for people."""
+    nics: Sequence[str]
+    """Of a guest: ids of the ports whose cards it has."""
 
     @property
     def current(self) -> bool:
         """Whether what was observed is of the newest spec."""
         return self.observed_generation == self.generation
+
+
+_PLAIN = Observed._fields[:-3]
 
 
 def begin(tx: Tx) -> str:
@@ -203,7 +212,8 @@ def observed(tx: Tx, kind: Kind, ids: Collection[str]) -> dict[str, list[Observe
     if not ids:
         return found
     for row in tx.all(sa.select(assignment).where(assignment.c.kind == kind, assignment.c.id.in_(ids))):
-        entry = Observed(*(row._mapping[name] for name in Observed._fields))
+        plain = (row._mapping[name] for name in _PLAIN)
+        entry = Observed._make((*plain, row.acts or {}, row.faults or {}, row.nics or ()))
         found.setdefault(row.id, []).append(entry)
     return found
 

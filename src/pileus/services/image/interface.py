@@ -10,25 +10,34 @@ import sqlalchemy as sa
 from pileus.contracts.images import StoreFailure
 from pileus.core.context import Context
 from pileus.core.store import Tx
+from pileus.services.image.resources import snapshot
 from pileus.services.image.resources.host_data import resource as host_resource
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image, records
 from pileus.services.image.resources.metadef.operations.content import offer as offer_definitions
+from pileus.services.image.resources.snapshot import resource as snapshot_resource
 from pileus.services.image.resources.store import ImageSettings, ImageStores, copy, disposal, named
 from pileus.services.image.resources.stream import ALGORITHM
 from pileus.services.image.rules.address import AddressFilter
+from pileus.services.image.rules.snapshot import Snapshot
 
 __all__ = [
     "AddressFilter",
     "ImageInfo",
     "ImageSettings",
     "ImageStores",
+    "Snapshot",
+    "backups",
+    "begin_snapshot",
     "by_id",
+    "delete",
+    "fail_snapshot",
     "find",
     "host_resource",
     "named",
     "offer_definitions",
     "open_data",
+    "snapshot_resource",
     "strangers",
 ]
 
@@ -93,6 +102,37 @@ def by_id(tx: Tx, image_id: str) -> ImageInfo | None:
     """The image, whoever asks: for loops and for the link to hosts."""
     row = tx.first(sa.select(image).where(image.c.id == image_id))
     return None if row is None else _info(records(tx, [row])[0])
+
+
+def begin_snapshot(tx: Tx, wanted: Snapshot) -> str:
+    """Register the image of a server's snapshot or backup; its id.
+
+    It is `queued` until the host that is assigned the snapshot of this id (`fleet.interface.assign`, kind `snapshot`)
+    sends its data, then `saving`, and `active` when all of it is here; the host's observation is `ready` afterwards.
+    Raises TooLarge when the project has no room for one more image, or it would have too many properties.
+    """
+    return snapshot.begin(tx, wanted)
+
+
+def fail_snapshot(tx: Tx, image_id: str) -> bool:
+    """Delete the image of a snapshot that failed, or is not wanted any more; what has come of its data goes.
+
+    False, and nothing is changed, when its data is here already, or the image is gone.
+    """
+    return snapshot.fail(tx, image_id)
+
+
+def delete(tx: Tx, image_id: str) -> bool:
+    """Delete an image, with its data, that Compute made for itself: of a shelved server, or a backup too many.
+
+    False, and nothing is changed, when it is gone, or protected.
+    """
+    return snapshot.delete(tx, image_id)
+
+
+def backups(tx: Tx, server_id: str, kind: str) -> list[ImageInfo]:
+    """The backups of a server whose `backup_type` is `kind`, newest first, whatever their status."""
+    return [_info(record) for record in snapshot.backups(tx, server_id, kind)]
 
 
 def open_data(stores: ImageStores, info: ImageInfo) -> BinaryIO:

@@ -25,6 +25,9 @@ assignment = sa.Table(
     sa.Column("detail", sa.Text, nullable=False, server_default=""),
     sa.Column("permanent", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("reboot_nonce", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("acts", sa.JSON(none_as_null=True), comment="nonces of the acts that were applied; empty for none"),
+    sa.Column("faults", sa.JSON(none_as_null=True), comment="why acts could not be applied; empty for none"),
+    sa.Column("nics", sa.JSON(none_as_null=True), comment="ports whose cards the guest has; empty for none"),
     sa.Column("started_at", sa.Float),
     sa.Column("observed_at", Instant),
 )

@@ -187,6 +187,9 @@ def _fold(tx: Tx, row: sa.Row[tuple[object, ...]], seen: Observation) -> None:
         "detail": seen.detail,
         "permanent": seen.permanent,
         "reboot_nonce": seen.reboot_nonce,
+        "acts": seen.acts or None,
+        "faults": seen.faults or None,
+        "nics": seen.nics or None,
         "started_at": seen.started_at,
     }
     if all(row._mapping[name] == value for name, value in values.items()):

@@ -63,7 +63,7 @@ resource = Resource(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Upload:
+class Upload:
     """What an upload must know of its image."""
 
     image_id: str
@@ -90,18 +90,27 @@ def _queued(ctx: Context, image_id: str, rule: str, following: str) -> Record:
     return record
 
 
-def _begin(ctx: Context, image_id: str, wanted: str | None, coming: int | None) -> _Upload:
-    row = _queued(ctx, image_id, "upload_image", "saving").row
+def _begin(ctx: Context, image_id: str, wanted: str | None, coming: int | None) -> Upload:
+    return begin(ctx, _queued(ctx, image_id, "upload_image", "saving").row, wanted, coming)
+
+
+def begin(ctx: Context, row: sa.Row[Any], wanted: str | None, coming: int | None) -> Upload:
+    """Begin the upload of a queued image, to a store of that name, of as many bytes as are said to come.
+
+    Whoever calls it has asked whether the caller may.  Raises BadRequest, TooLarge (quota) and Conflict.
+    """
+    if row.status != "queued":
+        raise Conflict(f"Image status transition from {row.status} to saving is not allowed")
     store = ctx.of(ImageStores).name(wanted)
     missing = [name for name in ("disk_format", "container_format") if row._mapping[name] is None]
     if missing:
         raise BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
     space = room(ctx.tx, row.owner, "image_size_total", LARGEST)
     _check_room(space, coming)
-    key = f"{image_id.lower()}.{ctx.seams.hex()}"
+    key = f"{row.id.lower()}.{ctx.seams.hex()}"
     change(ctx.tx, row, {"status": "saving", "store": store, "upload_key": key, "upload_until": ctx.now + TTL})
-    return _Upload(
-        image_id=image_id,
+    return Upload(
+        image_id=row.id,
         key=key,
         store=store,
         disk_format=row.disk_format,
@@ -111,7 +120,7 @@ def _begin(ctx: Context, image_id: str, wanted: str | None, coming: int | None) 
     )
 
 
-def _begin_staging(ctx: Context, image_id: str, coming: int | None) -> _Upload:
+def _begin_staging(ctx: Context, image_id: str, coming: int | None) -> Upload:
     row = _queued(ctx, image_id, "modify_image", "uploading").row
     if ctx.of(ImageStores).staging is None:
         raise NotFound("'glance-direct' method is not available at this site.")
@@ -119,7 +128,7 @@ def _begin_staging(ctx: Context, image_id: str, coming: int | None) -> _Upload:
     _check_room(space, coming)
     key = f"{image_id.lower()}.{ctx.seams.hex()}"
     change(ctx.tx, row, {"status": "uploading", "stage_key": key, "upload_until": ctx.now + TTL})
-    return _Upload(
+    return Upload(
         image_id=image_id,
         key=key,
         store=STAGING,
@@ -160,7 +169,7 @@ def expired(tx: Tx) -> list[sa.Row[Any]]:
     return list(tx.all(sa.select(image.c.id, key).where(*dead)))
 
 
-async def _receive(stores: ImageStores, upload: _Upload, blocks: Blocks) -> tuple[str, Sink, ImageFacts | None]:
+async def _receive(stores: ImageStores, upload: Upload, blocks: Blocks) -> tuple[str, Sink, ImageFacts | None]:
     """Write and judge the stream; the location, the hashes and what the data is.
 
     Raises Refused, TooLarge, Unavailable, and BadRequest when the client goes away.
@@ -177,7 +186,7 @@ async def _receive(stores: ImageStores, upload: _Upload, blocks: Blocks) -> tupl
         return await stores.run(lambda: store.commit(upload.key)), sink, facts
 
 
-def _judged(sink: Sink, upload: _Upload) -> ImageFacts | None:
+def _judged(sink: Sink, upload: Upload) -> ImageFacts | None:
     """What the data is; None where it is not a disk. Raises Refused."""
     container = upload.container_format or "bare"
     judge_package(sink.inspector.head, container)
@@ -188,14 +197,14 @@ def _judged(sink: Sink, upload: _Upload) -> ImageFacts | None:
     return facts
 
 
-def _mine(tx: Tx, upload: _Upload) -> sa.Row[Any]:
+def _mine(tx: Tx, upload: Upload) -> sa.Row[Any]:
     row = tx.first(sa.select(image).where(upload.mine))
     if row is None:
         raise Gone(f"Image {upload.image_id} was deleted, or its upload was given up, while its data came.")
     return row
 
 
-def _finish(tx: Tx, upload: _Upload, location: str, sink: Sink, facts: ImageFacts | None) -> None:
+def _finish(tx: Tx, upload: Upload, location: str, sink: Sink, facts: ImageFacts | None) -> None:
     """Make the image active. Raises Gone when it was deleted or the upload was given up, and TooLarge."""
     row = _mine(tx, upload)
     if upload.staged:
@@ -215,7 +224,7 @@ def _finish(tx: Tx, upload: _Upload, location: str, sink: Sink, facts: ImageFact
     change(tx, row, values)
 
 
-async def _renew(store: Store, upload: _Upload) -> None:
+async def _renew(store: Store, upload: Upload) -> None:
     """Tell again and again that the upload lives."""
     mine = sa.update(image).where(upload.mine)
     while True:
@@ -224,7 +233,7 @@ async def _renew(store: Store, upload: _Upload) -> None:
             await store.write(lambda tx: tx.execute(mine.values(upload_until=tx.now + TTL)).rowcount)
 
 
-async def _write(ctx: Request, begun: _Upload, stream: AsyncIterator[bytes]) -> None:
+async def write(ctx: Request, begun: Upload, stream: AsyncIterator[bytes]) -> None:
     """Take in the data of an upload that has begun; when that fails nothing of it is left."""
     stores = ctx.of(ImageStores)
     renewing = asyncio.create_task(_renew(ctx.store, begun))
@@ -241,7 +250,7 @@ async def _write(ctx: Request, begun: _Upload, stream: AsyncIterator[bytes]) -> 
         renewing.cancel()
 
 
-def _give_up(tx: Tx, begun: _Upload) -> None:
+def _give_up(tx: Tx, begun: Upload) -> None:
     """End an upload of which one cannot be sure that it has not succeeded: its last answer may have been lost."""
     done = (
         sa.and_(image.c.stage_key == begun.key, image.c.stage_size.is_not(None))
@@ -273,7 +282,7 @@ async def upload(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> N
     coming = announced(ctx.headers)
     wanted = ctx.headers.get(b"x-image-meta-store")
     name = wanted.decode("latin-1") if wanted else None
-    await _write(ctx, await ctx.write(lambda bound: _begin(bound, image_id, name, coming)), stream)
+    await write(ctx, await ctx.write(lambda bound: _begin(bound, image_id, name, coming)), stream)
 
 
 @resource.put("/images/{image_id}/stage", policy="modify_image", guarded=True, status=204, faults=(410, 413, 415))
@@ -286,7 +295,7 @@ async def stage(ctx: Request, image_id: str, stream: AsyncIterator[bytes]) -> No
     """
     _check_media(ctx.headers)
     coming = announced(ctx.headers)
-    await _write(ctx, await ctx.write(lambda bound: _begin_staging(bound, image_id, coming)), stream)
+    await write(ctx, await ctx.write(lambda bound: _begin_staging(bound, image_id, coming)), stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def create(ctx: Context, body: dict[str, Any]) -> Reply:
     tags = list(dict.fromkeys(body.get("tags", [])))
     properties = {name: value for name, value in body.items() if name not in schema.BASE}
     check_counts(properties, tags)
-    _insert(ctx, values, properties, tags)
+    insert(ctx.tx, values, properties, tags)
     headers = {
         "Location": f"{ctx.url}/v2/images/{values['id']}",
         "OpenStack-image-store-ids": ",".join(ctx.of(ImageStores).by_name),
@@ -92,8 +92,9 @@ def _values(ctx: Context, body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _insert(ctx: Context, values: dict[str, Any], properties: Mapping[str, Any], tags: list[str]) -> None:
-    tx, image_id = ctx.tx, values["id"]
+def insert(tx: Tx, values: dict[str, Any], properties: Mapping[str, Any], tags: list[str]) -> None:
+    """Add an image. Raises Conflict (the id is or was in use) and TooLarge (quota)."""
+    image_id = values["id"]
     used = tx.first(sa.select(gone.c.id).where(gone.c.id == image_id))
     if used is not None or not tx.insert_missing(image, values, key=("id",)):
         raise Conflict(f"Image ID {image_id} already exists!")
