@@ -5,6 +5,7 @@ It is imported at each start of `pileus`, so it imports late what a command may 
 
 from __future__ import annotations
 
+from pileus.app import maintenance
 from pileus.app.control_plane import Control, control, rotate_keys
 from pileus.app.host import agent, examine_host, join_host, metadata_server, teardown
 from pileus.app.service import SERVICES, declare_tables, driver, public_services
@@ -19,5 +20,8 @@ roles = Roles(
     join_host=join_host,
     teardown=teardown,
     examine_host=examine_host,
+    backup=maintenance.backup,
+    examine_backup=maintenance.examine_backup,
+    restore=maintenance.restore,
     rotate_keys=rotate_keys,
 )

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     if runs(state) and not _refusing(state):
         print("no host refuses the store: nothing to do")
         return 0
-    forgotten = _forget(settings(state))
+    forgotten = forget(settings(state))
     if pid := supervisor(state):
         os.kill(pid, signal.SIGHUP)  # the agent remembers in memory, too
         _wait(state, forgotten)
@@ -55,7 +55,7 @@ def _refusing(state: Path) -> set[str]:
     return {one["host"] for one in Api(state).get("/fleet/v1/hosts")["refusals"]}
 
 
-def _forget(config: Config) -> set[str]:
+def forget(config: Config) -> set[str]:
     """Let the hosts of this machine forget whom they obey; their names."""
     forgotten = set()
     for file in (*config.agent.glob("identity.json"), *config.agent.glob("fake-*/identity.json")):

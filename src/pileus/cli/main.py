@@ -50,6 +50,12 @@ class Roles:
     """Ends all guests and takes all networks off this host; shows what it does, and says what it did."""
     examine_host: Callable[[Config], Iterable[Found]]
     """What the drivers find on this host, by trying."""
+    backup: Callable[[Config, Path, bool, Callable[[str], None]], str]
+    """Writes a backup to a new file, with data of images or without; shows what it does, and says what it wrote."""
+    examine_backup: Callable[[Path, Callable[[str], None]], str]
+    """Reads all of a backup and says what it is. Raises CommandFailure when this Pileus cannot use it."""
+    restore: Callable[[Path, Path, bool, Callable[[str], None]], str]
+    """Puts a backup in the place of what a state directory has, with its settings or without; where that is kept."""
     rotate_keys: Callable[[Config, bool], None]
     """Makes the next keys of tokens and secrets the primary ones; True: what tokens' old keys sealed is void."""
 

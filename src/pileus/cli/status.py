@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     try:
         api = Api(state)
         fleet = api.get("/fleet/v1/hosts")
-        servers = _servers(api)
+        servers = server_counts(api)
     except ApiFailure as failure:
         print(f"the cloud in {state} runs ({by}) but does not answer: {failure}")
         return 1
@@ -55,7 +55,8 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     return 0
 
 
-def _servers(api: Api) -> Counter[str]:
+def server_counts(api: Api) -> Counter[str]:
+    """How many servers have which status."""
     found: Counter[str] = Counter()
     marker = ""
     while True:

@@ -1,0 +1,32 @@
+"""What the commands of operators may start: imported at each start of `pileus`, so what does the work is found late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pileus.core.config import Config
+
+if TYPE_CHECKING:
+    from pileus.app.child import Say
+
+
+def backup(config: Config, target: Path, images: bool, say: Say) -> str:
+    """Write a backup of a cloud, which may run, to a new file; what to say of it."""
+    from pileus.app import backup
+
+    return backup.backup(config, target, images, say)
+
+
+def examine_backup(file: Path, say: Say) -> str:
+    """Read all of a backup and say what it is. Raises CommandFailure when this Pileus cannot use it."""
+    from pileus.app import restore
+
+    return restore.examine_backup(file, say)
+
+
+def restore(state: Path, file: Path, with_settings: bool, say: Say) -> str:
+    """Put a backup in the place of what a state directory has; where that is kept."""
+    from pileus.app import restore
+
+    return restore.restore(state, file, with_settings, say)
