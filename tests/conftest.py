@@ -31,7 +31,8 @@ settings.load_profile("pileus")
 Schema = Callable[[str], None]
 """Makes all tables in the empty database that a URL names, and leaves no connection to it open."""
 
-REAL = Path(__file__).parent / "real"
+ROOMS = {Path(__file__).parent / "real": "real", Path(__file__).parent / "sim": "simulation"}
+"""Folders whose tests are all of a kind, and its mark."""
 
 
 class Databases(Protocol):
@@ -168,8 +169,9 @@ def _quick_hashes() -> Iterator[None]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Whatever is in tests/real is real; a run for PostgreSQL is for the tests that ask for a database."""
     for item in items:
-        if item.path.is_relative_to(REAL):
-            item.add_marker("real")
+        for room, mark in ROOMS.items():
+            if item.path.is_relative_to(room):
+                item.add_marker(mark)
     if "PILEUS_TEST_DATABASE" in os.environ:
         others = [item for item in items if "databases" not in getattr(item, "fixturenames", ())]
         config.hook.pytest_deselected(items=others)

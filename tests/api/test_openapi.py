@@ -26,8 +26,11 @@ from schemathesis.core.transport import Response as Answer
 from pileus.app import SERVICES
 from tests.api.edge import Client, Response
 from tests.api.whole import Whole, whole_cloud
+from tests.effort import times
 
-EXAMPLES = 4 if "PILEUS_TEST_DATABASE" in os.environ else 12
+pytestmark = pytest.mark.fuzz
+
+EXAMPLES = times(3, 50) if "PILEUS_TEST_DATABASE" in os.environ else times(8, 200)
 """Requests for each operation, half of them well formed; of PostgreSQL it is asked only what it may refuse to store."""
 
 KEPT = re.compile(

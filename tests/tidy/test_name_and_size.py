@@ -30,6 +30,7 @@ ROOMS = {
     "cli",
     "conformance",
     "conftest.py",
+    "effort.py",
     "core",
     "drivers",
     "race",

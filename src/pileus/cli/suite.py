@@ -5,12 +5,15 @@ The steps run in order, each with its time, and all of them run even when one fa
 - `ruff`, `mypy`, `imports`: the linters, the strict type checker, the import contracts
 - `sqlite`: every test that needs neither root nor a guest
 - `postgresql`: those of them that may touch a database once more, on a real server that the run starts and stops
+- `fuzz`: generated requests, good and bad ones, to every operation, on both databases
 - `coverage`: whether docs/coverage.md says what of the documented operations those tests exercised
+- `simulation`: clouds that are disturbed, from fixed seeds
 - `drivers`: the tests of drivers on this host's kernel, as root
 - `real`: whole clouds with real guests, as root
 - `conformance`: what passes of upstream's acceptance tests and needs few minutes, on a cloud of its own, as root
 
-A step that cannot run is said to be so, and is a failure when the environment has CI=true.
+A step that cannot run is said to be so, and is a failure when the environment has CI=true.  `--long` is for a night:
+each generated test tries many times as much, and `simulation` plays more than ten thousand seeds.
 """
 
 from __future__ import annotations
@@ -41,8 +44,17 @@ DATABASE_VARIABLE = "PILEUS_TEST_DATABASE"
 EXERCISED_VARIABLE = "PILEUS_TEST_EXERCISED"
 """Path of a file to which tests add the operations that succeeded."""
 
+LONG_VARIABLE = "PILEUS_TEST_LONG"
+"""Set for a long run."""
+
 PARALLEL = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
 """Tests run side by side, those of one file in one process; only drivers' are alone with the host's kernel."""
+
+SPREAD = [*PARALLEL[:2], "--dist", "load"]
+"""Tests run side by side, each for itself."""
+
+QUICK = "not real and not fuzz and not simulation"
+"""What runs on both databases."""
 
 NO_TESTS = 5
 """pytest's exit status when it found or selected nothing."""
@@ -74,12 +86,15 @@ class Suite:
     progress: Progress
     exercised: Path
     """Where the tests on SQLite note which operations succeeded."""
+    long: bool = False
+    """Whether generated tests try as much as they can."""
 
     def command(self, step: str, command: Sequence[str], environment: dict[str, str] | None = None) -> Result:
         """Run one program of a step; its output is the user's."""
         self.progress.line(f"\n── {step}: {' '.join(command)}")
         started = time.monotonic()
-        variables = {name: value for name, value in os.environ.items() if name != DATABASE_VARIABLE}
+        own = (DATABASE_VARIABLE, EXERCISED_VARIABLE, LONG_VARIABLE)
+        variables = {name: value for name, value in os.environ.items() if name not in own}
         done = subprocess.run(command, check=False, cwd=self.root, env={**variables, **(environment or {})})
         outcome: Outcome = "passed" if done.returncode == 0 else "failed"
         if done.returncode == NO_TESTS:
@@ -97,6 +112,8 @@ class Suite:
         with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
             report = Path(directory) / "report.xml"
             environment = {DATABASE_VARIABLE: database} if database else {EXERCISED_VARIABLE: str(self.exercised)}
+            if self.long:
+                environment[LONG_VARIABLE] = "1"
             cache = ["-o", f"cache_dir={directory}/cache"]
             command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", marks, *arguments, *cache]
             if self.expression:
@@ -126,13 +143,27 @@ class Suite:
 
     def sqlite(self) -> Result:
         """Everything that needs neither root nor a guest."""
-        return self.tests("sqlite", "not real", *PARALLEL)
+        return self.tests("sqlite", QUICK, *PARALLEL)
+
+    def fuzz(self) -> Result:
+        """Generated requests to every operation."""
+        result = self.tests("fuzz", "fuzz", *SPREAD, "tests/api")
+        if result.outcome != "passed":
+            return result
+        more = self._on_postgresql("fuzz", "fuzz", "tests/api")
+        more.seconds += result.seconds
+        more.tests += result.tests
+        return more
+
+    def simulation(self) -> Result:
+        """Seeded clouds."""
+        return self.tests("simulation", "simulation", *SPREAD, "tests/sim")
 
     def coverage(self) -> Result:
         """What the tests on SQLite exercised, beside the page that says so."""
         started = time.monotonic()
         if self.expression or not self.exercised.is_file():
-            reason = "needs all tests of the step sqlite"
+            reason = "needs all tests of the steps sqlite and fuzz"
             return Result(step="coverage", outcome="not run", seconds=0, reason=reason)
         command = [sys.executable, "-m", "bench.coverage", str(self.exercised)]
         made = subprocess.run(command, check=False, cwd=self.root, stdout=subprocess.PIPE, text=True)
@@ -145,18 +176,22 @@ class Suite:
 
     def postgresql(self) -> Result:
         """The same on PostgreSQL, without the tests that know no database."""
+        ignored = [f"--ignore=tests/{room}" for room in ("agent", "cli", "drivers", "sim", "tidy")]
+        return self._on_postgresql("postgresql", QUICK, *ignored)
+
+    def _on_postgresql(self, step: str, marks: str, *arguments: str) -> Result:
+        """Run pytest on a real server, which is started for it and ended."""
         from pileus.cli.postgresql import server
 
         if missing := package.missing(package.SUITE):
-            return Result(step="postgresql", outcome="not run", seconds=0, reason=f"needs {' '.join(missing)}")
+            return Result(step=step, outcome="not run", seconds=0, reason=f"needs {' '.join(missing)}")
         started = time.monotonic()
         try:
             with server() as url:
-                ignored = [f"--ignore=tests/{room}" for room in ("agent", "cli", "drivers", "sim", "tidy")]
-                result = self.tests("postgresql", "not real", *PARALLEL, *ignored, database=url)
+                result = self.tests(step, marks, *PARALLEL, *arguments, database=url)
         except CommandFailure as failure:
-            self.progress.line(f"postgresql: {failure}")
-            result = Result(step="postgresql", outcome="failed", seconds=0, reason="the server did not start")
+            self.progress.line(f"{step}: {failure}")
+            result = Result(step=step, outcome="failed", seconds=0, reason="the server did not start")
         result.seconds = time.monotonic() - started
         return result
 
@@ -192,8 +227,10 @@ STEPS: dict[str, Callable[[Suite], Result]] = {
     "mypy": Suite.mypy,
     "imports": Suite.imports,
     "sqlite": Suite.sqlite,
-    "coverage": Suite.coverage,
     "postgresql": Suite.postgresql,
+    "fuzz": Suite.fuzz,
+    "coverage": Suite.coverage,
+    "simulation": Suite.simulation,
     "drivers": Suite.drivers,
     "real": Suite.real,
     "conformance": Suite.conformance,
@@ -214,6 +251,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--only", action="append", choices=STEPS, metavar="STEP", help=f"one of {', '.join(STEPS)}")
     parser.add_argument("-k", dest="expression", metavar="EXPR", help="only tests that match, in pytest's syntax")
     parser.add_argument("--fast", action="store_true", help="leave out the steps real and conformance")
+    parser.add_argument("--long", action="store_true", help="let generated tests try many times as much")
     parser.set_defaults(run=run)
 
 
@@ -227,7 +265,9 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     _install(steps, progress)
     with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
         exercised = Path(directory) / "exercised"
-        suite = Suite(root=root, expression=arguments.expression, progress=progress, exercised=exercised)
+        suite = Suite(
+            root=root, expression=arguments.expression, progress=progress, exercised=exercised, long=arguments.long
+        )
         results = [STEPS[name](suite) for name in steps]
     failures = verdict(results, partly=bool(arguments.expression), strict=os.environ.get("CI") == "true")
     summarize(results, failures, progress)
@@ -272,7 +312,7 @@ def _install(steps: Sequence[str], progress: Progress) -> None:
         from pileus.cli.image import missing_packages
 
         wanted += missing_packages()
-    if "postgresql" in steps:
+    if {"postgresql", "fuzz"} & set(steps):
         wanted += package.missing(package.SUITE)
     if wanted and package.can_install():
         with progress.step("system packages") as step:
