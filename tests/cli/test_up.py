@@ -23,9 +23,9 @@ def cloud() -> Iterator[Cloud]:
     cloud.remove()
 
 
-def refused(cloud: Cloud, *words: str, seconds: float = 10) -> str:
+def refused(cloud: Cloud, *words: str, seconds: float = 10, status: int = 1) -> str:
     began = time.monotonic()
-    said = cloud.up("--fake", "1", *words, status=1).stderr
+    said = cloud.up("--fake", "1", *words, status=status).stderr
     assert time.monotonic() - began < seconds
     assert not runs(cloud.state)
     return said
@@ -41,7 +41,7 @@ def test_a_port_that_is_used_is_named(cloud: Cloud) -> None:
 
 
 def test_an_address_of_another_machine_is_named(cloud: Cloud) -> None:
-    assert "cannot listen on 192.0.2.1:5000: " in refused(cloud, "--listen", "192.0.2.1:5000")
+    assert "cannot listen on 192.0.2.1:5000: " in refused(cloud, "--listen", "192.0.2.1:5000", "--tls")
 
 
 @pytest.mark.parametrize("listen", ["5000", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "[::1]:x"])
@@ -57,20 +57,23 @@ def test_a_public_url_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
 
 
 def test_up_refuses_settings_that_are_none(cloud: Cloud) -> None:
-    assert "listen is 'x', not of the form" in refused(cloud, "--listen", "x")
-    assert "public_url is 'x', not the root" in refused(cloud, "--public-url", "x")
-    assert not (cloud.state / "pileus.toml").exists()
+    assert "listen is 'x', not of the form" in refused(cloud, "--listen", "x", status=78)
+    assert "public_url is 'x', not the root" in refused(cloud, "--public-url", "x", status=78)
+    assert "did you mean `listen`?" in refused(cloud, "--set", "lissten=x", status=78)
+    assert "without TLS" in refused(cloud, "--set", "listen=0.0.0.0:5000", status=78)
+    assert not cloud.state.exists()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("listen = ", "Invalid value"), ("speed = 3", "unknown field `speed`"), ('fake = "many"', "`$.fake`")],
+    [("listen = ", "not TOML"), ("speed = 3", "no setting `speed`"), ('fake = "many"', "fake: Expected `int`")],
 )
 def test_settings_that_cannot_be_read_are_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "pileus.toml").write_text(text)
     with pytest.raises(CommandFailure) as failed:
         settings(tmp_path)
-    assert f"the settings cannot be read: {tmp_path / 'pileus.toml'}: " in str(failed.value)
+    assert f"the settings cannot be used:\n  {tmp_path / 'pileus.toml'}:1: " in str(failed.value)
+    assert failed.value.status == 78
     assert said in str(failed.value)
 
 
@@ -78,7 +81,7 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path, text: str, said:
 def test_commands_name_settings_that_cannot_be_read(cloud: Cloud, command: str) -> None:
     cloud.state.mkdir()
     (cloud.state / "pileus.toml").write_text("listen =")
-    assert "the settings cannot be read" in cloud.run(command, status=1).stderr
+    assert "the settings cannot be used" in cloud.run(command, status=78).stderr
 
 
 @pytest.mark.slow

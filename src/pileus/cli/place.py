@@ -13,6 +13,9 @@ from pileus.cli.main import CommandFailure
 if TYPE_CHECKING:
     from pileus.core.config import Config
 
+EX_CONFIG = 78
+"""Exit status of a process whose settings cannot be used (sysexits.h)."""
+
 STATE = Path("/var/lib/pileus")
 """Where a cloud of root's keeps everything."""
 
@@ -39,12 +42,23 @@ def add_state(parser: argparse.ArgumentParser) -> None:
 
 def settings(state: Path, overrides: dict[str, Any] | None = None) -> Config:
     """The settings of the cloud in a state directory. Raises CommandFailure when they cannot be read."""
-    from pileus.core.config import ConfigError, load
+    from pileus.core.config import ConfigError
+    from pileus.core.config_origin import load
 
     try:
         return load(state, overrides)
     except ConfigError as error:
-        raise CommandFailure(f"the settings cannot be read: {error}") from None
+        raise CommandFailure(f"the settings cannot be used:\n  {error}", status=EX_CONFIG) from None
+
+
+def exposed(config: Config) -> None:
+    """Refuse to serve where passwords would travel in the clear. Raises CommandFailure."""
+    from pileus.core.config import ConfigError, check_exposure
+
+    try:
+        check_exposure(config)
+    except ConfigError as error:
+        raise CommandFailure(str(error), status=EX_CONFIG) from None
 
 
 def occupied(address: tuple[str, int]) -> str | None:

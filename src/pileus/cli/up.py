@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pileus.cli import prepare
 from pileus.cli.client import CLOUD, Api, ApiFailure, local_root
 from pileus.cli.main import CommandFailure
-from pileus.cli.place import add_state, occupied, settings
+from pileus.cli.place import EX_CONFIG, add_state, exposed, occupied, settings
 from pileus.cli.progress import Progress, Step
 from pileus.cli.status import REFUSED
 from pileus.cli.supervise import PROCESSES, end, log_file, supervisor
@@ -52,6 +52,14 @@ def register(subparsers: Subparsers) -> None:
         "--fake-delay", type=float, metavar="SECONDS", help="how long each act of a simulated host takes"
     )
     parser.add_argument("--fake-failures", type=float, metavar="SHARE", help="share of acts that fail, from 0 to 1")
+    parser.add_argument("--tls", action="store_true", default=None, help="speak TLS, with an authority of its own")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of `pileus config`; may be repeated",
+    )
     parser.set_defaults(run=run)
 
 
@@ -79,18 +87,36 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
 
 
 def _configure(arguments: argparse.Namespace) -> Config:
-    from pileus.core.config import save
+    from pileus.core.config_origin import keep
 
     state: Path = arguments.state
+    names = ("listen", "public_url", "fake", "fake_delay", "fake_failures", "tls")
+    given = {name: getattr(arguments, name) for name in names} | _given(arguments.set)
+    config = settings(state, given)
+    exposed(config)
     state.mkdir(mode=0o755, parents=True, exist_ok=True)
     _check_passable(state)
-    names = ("listen", "public_url", "fake", "fake_delay", "fake_failures")
-    config = settings(state, {name: getattr(arguments, name) for name in names})
     if supervisor(state) is None:
-        save(config)
+        keep(state, given)
     elif settings(state) != config:
         raise CommandFailure("the cloud runs with other settings: `pileus down` first, then `up` with the new ones")
     return config
+
+
+def _given(words: list[str]) -> dict[str, Any]:
+    """What `--set` says. Raises CommandFailure."""
+    from pileus.core.config_origin import from_text
+
+    found = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        try:
+            if not equals:
+                raise ValueError(f"{word!r} is not of the form NAME=VALUE")
+            found[name] = from_text(name, text)
+        except ValueError as error:
+            raise CommandFailure(f"--set: {error}", status=EX_CONFIG) from None
+    return found
 
 
 def _check_passable(state: Path) -> None:
