@@ -13,6 +13,11 @@ pass the rules as they are now, and a packet in the other direction the same rul
 that is withdrawn ends its connections with the next packet, in both directions, and so does a member's departure.
 
 What comes from the network's own services and routers is never a guest's word: interfaces other than taps are ours.
+
+Three things hold for every port, also for one without port security.  Nobody but the network's own service speaks from
+the address of metadata, and that service hears a fixed address from its own port alone and answers it there.  What a
+guest asks of the network's services, what it sends to everybody and the connections that it makes the kernel remember
+are bounded (`limit`).
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pileus.contracts.network import NetworkState, PortSpec, RuleSpec, SecurityGroupSpec
+from pileus.drivers.network.bridge import limit
 from pileus.drivers.network.bridge.name import TAP, checked, device, mac_address
 from pileus.drivers.network.bridge.ruleset import Elements, Ruleset
 
@@ -33,8 +39,8 @@ METADATA = "169.254.169.254"
 _UNSPECIFIED = str(ipaddress.IPv4Address(0))
 
 _LAYER_2 = "bridge"
-_OURS, _OPEN = "0", "1"
-"""Marks: not a guest's; let through unjudged. Profiles begin at 2."""
+_OURS, _OPEN, _FREE = "0", "1", "2"
+"""Marks: not a guest's; let through unjudged; the same from a port without port security. Profiles begin at 4."""
 
 _UPKEEP_6 = "{ 131, 132, 133, 135, 136, 143 }"
 """ICMPv6 types that a guest needs to be on the link: MLD done and reports, router and neighbour solicitation,
@@ -76,13 +82,14 @@ class Guard:
         for remote in sorted({rule.remote_group_id for group in used for rule in group.rules if rule.remote_group_id}):
             for name, elements in _member_sets(remote, state.groups.get(remote)).items():
                 sets[self._family, name] = elements
-        origin, target, stations = dict[str, str](), dict[str, str](), dict[str, str]()
+        origin, target, stations, residents = (dict[str, str]() for _ in range(4))
         for port in state.ports:
             tap = device(TAP, port.id)
             if not port.admin_state_up:
                 origin[f'"{tap}"'] = "drop"
                 continue
             label = str(profiles[_profile(port, state)]) if port.port_security else _OPEN
+            residents.update((f'"{tap}" . {address}', "") for address in _addresses_4(port))
             chains.update(((_LAYER_2, name), lines) for name, lines in self._port(port, label))
             origin[f'"{tap}"'] = f"goto from-{tap}"
             target[f'"{tap}"'] = label
@@ -91,6 +98,7 @@ class Guard:
         sets[_LAYER_2, "origin"] = Elements("ifname : verdict", origin)
         sets[_LAYER_2, "target"] = Elements("ifname : mark", target)
         sets[_LAYER_2, "stations"] = Elements("ifname . ether_addr", stations)
+        sets[_LAYER_2, "residents"] = Elements("ifname . ipv4_addr", residents)
         for way, name in (("from", "outgoing"), ("to", "incoming")):
             verdicts = {str(mark): f"goto {way}-{mark:x}" for mark in profiles.values()}
             sets[self._family, name] = Elements("mark : verdict", verdicts)
@@ -106,18 +114,30 @@ class Guard:
             (_LAYER_2, "prerouting"): "type filter hook prerouting priority -300; policy accept;",
             (_LAYER_2, "forward"): "type filter hook forward priority -200; policy accept;",
             (_LAYER_2, "input"): "type filter hook input priority 0; policy accept;",
+            (_LAYER_2, "output"): "type filter hook output priority 0; policy accept;",
             (family, "judge-prerouting"): "type filter hook prerouting priority -150; policy accept;",
             (family, "judge-forward"): "type filter hook forward priority 0; policy accept;",
+            # What was judged is counted: a packet that no rule lets through is not remembered either.
+            (family, "count-prerouting"): "type filter hook prerouting priority -140; policy accept;",
+            (family, "count-forward"): "type filter hook forward priority 10; policy accept;",
         }
-        judged = f"meta mark {_OURS}-{_OPEN} accept"
+        judged = f"meta mark {_OURS}-{_FREE} accept"
         chains: dict[tuple[str, str], tuple[str, ...]] = {
-            (_LAYER_2, "prerouting"): (f'iifname "{TAP}*" iifname vmap @origin', f'iifname "{TAP}*" drop'),
+            (_LAYER_2, "prerouting"): (
+                f'iifname != "{TAP}*" accept',
+                *(f"{claim} {METADATA} drop" for claim in ("arp saddr ip", "ip saddr")),
+                *limit.crowd(),
+                "iifname vmap @origin",
+                "drop",
+            ),
             (_LAYER_2, "forward"): _TOWARDS,
-            # Names are asked for over UDP: one slow TCP client would hold up a service that has a single thread.
-            (_LAYER_2, "input"): ("tcp dport 53 drop",),
+            (_LAYER_2, "input"): tuple(_asked()),
+            (_LAYER_2, "output"): (f'oifname "{TAP}*" ip saddr {METADATA} oifname . ip daddr != @residents drop',),
             **{(_LAYER_2, name): lines for name, lines in _shared().items()},
-            (family, "judge-prerouting"): (judged, "meta mark vmap @outgoing", "drop"),
+            (family, "judge-prerouting"): (judged, *_WHOLE, "meta mark vmap @outgoing", "drop"),
             (family, "judge-forward"): (judged, "meta mark vmap @incoming", "drop"),
+            (family, "count-prerouting"): (f"meta mark {_OURS} accept", *limit.tracked("saddr", _FREE)),
+            (family, "count-forward"): (f"meta mark {_OURS} accept", *limit.tracked("daddr", None)),
         }
         served: dict[Family, dict[str, str]] = {4: {"255.255.255.255": ""}, 6: {"ff02::1:2": ""}}
         for subnet in state.network.subnets:
@@ -127,6 +147,8 @@ class Guard:
         sets = {
             (_LAYER_2, f"dhcp{version}"): Elements(f"ipv{version}_addr", members) for version, members in served.items()
         }
+        sets.update(((_LAYER_2, name), Elements("ifname", kept=limit.WHILE)) for name in limit.PACES)
+        sets.update(((family, name), Elements("ether_addr", kept="counted")) for name in limit.COUNTS)
         return hooks, chains, sets
 
     def _port(self, port: PortSpec, mark: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -168,6 +190,39 @@ Frames with a VLAN tag are neither ip nor ip6 here, so they end at `drop`; the e
 """
 
 
+# --- What the network's own services hear
+
+
+def _asked() -> Iterator[str]:
+    """Towards the network's own addresses: the services that are there, from ports on this network, at their pace."""
+    # Names are asked for over UDP: one slow TCP client would hold up a service that has a single thread.
+    yield "tcp dport 53 drop"
+    # A lease is asked for on the link (RFC 2131, RFC 8415); there are no relays, and no way around by a router.
+    yield f'iifname != "{TAP}*" udp dport {{ 67, 547 }} drop'
+    yield f'iifname != "{TAP}*" accept'
+    # Who asks for metadata is known by its address, so that must be of this very port, whatever else it may send.
+    yield f"ip daddr {METADATA} iifname . ip saddr != @residents drop"
+    yield f"ip daddr {METADATA} tcp dport 80 tcp flags & (syn | ack) == syn {limit.pace('metadata')} drop"
+    yield f"ip daddr {METADATA} tcp dport 80 accept"
+    for ports in ("udp sport 68 udp dport 67", "udp sport 546 udp dport 547"):
+        yield f"{ports} {limit.pace('lease')} drop"
+        yield f"{ports} accept"
+    yield f"udp dport 53 {limit.pace('name')} drop"
+    yield "udp dport 53 accept"
+    # Each new neighbour is remembered, in a table that the whole host shares.
+    yield f"{limit.pace('link')} drop"
+    yield "ether type arp accept"
+    yield "meta l4proto { icmp, ipv6-icmp } accept"
+    yield "drop"
+
+
+_WHOLE = (
+    "meta l4proto udp th sport { 67, 547 } th dport { 68, 546 } drop",
+    "icmpv6 type { 134, 137 } drop",
+)
+"""What no guest may send, asked again where fragments have been put together: the first may hide what it is."""
+
+
 # --- What a guest may claim to be
 #
 # Only the shared chains use anonymous sets: the kernel names each one by looking at all others, which is quadratic.
@@ -188,13 +243,15 @@ def _shared() -> dict[str, tuple[str, ...]]:
         ),
         "own-ip": (
             "udp sport 67 udp dport 68 drop",
+            # Who asks for groups as a router would is sent all that is for any of them (RFC 3376, RFC 4541).
+            "igmp type membership-query drop",
             f"ip daddr @dhcp4 udp sport 68 udp dport 67 {open_}",
             f"ip daddr {METADATA} tcp dport 80 {open_}",
             "accept",
         ),
         "no-ip": (f"ip daddr 255.255.255.255 udp sport 68 udp dport 67 {open_}", "drop"),
         "own-ip6": (
-            "icmpv6 type { 134, 137 } drop",
+            "icmpv6 type { 130, 134, 137 } drop",
             "udp sport 547 udp dport 546 drop",
             # An advertisement in fragments would hide its type (RFC 7113); its source must be link-local (RFC 4861).
             "ip6 saddr fe80::/10 exthdr frag exists drop",
@@ -210,7 +267,7 @@ def _origin(port: PortSpec, mark: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The chains for what comes from a port; the first is where it begins.  What no rule knows is dropped."""
     tap = device(TAP, port.id)
     if not port.port_security:
-        yield f"from-{tap}", (f"meta mark set {_OPEN} accept",)
+        yield f"from-{tap}", (f"meta mark set {_FREE} accept",)
         return
     (mac, addresses), *more = _sources(port).items()
     rules = ["jump layer2"]
@@ -228,6 +285,9 @@ def _claims(
     rules += [f"ether saddr != {mac} drop", f"meta mark set {mark}", f"arp saddr ether != {mac} drop"]
     # The unspecified address asks whether an address is free (RFC 5227, section 2.1).
     rules += [f"arp saddr ip {address} goto own-arp" for address in (*own_4, _UNSPECIFIED)]
+    # A lease is asked for by the hardware address in the message, 28 bytes after 8 of UDP (RFC 2131, section 2).
+    rules.append(f"udp sport 68 udp dport 67 jump lease-{name}")
+    yield f"lease-{name}", (f"@th,288,48 0x{mac.replace(':', '')} return", "drop")
     rules += [f"ip saddr {address} goto own-ip" for address in own_4]
     rules.append(f"ip saddr {_UNSPECIFIED} goto no-ip")
     # Whose address an advertisement gives away, and which one a probe claims (RFC 4861, 7.2.4; RFC 4862, 5.4.2).
@@ -249,6 +309,11 @@ def _sources(port: PortSpec) -> dict[str, list[str]]:
     for mac, address in pairs:
         found.setdefault(mac_address(mac), []).append(address)
     return {mac: [str(link_local(mac)), *addresses] for mac, addresses in found.items()}
+
+
+def _addresses_4(port: PortSpec) -> list[str]:
+    addresses = (ipaddress.ip_address(fixed.ip_address) for fixed in port.fixed_ips)
+    return [str(address) for address in addresses if address.version == 4]
 
 
 def link_local(mac: str) -> ipaddress.IPv6Address:
@@ -294,9 +359,9 @@ def _profiles(state: NetworkState) -> dict[tuple[str, ...], int]:
     marks: dict[tuple[str, ...], int] = {}
     for profile in sorted({_profile(port, state) for port in state.ports if port.port_security}):
         digest = hashlib.blake2b("\n".join(profile).encode(), digest_size=4).digest()
-        mark = int.from_bytes(digest) | 2
+        mark = int.from_bytes(digest) | 4
         while mark in marks.values():
-            mark = (mark + 1) % 0xFFFFFFFF | 2
+            mark = (mark + 1) % 0xFFFFFFFF | 4
         marks[profile] = mark
     return marks
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 TABLE = "pileus"
 
+_FILLED = 65536
+"""Members of a set that rules fill."""
+
 
 @dataclass(frozen=True)
 class Elements:
@@ -20,13 +23,19 @@ class Elements:
     members: Mapping[str, str] = field(default_factory=dict)
     """Member to its value; the value is empty in a set."""
     interval: bool = False
+    kept: str = ""
+    """For a set that rules fill while packets pass: how long a member stays, e.g. `60s`, or `counted` for as long as
+    it counts something.  Its members are the kernel's, none of ours."""
 
     @property
     def word(self) -> str:
         return "map" if ":" in self.type else "set"
 
     def declaration(self) -> str:
-        return f"{{ type {self.type};{' flags interval;' if self.interval else ''} }}"
+        more = " flags interval;" if self.interval else ""
+        if self.kept:
+            more = f" size {_FILLED}; flags dynamic;" + ("" if self.kept == "counted" else f" timeout {self.kept};")
+        return f"{{ type {self.type};{more} }}"
 
 
 @dataclass(frozen=True)
