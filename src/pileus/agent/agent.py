@@ -94,6 +94,8 @@ class Agent:
         self._changed: set[str] = set()
         self._waiting: set[Key] = set()
         self._answers: set[asyncio.Task[None]] = set()
+        self._revision: int | None = None
+        """How far the assignments were heard; None before everything was."""
         self._facts: tuple[HypervisorFacts, NetworkFacts] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -136,27 +138,30 @@ class Agent:
         await self._blocking(lambda: self._file.write(self.identity))
 
     async def _watch(self) -> None:
-        since: int | None = None
         while True:
-            try:
-                if not self._obeying.is_set():
-                    await self._hello()
-                    since = None
-                # A watch is never sent again behind a new connection: who answers there may be another store.
-                found = await self.link.get("/watch" if since is None else f"/watch?since={since}", Watch, again=False)
-            except LinkDown as error:
-                log.info("the control plane is away: %s", error)
-                self._obeying.clear()
-                await asyncio.sleep(PAUSE)
-                continue
-            except LinkRefused as error:
-                log.error("the control plane refuses this host: %s", error)
-                self._obeying.clear()
-                await asyncio.sleep(REFUSED)
-                continue
-            since = found.revision
-            self._take(found)
-            self._obeying.set()
+            await asyncio.sleep(await self._listen())
+
+    async def _listen(self) -> float:
+        """Hear what is new, or everything; the seconds after which to listen again."""
+        try:
+            if not self._obeying.is_set():
+                await self._hello()
+                self._revision = None
+            since = "" if self._revision is None else f"?since={self._revision}"
+            # A watch is never sent again behind a new connection: who answers there may be another store.
+            found = await self.link.get(f"/watch{since}", Watch, again=False)
+        except LinkDown as error:
+            log.info("the control plane is away: %s", error)
+            self._obeying.clear()
+            return PAUSE
+        except LinkRefused as error:
+            log.error("the control plane refuses this host: %s", error)
+            self._obeying.clear()
+            return REFUSED
+        self._revision = found.revision
+        self._take(found)
+        self._obeying.set()
+        return 0.0
 
     def _take(self, found: Watch) -> None:
         touched, unreadable = self.world.apply(found.assignments, full=found.full)
@@ -193,24 +198,29 @@ class Agent:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER):
                     await self._quiet.wait()
-            self._reporting.clear()
-            batch = dict(islice(self._news.items(), REPORT))
-            if not batch:
-                continue
-            self._news = {key: one for key, one in self._news.items() if key not in batch}
-            try:
-                await self.link.send("/report", Report(observations=list(batch.values())))
-            except (LinkDown, LinkRefused) as error:
-                log.info("a report waits: %s", error)
-                self._news = batch | self._news
-                self._reporting.set()
+            if not await self._tell():
                 await asyncio.sleep(PAUSE)
-                continue
-            if self._news:
-                self._reporting.set()
-            for key, one in batch.items():
-                if one.state == "absent" and self._seen.get(key) == one:
-                    self._seen.pop(key, None)
+
+    async def _tell(self) -> bool:
+        """Report what is new; whether the control plane has it."""
+        self._reporting.clear()
+        batch = dict(islice(self._news.items(), REPORT))
+        if not batch:
+            return True
+        self._news = {key: one for key, one in self._news.items() if key not in batch}
+        try:
+            await self.link.send("/report", Report(observations=list(batch.values())))
+        except (LinkDown, LinkRefused) as error:
+            log.info("a report waits: %s", error)
+            self._news = batch | self._news
+            self._reporting.set()
+            return False
+        if self._news:
+            self._reporting.set()
+        for key, one in batch.items():
+            if one.state == "absent" and self._seen.get(key) == one:
+                self._seen.pop(key, None)
+        return True
 
     async def _beat(self) -> None:
         while True:
@@ -249,20 +259,24 @@ class Agent:
 
     async def _work(self) -> None:
         while True:
-            (text,) = await self._queue.take(1)
-            self._quiet.clear()
-            key = Key.parse(text)
-            generation = self.world.generation(key)
-            try:
-                outcome = await self._reconcile(key)
-            except (GuestFailure, NetworkFailure, StorageFailure, LinkDown, LinkRefused, OSError) as error:
-                outcome = self._fail(key, generation, error)
-            except Exception as error:
-                log.exception("%s: cannot be made as wanted", key)
-                outcome = self._fail(key, generation, error)
-            self._queue.finish(text, outcome)
-            if self._queue.idle():
-                self._quiet.set()
+            await self._turn()
+
+    async def _turn(self) -> None:
+        """Work on the next key; waits for one."""
+        (text,) = await self._queue.take(1)
+        self._quiet.clear()
+        key = Key.parse(text)
+        generation = self.world.generation(key)
+        try:
+            outcome = await self._reconcile(key)
+        except (GuestFailure, NetworkFailure, StorageFailure, LinkDown, LinkRefused, OSError) as error:
+            outcome = self._fail(key, generation, error)
+        except Exception as error:
+            log.exception("%s: cannot be made as wanted", key)
+            outcome = self._fail(key, generation, error)
+        self._queue.finish(text, outcome)
+        if self._queue.idle():
+            self._quiet.set()
 
     def _fail(self, key: Key, generation: int, error: Exception) -> Outcome:
         permanent = bool(getattr(error, "permanent", False))
