@@ -8,7 +8,27 @@ from pileus.core.errors import compute_envelope
 from pileus.core.reconcile import Controller
 from pileus.core.versions import parse
 from pileus.services.compute.controllers import Archive, Folder, GuestWriter, HostInventory, Scheduler
-from pileus.services.compute.resources import aggregate, flavor, hypervisor, keypair, quota, server_group, version
+from pileus.services.compute.resources import (
+    aggregate,
+    baremetal_node,
+    external_event,
+    flavor,
+    floating_ip,
+    host,
+    hypervisor,
+    image,
+    keypair,
+    network,
+    quota,
+    removed,
+    security_group,
+    server_group,
+    share,
+    usage,
+    usage_audit_log,
+    version,
+    volume,
+)
 from pileus.services.compute.resources import service as services
 from pileus.services.compute.resources.server import operations as server
 from pileus.services.compute.rules.persona import BASE
@@ -32,6 +52,18 @@ def service() -> Service:
             hypervisor.resource,
             services.resource,
             aggregate.resource,
+            host.resource,
+            usage.resource,
+            usage_audit_log.resource,
+            external_event.resource,
+            security_group.resource,
+            floating_ip.resource,
+            network.resource,
+            image.resource,
+            volume.resource,
+            baremetal_node.resource,
+            share.resource,
+            removed.resource,
             version.resource,
         ],
         outer=[version.discovery],

@@ -159,6 +159,12 @@ LOCKED_FILTER = W(since="2.73")
 HOSTNAME_FILTER = W(since="2.90")
 UPDATE_SHOWS_ALL = W(since="2.75")
 
+IMAGE_METADATA_LIMITED = W(until="2.38")
+IMAGE_ID_IN_BODY = W(since="2.45")
+"""How an image of a server is asked for, and told of."""
+
+DIAGNOSTICS_STANDARD = W(since="2.48")
+
 DESCRIPTION = W(since="2.19")
 """Servers have a description; before, it was their name."""
 
@@ -169,6 +175,9 @@ def description(given: str | UnsetType | None, name: str, version: Version | Non
         return None if DESCRIPTION.covers(version) else name
     return given
 
+
+USAGE_PAGES = W(since="2.40")
+"""Usage of projects comes in pages of servers."""
 
 HYPERVISOR_PAGES = W(since="2.33")
 HYPERVISOR_UUID = W(since="2.53")

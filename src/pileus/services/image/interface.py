@@ -15,6 +15,7 @@ from pileus.services.image.resources.host_data import resource as host_resource
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image, records
 from pileus.services.image.resources.metadef.operations.content import offer as offer_definitions
+from pileus.services.image.resources.proxy import ImagePage, ShownImage, page_of, remove, set_properties, show
 from pileus.services.image.resources.snapshot import resource as snapshot_resource
 from pileus.services.image.resources.store import ImageSettings, ImageStores, copy, disposal, named
 from pileus.services.image.resources.stream import ALGORITHM
@@ -24,8 +25,10 @@ from pileus.services.image.rules.snapshot import Snapshot
 __all__ = [
     "AddressFilter",
     "ImageInfo",
+    "ImagePage",
     "ImageSettings",
     "ImageStores",
+    "ShownImage",
     "Snapshot",
     "backups",
     "begin_snapshot",
@@ -37,6 +40,10 @@ __all__ = [
     "named",
     "offer_definitions",
     "open_data",
+    "page_of",
+    "remove",
+    "set_properties",
+    "show",
     "snapshot_resource",
     "strangers",
 ]

@@ -12,36 +12,79 @@ from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from pileus.services.network.resources import device, draft, hold, quota
+from pileus.services.network.resources import attachment, device, draft, hold, quota
 from pileus.services.network.resources.address import Wish, addresses_of
 from pileus.services.network.resources.association import DEVICE as DEVICE_TOPIC
+from pileus.services.network.resources.attachment import add_address, associate, detach, disassociate, remove_address
 from pileus.services.network.resources.device import AddressInfo, PortInfo, ports_of
 from pileus.services.network.resources.draft import Draft, Port
 from pileus.services.network.resources.network import policy as networks
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.port.table import TOPIC, port, port_group
+from pileus.services.network.resources.proxy import (
+    FloatingInfo,
+    Ingress,
+    NetworkInfo,
+    all_networks,
+    create_floating_ip,
+    create_security_group,
+    create_security_group_rule,
+    delete_floating_ip,
+    delete_security_group,
+    delete_security_group_rule,
+    floating_ip,
+    floating_ips,
+    groups_of,
+    one_network,
+    security_group,
+    security_groups,
+    update_security_group,
+)
 from pileus.services.network.resources.security_group import operations as groups
 from pileus.services.network.resources.security_group.table import MEMBER, group
 from pileus.services.network.resources.standard_attribute import Row, bump, every
 from pileus.services.network.resources.subnet.table import subnet
+from pileus.services.network.rules.fault import IpAddressInUse
 
 __all__ = [
     "DEVICE_TOPIC",
     "AddressInfo",
+    "FloatingInfo",
+    "Ingress",
+    "NetworkInfo",
     "PortInfo",
     "Requests",
     "Wanted",
+    "add_address",
     "add_group",
+    "all_networks",
+    "associate",
+    "attach_port",
     "bind_ports",
+    "create_floating_ip",
     "create_many_ports",
     "create_ports",
+    "create_security_group",
+    "create_security_group_rule",
+    "delete_floating_ip",
+    "delete_security_group",
+    "delete_security_group_rule",
+    "detach",
     "devices_at",
+    "disassociate",
+    "floating_ip",
+    "floating_ips",
     "groups_of",
+    "one_network",
     "ports_of",
     "release_ports",
+    "remove_address",
     "remove_group",
     "requested",
+    "security_group",
+    "security_groups",
     "unbind_ports",
+    "update_security_group",
 ]
 
 
@@ -117,7 +160,49 @@ def _usual(ctx: Context, *, auto: bool) -> list[Row]:
     return found
 
 
-def _known_ports(ctx: Context, ids: Sequence[str]) -> dict[str, Row]:
+def attach_port(
+    ctx: Context,
+    *,
+    network_id: str | None,
+    port_id: str | None,
+    ip_address: str | None,
+    device_id: str,
+    device_owner: str,
+    hostname: str,
+) -> str:
+    """Give a device that is there one more port: one that exists, or a new one; its id.
+
+    Raises NotFound for a port or network that is not there, BadRequest, Forbidden, QuotaExceeded, and Conflict when
+    the port or the address is in use (Compute API, "Create Interface").
+    """
+    if port_id is not None:
+        row = _known_ports(ctx, [port_id], missing=NotFound)[port_id]
+        request = Request(networks.find_all(ctx, {row["network_id"]})[row["network_id"]], port_id, None)
+    elif network_id is not None:
+        request = Request(networks.find_all(ctx, {network_id})[network_id], None, ip_address)
+        _check(ctx, [request])
+    else:
+        try:
+            found = _usual(ctx, auto=False)
+        except Conflict as fault:
+            raise BadRequest(fault.message) from None
+        if not found:
+            raise BadRequest(
+                f"No specific network was requested and none are available for project {ctx.auth.project_id}."
+            )
+        request = Request(found[0], None, None)
+    given = {"device_id": device_id, "device_owner": device_owner, "hostname": hostname}
+    try:
+        return create_ports(ctx, (request,), **given)[0]
+    except BadRequest as fault:
+        if isinstance(fault.__cause__, IpAddressInUse):
+            raise Conflict(fault.message) from None
+        raise
+
+
+def _known_ports(
+    ctx: Context, ids: Sequence[str], *, missing: type[BadRequest | NotFound] = BadRequest
+) -> dict[str, Row]:
     """Ports that the caller's project may give to a server."""
     if not ids:
         return {}
@@ -128,7 +213,7 @@ def _known_ports(ctx: Context, ids: Sequence[str]) -> dict[str, Row]:
     for one in ids:
         row = found.get(one)
         if row is None or row["project_id"] != ctx.auth.project_id:
-            raise BadRequest(f"Port id {one} could not be found.")
+            raise missing(f"Port id {one} could not be found.")
         if row["vnic_type"] != "normal":
             raise BadRequest(f"Binding failed for port {one}: no host here has interfaces of type {row['vnic_type']}.")
         if row["device_id"]:
@@ -246,8 +331,8 @@ def _make(tx: Tx, drafts: Sequence[Draft]) -> list[Port]:
     try:
         return draft.make(tx, drafts)
     except Conflict as fault:
-        if fault.type == "IpAddressInUse":
-            raise BadRequest(fault.message) from None
+        if isinstance(fault, IpAddressInUse):
+            raise BadRequest(fault.message) from fault
         raise
 
 
@@ -270,17 +355,7 @@ def _attach(tx: Tx, taken: Mapping[str | None, int], values: Mapping[str, Any]) 
 
 def release_ports(tx: Tx, device_ids: Collection[str]) -> None:
     """Let devices go: ports that were made for them are deleted, those that users made are theirs again."""
-    rows = device.rows_of(tx, device_ids)
-    if not rows:
-        return
-    draft.remove(tx, draft.load(tx, [row for row in rows if row["transient"]]))
-    free = {"device_id": "", "device_owner": "", "hostname": "", "attached_at": None, "position": 0, **_UNBOUND}
-    for one in draft.load(tx, [row for row in rows if not row["transient"]]):
-        bump(tx, port, TOPIC, one.row, free)
-        draft.announce(tx, one)
-
-
-_UNBOUND: dict[str, Any] = {"host_id": None, "binding_host": "", "status": "DOWN"}
+    attachment.release(tx, device.rows_of(tx, device_ids))
 
 
 def bind_ports(
@@ -310,7 +385,7 @@ def unbind_ports(tx: Tx, device_ids: Collection[str], *, port_ids: Collection[st
     rows = [row for row in device.rows_of(tx, device_ids, port_ids) if row["host_id"] is not None]
     if not rows:
         return
-    tx.execute(sa.update(port).where(port.c.id.in_([row["id"] for row in rows])).values(_UNBOUND))
+    tx.execute(sa.update(port).where(port.c.id.in_([row["id"] for row in rows])).values(attachment.UNBOUND))
     for one in draft.load(tx, rows):
         tx.changed(TOPIC, one.row["id"])
         hold.review(tx, one.row["host_id"], [one.row["network_id"]], one.groups)
@@ -319,47 +394,6 @@ def unbind_ports(tx: Tx, device_ids: Collection[str], *, port_ids: Collection[st
 def devices_at(tx: Tx, pattern: str, ip_version: int) -> sa.Select[tuple[str]]:
     """A query for the ids of devices that have an address like a pattern of SQL, in which `\\` escapes."""
     return device.devices_at(pattern, "\\", ip_version)
-
-
-def groups_of(tx: Tx, device_id: str) -> list[dict[str, Any]]:
-    """The security groups of a device's ports, with their ingress rules, as Compute's API shows them."""
-    query = (
-        sa.select(group)
-        .join(port_group, port_group.c.group_id == group.c.id)
-        .join(port, port.c.id == port_group.c.port_id)
-        .where(port.c.device_id == device_id, device.ATTACHED)
-        .distinct()
-        .order_by(group.c.name, group.c.id)
-    )
-    rows = every(tx, query)
-    rules = groups.rules_of(tx, [row["id"] for row in rows])
-    remote_ids = {one["remote_group_id"] for each in rules.values() for one in each} - {None}
-    named = every(tx, sa.select(group).where(group.c.id.in_(remote_ids))) if remote_ids else ()
-    remotes = {row["id"]: {"name": row["name"], "tenant_id": row["project_id"]} for row in named}
-    return [
-        {
-            "id": row["id"],
-            "name": row["name"],
-            "description": row["description"],
-            "tenant_id": row["project_id"],
-            "rules": [_old_rule(one, remotes) for one in rules[row["id"]] if one["direction"] == "ingress"],
-        }
-        for row in rows
-    ]
-
-
-def _old_rule(row: Row, remotes: Mapping[str, Any]) -> dict[str, Any]:
-    anywhere = "::/0" if row["ethertype"] == "IPv6" else "0.0.0.0/0"
-    remote = remotes.get(row["remote_group_id"] or "")
-    return {
-        "id": row["id"],
-        "parent_group_id": row["group_id"],
-        "ip_protocol": row["protocol"],
-        "from_port": row["port_range_min"],
-        "to_port": row["port_range_max"],
-        "group": remote or {},
-        "ip_range": {} if remote else {"cidr": row["remote_ip_prefix"] or anywhere},
-    }
 
 
 def _named_group(ctx: Context, name: str) -> str:

@@ -12,6 +12,7 @@ from pileus.core.api import Resource
 from pileus.core.context import Context
 from pileus.core.errors import NotFound
 from pileus.core.policy import Rule
+from pileus.services.compute.rules.extension import EXTENSIONS
 from pileus.services.compute.rules.persona import ANYONE
 from pileus.services.compute.versions import LEDGER
 
@@ -59,25 +60,10 @@ def show_old(ctx: Context) -> dict[str, Any]:
     return _full(ctx, "v2.0")
 
 
-_EXTENSIONS = {
-    "os-availability-zone": "AvailabilityZone",
-    "os-console-output": "ConsoleOutput",
-    "os-flavor-access": "FlavorAccess",
-    "os-flavor-extra-specs": "FlavorExtraSpecs",
-    "os-hypervisors": "Hypervisors",
-    "os-instance-actions": "InstanceActions",
-    "os-keypairs": "Keypairs",
-    "os-quota-sets": "Quotas",
-    "os-server-tags": "ServerTags",
-    "os-services": "Services",
-}
-"""Of the extensions that API 2.0 had, those whose operations are here."""
-
-
 def _extension(alias: str) -> dict[str, Any]:
     return {
         "alias": alias,
-        "name": _EXTENSIONS[alias],
+        "name": EXTENSIONS[alias],
         "description": "",
         "links": [],
         "namespace": "http://docs.openstack.org/compute/ext/fake_xml",
@@ -88,12 +74,12 @@ def _extension(alias: str) -> dict[str, Any]:
 @resource.get("/extensions", policy="os_compute_api:extensions", wraps="extensions")
 def list_extensions(ctx: Context) -> list[dict[str, Any]]:
     """The extensions."""
-    return [_extension(alias) for alias in _EXTENSIONS]
+    return [_extension(alias) for alias in EXTENSIONS]
 
 
 @resource.get("/extensions/{alias}", policy="os_compute_api:extensions", wraps="extension")
 def show_extension(ctx: Context, alias: str) -> dict[str, Any]:
     """One extension."""
-    if alias not in _EXTENSIONS:
+    if alias not in EXTENSIONS:
         raise NotFound(f"Extension with name {alias} could not be found")
     return _extension(alias)

@@ -1,0 +1,31 @@
+"""Operations that upstream took out answer 410, whatever the version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pileus.services.compute.resources.removed import REMOVED
+from tests.api.compute_cloud import Cloud, cloud, fault
+
+
+@pytest.fixture(scope="module", name="cloud")
+def one_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    place: Path = tmp_path_factory.mktemp("removed")
+    with cloud(f"sqlite:///{place / 'store.sqlite'}") as made:
+        yield made
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.104"])
+def test_what_was_taken_out_is_gone(cloud: Cloud, version: str) -> None:
+    for operation in REMOVED:
+        method, _, path = operation.partition(" ")
+        body = {"anything": {}} if method in ("POST", "PUT") else None
+        found = cloud.ask(method, path.replace("{}", "one"), body, version=version, token="reader:p1")
+        assert "no longer available" in fault(found, 410), operation
+
+
+def test_who_has_no_token_is_not_told(cloud: Cloud) -> None:
+    assert cloud.served.client().request("GET", "/compute/v2.1/os-cells").status == 401
