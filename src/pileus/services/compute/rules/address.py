@@ -58,6 +58,14 @@ def groups(ports: Iterable[Port]) -> list[str]:
     return [name for port in ports for name in port.security_group_names]
 
 
+def canonical(text: str) -> str:
+    """An address as Network writes it. Raises BadRequest for what is none."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise BadRequest(f"{text!r} is not an IP address") from None
+
+
 def _access(text: str | None, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> str | None:
     """`accessIPv4` or `accessIPv6` as it is kept: canonical, None when empty. Raises BadRequest for another version."""
     if not text:

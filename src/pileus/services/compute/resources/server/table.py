@@ -64,6 +64,8 @@ server = sa.Table(
     sa.Column("rescue", sa.JSON),
     sa.Column("previous", sa.JSON),
     sa.Column("shelf", sa.JSON),
+    sa.Column("nic_tags", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("sealed_pass", sa.Text),
     sa.Index("ix_compute_server_project_id_created_at", "project_id", "created_at"),
 )
 """`flavor`, `image` and `key` are copies from the day of creation.  `target` holds `host`, `node` and whether the
@@ -74,7 +76,9 @@ from what the host reports, by the controllers alone.  A deleted server keeps it
 `mode` (since `mode_at`) and `task` are `rules.status.Mode` and `Task`: tasks are begun by requests, and ended by the
 controllers as `rules.task` says.  `disks` are the incarnations of `rules.disk`; `acts` the nonces of acts that were
 asked for, `acts_done` those that the host has come to.  `rescue` is the disk that a rescued server starts from,
-`previous` what a resized one goes back to, `shelf` the image of one that is shelved."""
+`previous` what a resized one goes back to, `shelf` the image of one that is shelved.
+
+`nic_tags` are the tags of cards by the port's id, `sealed_pass` the password that the guest made, sealed."""
 
 tag = sa.Table(
     "compute_server_tag",

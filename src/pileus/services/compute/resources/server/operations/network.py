@@ -1,12 +1,12 @@
-"""A server's addresses, ports and security groups: what Network knows of it, in Compute's words."""
+"""A server's addresses and security groups: what Network knows of it, in Compute's words."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from pileus.core.context import Context
 from pileus.core.errors import NotFound
-from pileus.core.fields import Body, UnsetType, View, W
+from pileus.core.fields import Body
 from pileus.services.compute.resources.server.operations.row import allow, find, resource
 from pileus.services.compute.rules import address
 from pileus.services.compute.rules.shape import Name
@@ -17,17 +17,6 @@ class GroupName(Body):
     """A security group, by name or id."""
 
     name: Name
-
-
-class Interface(View):
-    """A port of a server."""
-
-    port_id: str
-    net_id: str
-    mac_addr: str
-    port_state: str
-    fixed_ips: list[dict[str, str]]
-    tag: Annotated[UnsetType | None, W(since="2.70")] = None
 
 
 def _ports(ctx: Context, server_id: str) -> list[network.PortInfo]:
@@ -49,39 +38,6 @@ def show_addresses(ctx: Context, server_id: str, label: str) -> dict[str, Any]:
     if label not in found:
         raise NotFound("Instance is not a member of specified network")
     return {label: found[label]}
-
-
-def _interface(port: network.PortInfo) -> Interface:
-    return Interface(
-        port_id=port.id,
-        net_id=port.network_id,
-        mac_addr=port.mac_address,
-        port_state=port.status,
-        fixed_ips=[{"subnet_id": one.subnet_id, "ip_address": one.ip_address} for one in port.addresses],
-    )
-
-
-@resource.get(
-    "/servers/{server_id}/os-interface", policy="os_compute_api:os-attach-interfaces:list", wraps="interfaceAttachments"
-)
-def list_interfaces(ctx: Context, server_id: str) -> list[Interface]:
-    """A server's ports."""
-    row = find(ctx, server_id)
-    return [_interface(port) for port in _ports(ctx, row.id)]
-
-
-@resource.get(
-    "/servers/{server_id}/os-interface/{port_id}",
-    policy="os_compute_api:os-attach-interfaces:show",
-    wraps="interfaceAttachment",
-)
-def show_interface(ctx: Context, server_id: str, port_id: str) -> Interface:
-    """One port of a server."""
-    row = find(ctx, server_id)
-    for port in _ports(ctx, row.id):
-        if port.id == port_id:
-            return _interface(port)
-    raise NotFound(f"Instance {server_id} does not have a port with id {port_id}")
 
 
 @resource.get(

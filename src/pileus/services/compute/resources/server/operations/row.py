@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from pileus.core.api import Resource
@@ -36,6 +37,13 @@ def allow(ctx: Context, row: sa.Row[Any], verb: Verb) -> None:
     reason = objection(verb, facts(row), row.id)
     if reason is not None:
         raise Conflict(reason)
+
+
+def for_project(ctx: Context, row: sa.Row[Any]) -> Context:
+    """The same request as if it were made in the server's project: what the server gets there belongs to that."""
+    if ctx.auth.project_id == row.project_id:
+        return ctx
+    return ctx.acting_as(auth=msgspec.structs.replace(ctx.auth, project_id=row.project_id))
 
 
 def note(ctx: Context, row_id: str, project_id: str, word: str, event: str | None, host: str | None = None) -> None:
