@@ -61,6 +61,8 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("rescue", sa.JSON(), nullable=True))
         batch_op.add_column(sa.Column("previous", sa.JSON(), nullable=True))
         batch_op.add_column(sa.Column("shelf", sa.JSON(), nullable=True))
+        batch_op.add_column(sa.Column("nic_tags", sa.JSON(), server_default="{}", nullable=False))
+        batch_op.add_column(sa.Column("sealed_pass", sa.Text(), nullable=True))
 
     with op.batch_alter_table("fleet_assignment", schema=None) as batch_op:
         batch_op.add_column(
