@@ -15,12 +15,15 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from pileus.app.encryption import Freshness, certify, open_context
 from pileus.app.service import alone, declare_tables, driver, public_services
 from pileus.cli.main import CommandFailure
-from pileus.cli.place import settings
+from pileus.cli.place import exposed, settings
 from pileus.core.config import Config
 
 if TYPE_CHECKING:
+    import ssl
+
     from pileus.contracts.images import ImageConverter, ImageStore
     from pileus.core.api import Service
     from pileus.core.http import Edge
@@ -169,8 +172,8 @@ class Control:
         self.store.write_here(lambda tx: image.offer_definitions(tx, definitions))
         first.unlink(missing_ok=True)
 
-    async def serve(self, public: socket.socket, link: socket.socket) -> None:
-        """Serve until SIGTERM or SIGINT."""
+    async def serve(self, public: socket.socket, link: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        """Serve until SIGTERM or SIGINT, over TLS with a context, whose certificate SIGHUP has read again."""
         from pileus.core import serve
         from pileus.core.reconcile import Loops
         from pileus.drivers.host.peer import peer_uid
@@ -180,10 +183,18 @@ class Control:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        renewal = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renewal.set)
         async with AsyncExitStack() as stack:
             await loops.start()
             stack.push_async_callback(loops.stop)
-            servers = [serve.server(self.edge()), serve.server(self.link_edge(), serve.checked(peer_uid))]
+            if context is not None:
+                fresh = asyncio.create_task(Freshness(self.config, context).run(renewal))
+                stack.callback(fresh.cancel)
+            servers = [
+                serve.server(self.edge(), context=context),
+                serve.server(self.link_edge(), serve.checked(peer_uid)),
+            ]
             tasks = [
                 asyncio.create_task(server.serve(sockets=[listener]))
                 for server, listener in zip(servers, (public, link), strict=True)
@@ -227,6 +238,7 @@ def control(arguments: argparse.Namespace) -> int:
 
     config = settings(arguments.state)
     log.start("control", config.log_level)
+    exposed(config)
     alone(config, "control")
     os.umask(0o077)
     config.control.mkdir(mode=0o700, exist_ok=True)
@@ -239,6 +251,7 @@ def control(arguments: argparse.Namespace) -> int:
         os.chown(config.link, config.unprivileged_uid, config.unprivileged_uid)
     if os.getuid() == 0:
         privilege.give_away(config.control, config.unprivileged_uid)
+    certify(config)
     if not privilege.apart(functools.partial(_migrate, config)):
         raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")
     load_driver(config.database_url)
@@ -248,6 +261,7 @@ def control(arguments: argparse.Namespace) -> int:
     if config.image_conversion:
         _image_converter()
     privilege.drop(config.unprivileged_uid)
+    context = open_context(config)
     store = Store(config.database_url)
     try:
         cloud = Control(config, store)
@@ -256,7 +270,7 @@ def control(arguments: argparse.Namespace) -> int:
     cloud.bootstrap()
     _calm_collector()
     try:
-        asyncio.run(cloud.serve(public, link))
+        asyncio.run(cloud.serve(public, link, context))
     finally:
         store.close()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,32 @@ def credentials(state: Path) -> dict[str, Any]:
     return entry
 
 
+def local_address(config: Config) -> tuple[str, int]:
+    """Address and port of the API as this machine reaches it."""
+    host, port = config.address
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - what was bound, not a binding
+
+
 def local_root(config: Config) -> str:
     """The root of the API as this machine reaches it, whatever name the world knows it by."""
-    host, port = config.address
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what was bound, not a binding
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    host, port = local_address(config)
+    return f"{config.scheme}://[{host}]:{port}" if ":" in host else f"{config.scheme}://{host}:{port}"
+
+
+def connect(config: Config, timeout: float) -> http.client.HTTPConnection:
+    """A connection to the API, to be closed. Over TLS it is the one whose certificate this cloud's settings name.
+
+    Raises OSError when there is no such certificate.
+    """
+    host, port = local_address(config)
+    if config.scheme == "http":
+        return http.client.HTTPConnection(host, port, timeout=timeout)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # The names are for others: whoever holds the key of this very certificate, or of the cloud's authority, is it.
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(config.tls_certificate or config.state / "ca.pem")
+    return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
 
 
 class Api:
@@ -54,7 +76,8 @@ class Api:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._auth = credentials(state)["auth"]
-        self._root = local_root(settings(state))
+        self._config = settings(state)
+        self._root = local_root(self._config)
         self._token = ""
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> Any:
@@ -85,11 +108,12 @@ class Api:
     def _call(
         self, method: str, path: str, body: Any, more: dict[str, str] | None = None
     ) -> tuple[Any, http.client.HTTPMessage]:
-        connection = http.client.HTTPConnection(self._root.removeprefix("http://"), timeout=30)
         headers = {"content-type": "application/json", "x-auth-token": self._token, **(more or {})}
         if not self._token:
             del headers["x-auth-token"]
+        connection = None
         try:
+            connection = connect(self._config, 30)
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             content = answer.read()
@@ -97,7 +121,8 @@ class Api:
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise ApiFailure(f"the cloud does not answer at {self._root}: {error}") from None
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
         if answer.status >= 400:
             raise ApiFailure(f"{method} {path}: {answer.status}: {_message(found)}", answer.status)
         return found, answer.headers

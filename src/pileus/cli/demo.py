@@ -65,7 +65,8 @@ class Demo:
             os.environ["OS_CLIENT_CONFIG_FILE"] = str(self.state / "clouds.yaml")
             import openstack
 
-            root = local_root(self.config)
+            # A certificate of the operator's own names what the world calls the cloud, and nothing else.
+            root = self.config.root_url if self.config.tls_certificate else local_root(self.config)
             auth = {**credentials(self.state)["auth"], "auth_url": f"{root}/identity/v3"}
             # The catalog names the public URL, which this machine may not reach, or not yet.
             self._cloud = openstack.connect(

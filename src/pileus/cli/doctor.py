@@ -67,6 +67,8 @@ def examine(config: Config, roles: Roles) -> Iterator[Fact]:
     yield _disk(config)
     yield _port(config)
     yield _clock()
+    if config.scheme == "https":
+        yield _certificate(config)
     yield from _cloud(config)
 
 
@@ -122,6 +124,26 @@ def _clock() -> Fact:
             "bad", "clock", time.strftime("%Y-%m-%d %H:%M", time.gmtime(now)), "set the clock: tokens expire by it"
         )
     return Fact("good", "clock", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)))
+
+
+def _certificate(config: Config) -> Fact:
+    from datetime import UTC, datetime
+
+    from pileus.core import tls
+
+    certificate = tls.files(config)[0]
+    if config.tls and not certificate.exists():
+        return Fact("note", "certificate", "none yet", "./pileus up")
+    try:
+        end = tls.ends(certificate)
+    except (OSError, ValueError) as error:
+        return Fact(
+            "bad", "certificate", f"{certificate}: {error}", "put a certificate in PEM there, or set tls = true"
+        )
+    found = f"{certificate} is good until {end:%Y-%m-%d %H:%M} UTC"
+    if end < datetime.now(UTC):
+        return Fact("bad", "certificate", found, "clients refuse it: put a new one there, it is read within a minute")
+    return Fact("good", "certificate", found)
 
 
 def _cloud(config: Config) -> Iterator[Fact]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pileus.cli import prepare
-from pileus.cli.client import CLOUD, Api, ApiFailure, local_root
+from pileus.cli.client import CLOUD, Api, ApiFailure, connect
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import EX_CONFIG, add_state, exposed, occupied, settings
 from pileus.cli.progress import Progress, Step
@@ -44,7 +44,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--detach", action="store_true", help="return when the cloud serves, instead of staying")
     parser.add_argument("--listen", metavar="ADDR:PORT", help="where the API listens (default: 127.0.0.1:5000)")
     parser.add_argument(
-        "--public-url", metavar="URL", help="the root that the catalog names (default: http://ADDR:PORT)"
+        "--public-url", metavar="URL", help="the root that the catalog names (default: http://ADDR:PORT, or https)"
     )
     parser.add_argument("--no-demo", action="store_true", help="make no demo content")
     parser.add_argument("--fake", type=int, metavar="N", help="simulate N hosts: no root, no QEMU, no packets")
@@ -219,9 +219,13 @@ def _keep_credentials(config: Config) -> None:
         "project_domain_name": "Default",
     }
     entry = {"auth": auth, "region_name": config.region, "identity_api_version": 3, "interface": "public"}
+    if config.authority is not None:
+        entry["cacert"] = str(config.authority)
     _write_secret(config.state / "clouds.yaml", yaml.safe_dump({"clouds": {CLOUD: entry}}))
     names = {f"OS_{name.upper()}": value for name, value in auth.items()}
     names |= {"OS_REGION_NAME": config.region, "OS_IDENTITY_API_VERSION": "3", "OS_INTERFACE": "public"}
+    if config.authority is not None:
+        names["OS_CACERT"] = str(config.authority)
     lines = [f"export {name}='{value}'\n" for name, value in names.items()]
     _write_secret(config.state / "openrc", "".join(lines))
 
@@ -262,14 +266,16 @@ def _wait(config: Config, watch: _Watch) -> None:
 
 
 def _answers(config: Config) -> bool:
-    connection = http.client.HTTPConnection(local_root(config).removeprefix("http://"), timeout=5)
+    connection = None
     try:
+        connection = connect(config, 5)
         connection.request("GET", "/identity/v3")
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
     finally:
-        connection.close()
+        if connection is not None:
+            connection.close()
 
 
 def _tail(config: Config, lines: int = 8) -> str:

@@ -180,6 +180,12 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How much disk a host offers for each byte of its own."""
     reserved_memory_mib: Count = 512
     """Memory in MiB that a host keeps for itself."""
+    reclaim_instance_interval: int = 0
+    """Seconds for which a deleted server can be restored; 0: not at all."""
+    shelved_offload_time: int = 0
+    """Seconds after which a shelved server leaves its host; 0: at once; -1: never by itself."""
+    resize_confirm_window: int = 0
+    """Seconds after which a resize is confirmed by itself; 0: never."""
     randomize_allocation_candidates: bool = False
     """Whether Placement gives candidates in an order by chance, so that those who ask at once do not all take the
     first."""

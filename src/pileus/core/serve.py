@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
+
+HANDSHAKE = 10.0
+"""Seconds that a client may take to begin TLS."""
 
 UNSENT = 128 * 1024
 """Bytes that the kernel takes for a client before the client has read those before."""
@@ -41,6 +45,28 @@ class Server(uvicorn.Server):
         """Leave the signals alone."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve the sockets that are given."""
+        self.servers = []
+        for one in sockets or []:
+            self.servers.append(await self._listen(one))
+        self.started = True
+
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        config = self.config
+
+        def begin() -> asyncio.Protocol:
+            kind: Callable[..., asyncio.Protocol] = config.http_protocol_class
+            return kind(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        return await asyncio.get_running_loop().create_server(
+            begin,
+            sock=listener,
+            backlog=BACKLOG,
+            ssl=config.ssl,
+            ssl_handshake_timeout=HANDSHAKE if config.ssl else None,
+        )
+
     async def on_tick(self, counter: int) -> bool:
         """What uvicorn does ten times a second, and a look at the connections now and then."""
         now = time.monotonic()
@@ -52,22 +78,25 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def server(application: Application, protocol: type[Connection] = Connection) -> Server:
-    """A server of an ASGI application, to be given sockets."""
-    return Server(
-        uvicorn.Config(
-            application,
-            http=protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=3,
-        )
+def server(
+    application: Application, protocol: type[Connection] = Connection, context: ssl.SSLContext | None = None
+) -> Server:
+    """A server of an ASGI application, to be given sockets; over TLS with a context."""
+    config = uvicorn.Config(
+        application,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=3,
     )
+    config.load()
+    config.ssl = context
+    return Server(config)
 
 
 def checked(peer_uid: Callable[[socket.socket], int]) -> type[Connection]:
