@@ -80,4 +80,4 @@ def service() -> Service:
 
 def controllers(fleet: Fleet, config: Config) -> list[Controller]:
     """Compute's loops. They need the fleet of this process and the settings of what hosts offer."""
-    return [HostInventory(fleet, config), Scheduler(fleet), GuestWriter(), Folder(), Archive()]
+    return [HostInventory(fleet, config), Scheduler(fleet), GuestWriter(), Folder(config), Archive()]

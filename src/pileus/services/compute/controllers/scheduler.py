@@ -16,9 +16,9 @@ from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
 from pileus.services.compute.resources.server.operations.explain import wish
 from pileus.services.compute.resources.server.table import decision, finish_actions, server, set_each
+from pileus.services.compute.resources.server.transition import fault
 from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.group import Group
-from pileus.services.compute.rules.shape import instant
 from pileus.services.fleet import interface as fleet
 from pileus.services.network import interface as network
 from pileus.services.placement import interface as placement
@@ -30,6 +30,7 @@ _WAITING = (
     server.c.host_id.is_(None),
     server.c.deleting_at.is_(None),
     server.c.error.is_(False),
+    sa.or_(server.c.mode == "", server.c.task == "unshelving"),
 )
 _NO_HOST = "No valid host was found. There are not enough hosts available."
 
@@ -119,10 +120,10 @@ def _settle(
     raced = placement.claim_many(tx, claims) if claims else {}
     taken = [one for one in placed if one.server_id not in raced]
     if taken:
-        _place(tx, taken)
+        _place(tx, rows, taken)
     for one in hopeless:
         if one.server_id in still:
-            _give_up(tx, one)
+            _give_up(tx, rows[one.server_id], one)
     _remember(tx, [*taken, *(one for one in hopeless if one.server_id in still)])
     return [*raced, *apart]
 
@@ -157,13 +158,15 @@ def _claim(row: sa.Row[Any], one: placing.Decision) -> placement.Claim:
     )
 
 
-def _place(tx: Tx, taken: Sequence[placing.Decision]) -> None:
+def _place(tx: Tx, rows: Mapping[str, sa.Row[Any]], taken: Sequence[placing.Decision]) -> None:
     by_host: dict[str, list[str]] = {}
     changes = {}
     for one in taken:
         if one.host is not None:
             by_host.setdefault(one.host.id, []).append(one.server_id)
-            changes[one.server_id] = {"host_id": one.host.id, "host": one.host.name, "updated_at": tx.now}
+            task = "spawning" if rows[one.server_id].task == "unshelving" else None
+            place = {"host_id": one.host.id, "host": one.host.name}
+            changes[one.server_id] = {**place, "task": task, "updated_at": tx.now}
     set_each(tx, changes)
     for host_id, ids in sorted(by_host.items()):
         network.bind_ports(tx, ids, host_id)
@@ -173,17 +176,14 @@ def _place(tx: Tx, taken: Sequence[placing.Decision]) -> None:
         tx.changed("compute.server", one.server_id)
 
 
-def _give_up(tx: Tx, one: placing.Decision) -> None:
+def _give_up(tx: Tx, row: sa.Row[Any], one: placing.Decision) -> None:
     lines = [f"{host}: {reason}" for host, reason in sorted(one.refused.items())]
-    fault = {
-        "code": 500,
-        "message": _NO_HOST,
-        "created": instant(tx.now),
-        "details": "\n".join(lines) or "There are no hosts.",
-    }
-    tx.execute(sa.update(server).where(server.c.id == one.server_id).values(error=True, fault=fault, updated_at=tx.now))
-    finish_actions(tx, [one.server_id], "Error", _NO_HOST)
-    tx.changed("compute.server", one.server_id)
+    values: dict[str, Any] = {"fault": fault(tx, "\n".join(lines) or "There are no hosts.", _NO_HOST)}
+    # A shelved server stays shelved: there is nothing wrong with it but that nobody has room.
+    values |= {"task": None, "power": "stopped"} if row.task == "unshelving" else {"error": True}
+    tx.execute(sa.update(server).where(server.c.id == row.id).values(updated_at=tx.now, **values))
+    finish_actions(tx, [row.id], "Error", _NO_HOST)
+    tx.changed("compute.server", row.id)
 
 
 def _remember(tx: Tx, decisions: Sequence[placing.Decision]) -> None:

@@ -17,7 +17,11 @@ from pileus.services.compute.rules.placing import ZONE
 from pileus.services.fleet import interface as fleet
 from pileus.services.network import interface as network
 
-_OPEN = (server.c.host_id.is_not(None), server.c.deleting_at.is_(None))
+_OPEN = (
+    server.c.host_id.is_not(None),
+    server.c.deleting_at.is_(None),
+    sa.or_(server.c.task.is_(None), server.c.task != "shelving_offloading"),
+)
 
 
 def _nic(port: network.PortInfo) -> guest.Nic:
@@ -90,6 +94,10 @@ def write(tx: Tx, ids: Collection[str]) -> None:
         )
     fleet.assign(tx, specs)
     set_each(tx, {row.id: {"written": row.revision} for row in rows if row.written != row.revision})
+    for row in rows:
+        if row.task is not None:
+            # A spec that is the same as before is news to nobody but the one who waits for it.
+            tx.changed("compute.told", row.id)
 
 
 class GuestWriter:

@@ -6,9 +6,11 @@ https://docs.openstack.org/api-ref/compute/#server-migrations-servers-migrations
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
-from pileus.core.store import Instant, metadata
+from pileus.core.store import Instant, Tx, metadata
 
 migration = sa.Table(
     "compute_migration",
@@ -30,3 +32,29 @@ migration = sa.Table(
 )
 """`type` and `status` are upstream's words.  The uuid is the consumer in Placement that holds what a resized server had
 before, until it is confirmed."""
+
+
+def begin(tx: Tx, row: sa.Row[Any], kind: str, old: str, new: str, user_id: str) -> str:
+    """Note that a server is being moved or resized, from and to its host; the migration's uuid."""
+    uuid = tx.seams.uuid()
+    values = {
+        "uuid": uuid,
+        "server_id": row.id,
+        "project_id": row.project_id,
+        "user_id": user_id,
+        "type": kind,
+        "status": "migrating",
+        "source_host": row.host,
+        "dest_host": row.host,
+        "old_flavor_id": old,
+        "new_flavor_id": new,
+        "created_at": tx.now,
+        "updated_at": tx.now,
+    }
+    tx.execute(sa.insert(migration).values(values))
+    return uuid
+
+
+def finish(tx: Tx, uuid: str, status: str) -> None:
+    """Note how far a migration has come."""
+    tx.execute(sa.update(migration).where(migration.c.uuid == uuid).values(status=status, updated_at=tx.now))

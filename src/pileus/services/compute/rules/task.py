@@ -28,8 +28,9 @@ class End(NamedTuple):
     """The task that follows."""
     mode: Mode | None = None
     """What the server is in then; None: in what it was."""
-    failure: Literal["error", "back"] = "error"
-    """Whether a failure that is permanent leaves the server in error, or as it was before the task."""
+    failure: Literal["error", "back", "same"] = "error"
+    """Whether a failure that is permanent leaves the server in error, or as it was before the task, or is all the
+    same: what was asked for is there without the guest."""
 
 
 ENDS: Mapping[Task, End] = {
@@ -51,12 +52,12 @@ ENDS: Mapping[Task, End] = {
     "rebuild_block_device_mapping": End("guest", mode=""),
     "rebuild_spawning": End("guest", mode=""),
     "migrating": End("guest", failure="back"),
-    "soft-deleting": End("guest", mode="soft_deleted"),
+    "soft-deleting": End("guest", mode="soft_deleted", failure="same"),
     "restoring": End("guest", mode=""),
     "shelving": End("guest", then="shelving_image_uploading", failure="back"),
     "shelving_image_pending_upload": End("snapshot", mode="shelved", failure="back"),
     "shelving_image_uploading": End("snapshot", mode="shelved", failure="back"),
-    "shelving_offloading": End("gone", mode="shelved_offloaded"),
+    "shelving_offloading": End("gone", mode="shelved_offloaded", failure="same"),
     "unshelving": End("host", then="spawning", failure="back"),
     "spawning": End("guest", mode="", failure="back"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from pileus.contracts.hypervisor import SnapshotSpec
 from pileus.core.store import Tx
 from pileus.services.compute.resources.server.table import snapshot
 from pileus.services.fleet import interface as fleet
+from pileus.services.image import interface as image
 
 Purpose = Literal["image", "backup", "shelve"]
 
@@ -41,3 +42,18 @@ def begin(
     tx.execute(sa.insert(snapshot).values(values))
     spec = SnapshotSpec(id=image_id, guest_id=row.id, format=format, quiesce=quiesce)
     fleet.assign(tx, [fleet.Spec(row.host_id, "snapshot", image_id, spec)])
+
+
+def end(tx: Tx, image_ids: Collection[str]) -> None:
+    """Let hosts forget these snapshots, and forget them here."""
+    fleet.tombstone(tx, "snapshot", image_ids)
+    tx.execute(sa.delete(snapshot).where(snapshot.c.image_id.in_(image_ids)))
+
+
+def give_up(tx: Tx, server_ids: Collection[str]) -> None:
+    """End all snapshots of servers that come to nothing, with their images."""
+    rows = tx.all(sa.select(snapshot).where(snapshot.c.server_id.in_(server_ids)).order_by(snapshot.c.image_id))
+    for row in rows:
+        image.fail_snapshot(tx, row.image_id)
+    if rows:
+        end(tx, [row.image_id for row in rows])

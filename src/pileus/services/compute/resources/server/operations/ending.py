@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
 
 from pileus.core.store import Tx
 from pileus.services.compute.resources.quota import QUOTA
-from pileus.services.compute.resources.server.table import finish_actions, server
+from pileus.services.compute.resources.server import snapshot
+from pileus.services.compute.resources.server.table import finish_actions, server, want
+from pileus.services.compute.resources.server.transition import forget
+from pileus.services.compute.rules import holding
 from pileus.services.fleet import interface as fleet
 from pileus.services.network import interface as network
 from pileus.services.placement import interface as placement
+
+
+def begin_deletion(tx: Tx, row: sa.Row[Any]) -> None:
+    """Let a server go, whatever is under way: at once when no host holds it, else when its host has let go of it."""
+    want(tx, row, deleting_at=tx.now)
+    # After the row is ours: the writer that would assign the guest has lost its race by now, or has done it.
+    snapshot.give_up(tx, [row.id])
+    fleet.tombstone(tx, "guest", [row.id])
 
 
 def finish_deletions(tx: Tx, ids: Collection[str]) -> list[str]:
@@ -30,13 +42,22 @@ def finish_deletions(tx: Tx, ids: Collection[str]) -> list[str]:
     ended = [row.id for row in rows]
     amounts: dict[str, Counter[str]] = {}
     for row in rows:
-        one = {"instances": 1, "cores": row.flavor["vcpus"], "ram": row.flavor["ram"]}
-        amounts.setdefault(row.project_id, Counter()).update(one)
+        forget(tx, row)
+        if holding.counted(row.mode, row.task):
+            amounts.setdefault(row.project_id, Counter()).update(holding.quota(row.flavor, row.previous))
     for project_id, total in sorted(amounts.items()):
         QUOTA.give_back(tx, project_id, total)
     network.release_ports(tx, ended)
     placement.release_many(tx, ended)
-    gone = {"deleted_at": tx.now, "updated_at": tx.now, "admin_pass": None, "user_data": None}
+    gone = {
+        "deleted_at": tx.now,
+        "updated_at": tx.now,
+        "admin_pass": None,
+        "user_data": None,
+        "previous": None,
+        "shelf": None,
+        "rescue": None,
+    }
     tx.execute(sa.update(server).where(server.c.id.in_(ended)).values(gone))
     finish_actions(tx, ended, "Success")
     for one_id in ended:

@@ -21,8 +21,7 @@ from pileus.services.compute.resources.server.fields import (
     ServerUpdated,
     values,
 )
-from pileus.services.compute.resources.server.operations import listing
-from pileus.services.compute.resources.server.operations.ending import finish_deletions
+from pileus.services.compute.resources.server.operations import ending, listing
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
 from pileus.services.compute.resources.server.table import tags_of, want
 from pileus.services.compute.rules import address
@@ -141,11 +140,9 @@ def delete(ctx: Context, server_id: str) -> None:
 
 
 def begin_deletion(ctx: Context, row: sa.Row[Any]) -> None:
-    """Let a server go: at once when no host holds it, else as soon as its host has let go of the guest."""
+    """Let a server go; one that is on its way already is left to it."""
     if row.deleting_at is not None:
         return
-    want(ctx.tx, row, deleting_at=ctx.now)
-    # After the row is ours: the writer that would assign the guest has lost its race by now, or has done it.
-    fleet.tombstone(ctx.tx, "guest", [row.id])
+    ending.begin_deletion(ctx.tx, row)
     note(ctx, row.id, row.project_id, "delete", "compute_terminate_instance", row.host)
-    finish_deletions(ctx.tx, [row.id])
+    ending.finish_deletions(ctx.tx, [row.id])
