@@ -17,13 +17,21 @@ from pathlib import Path
 from typing import TypeVar
 
 import pileus
+from pileus.agent.call import Calls
+from pileus.agent.guest import Guests, observation, settled
 from pileus.agent.identity import Identity, IdentityFile
 from pileus.agent.image_cache import ImageCache
 from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.agent.metadata import Metadata
+from pileus.agent.snapshot import PARALLEL, Snapshots
 from pileus.agent.world import Key, World
-from pileus.contracts.hypervisor import GuestFailure, GuestObserved, GuestPlan, GuestSpec, Hypervisor, HypervisorFacts
-from pileus.contracts.link import Answer, Call, Heartbeat, Hello, Observation, Report, Unknown, Watch, Welcome
+from pileus.contracts.hypervisor import (
+    GuestFailure,
+    GuestSpec,
+    Hypervisor,
+    HypervisorFacts,
+)
+from pileus.contracts.link import Heartbeat, Hello, Observation, Report, Unknown, Watch, Welcome
 from pileus.contracts.network import (
     Network,
     NetworkFacts,
@@ -93,7 +101,10 @@ class Agent:
         self._ensured: set[str] = set()
         self._changed: set[str] = set()
         self._waiting: set[Key] = set()
-        self._answers: set[asyncio.Task[None]] = set()
+        self._guests = Guests(host.hypervisor, host.network, host.storage, host.images, host.metadata)
+        self._calls = Calls(host.hypervisor, link, pool)
+        self._answers = self._calls.tasks
+        self._snapshots = Snapshots(host.hypervisor, host.storage, link, self.world, pool, self._observe)
         self._revision: int | None = None
         """How far the assignments were heard; None before everything was."""
         self._facts: tuple[HypervisorFacts, NetworkFacts] | None = None
@@ -103,13 +114,18 @@ class Agent:
         """Serve until cancelled."""
         self._loop = asyncio.get_running_loop()
         self.host.hypervisor.watch(self._guest_changed)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch())
-            tasks.create_task(self._report())
-            tasks.create_task(self._beat())
-            tasks.create_task(self._resync())
-            for _ in range(self._parallel):
-                tasks.create_task(self._work())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch())
+                tasks.create_task(self._report())
+                tasks.create_task(self._beat())
+                tasks.create_task(self._resync())
+                for _ in range(self._parallel):
+                    tasks.create_task(self._work())
+                for _ in range(PARALLEL):
+                    tasks.create_task(self._snapshots.work())
+        finally:
+            self._calls.close()
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -170,26 +186,12 @@ class Agent:
             self._news |= {key: self._seen[key] for key in touched if key in self._seen}
             self._reporting.set()
         for key in touched:
-            self._queue.add(str(key))
+            self._look_at(key)
         for key, (generation, why) in unreadable.items():
             self._fail(key, generation, GuestFailure(f"this host does not understand the spec: {why}", permanent=True))
         self.identity = Identity(self.identity.store_id, self.identity.incarnation, found.position)
         for call in found.calls:
-            task = asyncio.create_task(self._answer(call))
-            self._answers.add(task)
-            task.add_done_callback(self._answers.discard)
-
-    async def _answer(self, call: Call) -> None:
-        lines = call.arguments.get("lines")
-        try:
-            text = await self._blocking(lambda: self.host.hypervisor.console_log(call.target, lines))
-            answer = Answer(id=call.id, output=text)
-        except (GuestFailure, OSError) as error:
-            answer = Answer(id=call.id, output=None, error=str(error))
-        try:
-            await self.link.send("/answer", answer)
-        except (LinkDown, LinkRefused) as error:
-            log.warning("an answer was lost: %s", error)
+            self._calls.take(call)
 
     async def _report(self) -> None:
         while True:
@@ -237,6 +239,7 @@ class Agent:
             *self.world.unknown("guest", {*self.host.hypervisor.guests(), *self.host.storage.guests()}),
             *self.world.unknown("network", self.host.network.networks()),
             *self.world.unknown("router", self.host.network.routers()),
+            *self.world.unknown("snapshot", self.host.storage.snapshots()),
         ]
         return Heartbeat(free_disk_gib=self.host.storage.free_gib(), unknown=unknown)
 
@@ -246,6 +249,12 @@ class Agent:
             for kind in ("network", "router", "guest"):
                 for key in self.world.keys(kind):
                     self._queue.add(str(key))
+
+    def _look_at(self, key: Key) -> None:
+        if key.kind == "snapshot":
+            self._snapshots.add(key)
+        else:
+            self._queue.add(str(key))
 
     # -- reconciling ---------------------------------------------------------------------------------------------
 
@@ -408,13 +417,13 @@ class Agent:
         generation = self.world.generation(key)
         spec = self.world.spec("guest", key.id, GuestSpec)
         if spec is None:
-            await self._blocking(lambda: self._remove_guest(key.id))
+            await self._blocking(lambda: self._guests.remove(key.id))
             self._gone(key, generation)
             return DONE
         if key.id in self._changed:
             self._changed.discard(key.id)
-            observed = await self._blocking(lambda: self.host.hypervisor.observe(key.id))
-            if self._seen.get(key) == _observation(generation, observed):
+            observed = await self._blocking(lambda: self._guests.observe(key.id))
+            if self._seen.get(key) == observation(generation, observed):
                 return DONE  # the driver told of what this agent had it do
         for nic in spec.nics:
             port = Key("port", nic.port_id)
@@ -422,13 +431,15 @@ class Agent:
             if seen is None or seen.state != "ready" or seen.generation != self.world.generation(port):
                 self._waiting.add(key)
                 return DONE  # the port's network wakes this guest when its filter is in force
-        for disk in spec.disks:
-            if disk.image_id is not None:
+        for disk in await self._blocking(lambda: self._guests.missing(spec)):
+            if disk.image_id is not None and disk.copy_of is None:
                 await self.host.images.fetch(disk, self.link)
         reach("agent.image.fetched")
-        observed = await self._blocking(lambda: self._ensure_guest(spec))
-        self._observe(_observation(generation, observed))
-        return DONE if _settled(spec, observed) else Again(1.0)
+        made = await self._blocking(lambda: self._guests.ensure(spec))
+        if made is None:
+            return Again(1.0)
+        self._observe(observation(generation, made))
+        return DONE if settled(spec, made) else Again(1.0)
 
     def _gone(self, key: Key, generation: int) -> None:
         """A guest or a router is off the host; what it stood on may go now, if it is to go."""
@@ -436,44 +447,3 @@ class Agent:
         self._settle(key, generation, gone=True)
         for network in networks:
             self._queue.add(str(network))
-
-    def _ensure_guest(self, spec: GuestSpec) -> GuestObserved:
-        if self.host.metadata is not None:
-            self.host.metadata.set_guest(spec)
-        disks = {
-            disk.id: self.host.storage.ensure_disk(spec.id, disk, self.host.images.path(disk)) for disk in spec.disks
-        }
-        drive = None
-        if spec.config_drive:
-            drive = self.host.storage.ensure_config_drive(spec.id, dict(spec.documents))
-        nics = {nic.port_id: self.host.network.plug(nic.port_id) for nic in spec.nics}
-        reach("agent.disk.made")
-        seen = self.host.hypervisor.ensure(GuestPlan(spec=spec, disks=disks, nics=nics, config_drive=drive))
-        reach("agent.guest.ensured")
-        return seen
-
-    def _remove_guest(self, guest_id: str) -> None:
-        if self.host.metadata is not None:
-            self.host.metadata.forget_guest(guest_id)
-        self.host.hypervisor.remove(guest_id)
-        reach("agent.guest.removed")
-        self.host.storage.remove_guest(guest_id)
-        reach("agent.disk.removed")
-
-
-def _observation(generation: int, seen: GuestObserved) -> Observation:
-    return Observation(
-        kind="guest",
-        id=seen.id,
-        generation=generation,
-        state=seen.state,
-        detail=seen.detail,
-        reboot_nonce=seen.reboot_nonce,
-        started_at=seen.started_at,
-    )
-
-
-def _settled(spec: GuestSpec, seen: GuestObserved) -> bool:
-    """Whether nothing more is to be done until a signal: the guest is as wanted, or ended itself and awaits word."""
-    reached = seen.state == spec.power or seen.state in ("shutdown", "failed")
-    return reached and seen.reboot_nonce >= spec.reboot_nonce

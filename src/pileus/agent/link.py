@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import h11
 import msgspec
@@ -15,6 +15,9 @@ T = TypeVar("T")
 
 SILENCE = 60.0
 """Seconds without a byte after which the control plane counts as away. A watch is answered much sooner."""
+
+PIECE = 1 << 18
+"""Bytes that are read or sent at once."""
 
 
 class LinkDown(Exception):
@@ -47,34 +50,91 @@ class _Connection:
         kept: bytearray,
     ) -> int:
         """Send a request and read the answer, a success into `sink` if there is one, else into `kept`; its status."""
-        state, writer = self._state, self._writer
         length = [("content-length", str(len(body)))] if method != "GET" else []
-        head = h11.Request(method=method, target=path, headers=[("host", "link"), *headers, *length])
-        writer.write(state.send(head) or b"")
+        await self.send(h11.Request(method=method, target=path, headers=[("host", "link"), *headers, *length]))
         if body:
-            writer.write(state.send(h11.Data(data=body)) or b"")
-        writer.write(state.send(h11.EndOfMessage()) or b"")
-        await writer.drain()
-        status = 0
-        while True:
-            event = state.next_event()
-            if event is h11.NEED_DATA:
-                async with asyncio.timeout(SILENCE):
-                    state.receive_data(await self._reader.read(1 << 18))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                if sink is None or status >= 400:
-                    kept += event.data
-                else:
-                    sink(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
-                raise LinkDown("the control plane closed the connection")
+            await self.send(h11.Data(data=body))
+        await self.send(h11.EndOfMessage())
+        status = await self._answer(sink, kept)
+        state = self._state
         if state.our_state is h11.DONE and state.their_state is h11.DONE:
             state.start_next_cycle()
         return status
+
+    async def give(
+        self, method: str, path: str, file: BinaryIO, size: int, headers: list[tuple[str, str]], kept: bytearray
+    ) -> int:
+        """Send what is left of a file, `size` bytes, unless the control plane answers without it; the status."""
+        more = [("content-length", str(size)), ("expect", "100-continue")]
+        await self.send(h11.Request(method=method, target=path, headers=[("host", "link"), *headers, *more]))
+        event = await self._next(SILENCE)
+        if isinstance(event, h11.Response):
+            return await self._answer(None, kept, event.status_code)
+        answer = asyncio.create_task(self._answer(None, kept, patient=True))
+        try:
+            while not answer.done() and (piece := await asyncio.to_thread(file.read, PIECE)):
+                async with asyncio.timeout(SILENCE):
+                    await self.send(h11.Data(data=piece))
+            if not answer.done():
+                await self.send(h11.EndOfMessage())
+            async with asyncio.timeout(5 * SILENCE):
+                return await answer
+        except OSError:
+            # It may have answered and hung up before all was sent.
+            async with asyncio.timeout(1.0):
+                return await answer
+        finally:
+            answer.cancel()
+
+    async def send(self, event: h11.Event) -> None:
+        """Send a part of a request, and wait until there is room for the next."""
+        self._writer.write(self._state.send(event) or b"")
+        await self._writer.drain()
+
+    async def begin(self, path: str, headers: list[tuple[str, str]], kept: bytearray) -> int:
+        """Send the head of a request whose body and answer go on side by side; the answer's status."""
+        more = [("transfer-encoding", "chunked")]
+        await self.send(h11.Request(method="POST", target=path, headers=[("host", "link"), *headers, *more]))
+        event = await self._next(SILENCE)
+        if not isinstance(event, h11.Response):
+            raise LinkDown("the control plane does not speak as it should")
+        return event.status_code if event.status_code < 400 else await self._answer(None, kept, event.status_code)
+
+    async def receive(self) -> bytes:
+        """The next bytes of an answer, however long it takes; empty at its end."""
+        event = await self._next(None)
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    async def _answer(
+        self,
+        sink: Callable[[bytes], object] | None,
+        kept: bytearray,
+        status: int = 0,
+        *,
+        patient: bool = False,
+    ) -> int:
+        """Read the answer to its end; `status` is what its head said, if that was read already.
+
+        `patient`: it may take as long as it takes.
+        """
+        while not isinstance(event := await self._next(None if patient else SILENCE), h11.EndOfMessage):
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data) and (sink is None or status >= 400):
+                kept += event.data
+            elif isinstance(event, h11.Data) and sink is not None:
+                sink(bytes(event.data))
+        return status
+
+    async def _next(self, silence: float | None) -> h11.Event:
+        """What comes next. Raises LinkDown, OSError and h11.ProtocolError."""
+        state = self._state
+        while (event := state.next_event()) is h11.NEED_DATA:
+            async with asyncio.timeout(silence):
+                state.receive_data(await self._reader.read(PIECE))
+        if isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+            raise LinkDown("the control plane closed the connection")
+        return cast("h11.Event", event)
 
     @property
     def reusable(self) -> bool:
@@ -84,6 +144,31 @@ class _Connection:
     def close(self) -> None:
         """Hang up."""
         self._writer.close()
+
+
+class Channel:
+    """Bytes both ways between this host and the control plane, at the pace of whoever takes them."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    async def read(self) -> bytes:
+        """The next bytes; empty when the control plane has no more. Raises LinkDown."""
+        try:
+            return await self._connection.receive()
+        except (OSError, h11.ProtocolError) as error:
+            raise LinkDown(str(error)) from error
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes, and wait until there is room for more. Raises LinkDown."""
+        try:
+            await self._connection.send(h11.Data(data=data))
+        except (OSError, h11.ProtocolError) as error:
+            raise LinkDown(str(error)) from error
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
 
 
 class Link:
@@ -117,6 +202,36 @@ class Link:
         """GET data of any size, part by part. Raises LinkDown or LinkRefused."""
         await self._call("GET", path, b"", sink=sink, again=False)
 
+    async def upload(self, path: str, file: BinaryIO, size: int) -> None:
+        """PUT a file of `size` bytes, from where it stands; nothing is sent that is not wanted any more.
+
+        Raises LinkDown or LinkRefused.
+        """
+        connection, kept = await self._connect(), bytearray()
+        headers = [*self._headers(), ("content-type", "application/octet-stream")]
+        try:
+            status = await connection.give("PUT", path, file, size, headers, kept)
+        except (OSError, h11.ProtocolError) as error:
+            raise LinkDown(str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
+        _check(status, kept)
+
+    async def channel(self, path: str) -> Channel:
+        """POST what goes on both ways until one side hangs up. Raises LinkDown or LinkRefused."""
+        connection, kept = await self._connect(), bytearray()
+        try:
+            headers = [*self._headers(), ("content-type", "application/octet-stream")]
+            status = await connection.begin(path, headers, kept)
+            _check(status, kept)
+        except (OSError, h11.ProtocolError) as error:
+            connection.close()
+            raise LinkDown(str(error) or type(error).__name__) from error
+        except BaseException:
+            connection.close()
+            raise
+        return Channel(connection)
+
     def close(self) -> None:
         """Hang up all connections."""
         while self._idle:
@@ -134,7 +249,7 @@ class Link:
         kept = bytearray()
         fresh = not self._idle
         connection = await self._connect() if fresh else self._idle.pop()
-        headers = [("x-auth-token", self.host_id)] if self.host_id else []
+        headers = self._headers()
         if body:
             headers.append(("content-type", "application/json"))
         try:
@@ -152,9 +267,11 @@ class Link:
             self._idle.append(connection)
         else:
             connection.close()
-        if status >= 400:
-            raise LinkRefused(status, kept.decode(errors="replace")[:2000])
+        _check(status, kept)
         return bytes(kept)
+
+    def _headers(self) -> list[tuple[str, str]]:
+        return [("x-auth-token", self.host_id)] if self.host_id else []
 
     async def _connect(self) -> _Connection:
         try:
@@ -167,6 +284,11 @@ class Link:
                 writer.close()
                 raise LinkDown(f"{self.path} is served by user {uid}, whom this host does not trust")
         return _Connection(reader, writer)
+
+
+def _check(status: int, kept: bytearray) -> None:
+    if status >= 400:
+        raise LinkRefused(status, kept.decode(errors="replace")[:2000])
 
 
 def _understand(answer: bytes, kind: type[T]) -> T:

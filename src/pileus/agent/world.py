@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from pileus.contracts.hypervisor import GuestSpec
+from pileus.contracts.hypervisor import GuestSpec, SnapshotSpec
 from pileus.contracts.link import KINDS, Assignment, Kind, Unknown
 from pileus.contracts.network import NetworkSpec, NetworkState, PortSpec, RouterSpec, SecurityGroupSpec
 
@@ -45,6 +45,7 @@ SPECS: dict[Kind, type[msgspec.Struct]] = {
     "port": PortSpec,
     "router": RouterSpec,
     "guest": GuestSpec,
+    "snapshot": SnapshotSpec,
 }
 
 
