@@ -134,7 +134,7 @@ class Guard:
             (_LAYER_2, "input"): tuple(_asked()),
             (_LAYER_2, "output"): (f'oifname "{TAP}*" ip saddr {METADATA} oifname . ip daddr != @residents drop',),
             **{(_LAYER_2, name): lines for name, lines in _shared().items()},
-            (family, "judge-prerouting"): (judged, *_WHOLE, "meta mark vmap @outgoing", "drop"),
+            (family, "judge-prerouting"): (judged, "meta mark vmap @outgoing", "drop"),
             (family, "judge-forward"): (judged, "meta mark vmap @incoming", "drop"),
             (family, "count-prerouting"): (f"meta mark {_OURS} accept", *limit.tracked("saddr", _FREE)),
             (family, "count-forward"): (f"meta mark {_OURS} accept", *limit.tracked("daddr", None)),
@@ -214,13 +214,6 @@ def _asked() -> Iterator[str]:
     yield "ether type arp accept"
     yield "meta l4proto { icmp, ipv6-icmp } accept"
     yield "drop"
-
-
-_WHOLE = (
-    "meta l4proto udp th sport { 67, 547 } th dport { 68, 546 } drop",
-    "icmpv6 type { 134, 137 } drop",
-)
-"""What no guest may send, asked again where fragments have been put together: the first may hide what it is."""
 
 
 # --- What a guest may claim to be
