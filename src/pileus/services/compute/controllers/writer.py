@@ -70,6 +70,7 @@ def _server(row: sa.Row[Any], zone: str, ports: Sequence[network.PortInfo]) -> g
         disks=row.disks,
         acts=row.acts,
         rescue=row.rescue,
+        nic_tags=row.nic_tags,
     )
 
 

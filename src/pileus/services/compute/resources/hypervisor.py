@@ -59,6 +59,7 @@ def candidates(tx: Tx, hosts: Collection[fleet.Host]) -> list[placing.Host]:
                     name: placing.Stock(room.total, room.reserved, room.allocation_ratio, room.used)
                     for name, room in rooms.items()
                 },
+                facts=host.facts,
             )
         )
     return found

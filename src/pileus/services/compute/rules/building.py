@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pileus.core.errors import BadRequest
+from pileus.services.compute.rules.machine import MachineError, machine
 
 GIB = 2**30
 
@@ -51,6 +52,17 @@ def host_name(name: str, server_id: str) -> str:
 def numbered(name: str, count: int, index: int) -> str:
     """The name of one of several servers made at once."""
     return f"{name}-{index + 1}" if count > 1 else name
+
+
+def check_machine(flavor: Mapping[str, Any], properties: Mapping[str, str | None]) -> None:
+    """Raise BadRequest for a flavor and properties of an image that contradict each other or themselves."""
+    option = properties.get("img_config_drive") or "optional"
+    if option not in ("optional", "mandatory"):
+        raise BadRequest(f"Image's config drive option '{option}' is invalid")
+    try:
+        machine(flavor, properties)
+    except MachineError as error:
+        raise BadRequest(str(error)) from None
 
 
 def check_image(image: Image, flavor: Mapping[str, Any]) -> None:

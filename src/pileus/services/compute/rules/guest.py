@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pileus.contracts.hypervisor import DiskSpec, GuestSpec, NicSpec, Power
 from pileus.services.compute.rules import disk
 from pileus.services.compute.rules.disk import Disks
+from pileus.services.compute.rules.machine import PLAIN, Machine, MachineError, machine
 
 DATED = ("2012-08-10", "2018-08-27", "latest")
 """Versions of the OpenStack tree: the first, the newest that guests know by its date, and the moving one."""
@@ -77,14 +78,30 @@ class Server(NamedTuple):
     rescue: Mapping[str, Any] | None
     """The disk that a rescued server starts from: `image_id`, `format`, `sha512`, `bus`, `device`, and whether the
     others keep their places (`stable`)."""
+    nic_tags: Mapping[str, str] = {}
+    """Tags of cards, by the port's id."""
+
+
+def made(server: Server) -> Machine:
+    """A server's machine."""
+    try:
+        return machine(server.flavor, server.image.get("properties") or {})
+    except MachineError:
+        return PLAIN  # who asks for what contradicts itself is refused: this server is older than that
 
 
 def _json(found: Any) -> bytes:
     return json.dumps(found, sort_keys=True).encode()
 
 
-def meta_data(server: Server) -> dict[str, Any]:
+def _device(mac_address: str, tag: str) -> dict[str, Any]:
+    """A card that its user tagged; where the guest finds it on its buses is the host's choice."""
+    return {"type": "nic", "mac": mac_address, "bus": "none", "address": "none", "tags": [tag]}
+
+
+def meta_data(server: Server, nics: Sequence[Nic] = ()) -> dict[str, Any]:
     """`meta_data.json`."""
+    tagged = [(nic.mac_address, server.nic_tags[nic.port_id]) for nic in nics if nic.port_id in server.nic_tags]
     found: dict[str, Any] = {
         "uuid": server.id,
         "name": server.name,
@@ -92,8 +109,8 @@ def meta_data(server: Server) -> dict[str, Any]:
         "launch_index": server.launch_index,
         "availability_zone": server.zone,
         "project_id": server.project_id,
-        "devices": [],
-        "dedicated_cpus": [],
+        "devices": [_device(*one) for one in tagged],
+        "dedicated_cpus": list(range(server.flavor["vcpus"])) if made(server).spec.pinned else [],
     }
     if server.metadata:
         found["meta"] = dict(server.metadata)
@@ -190,7 +207,7 @@ def documents(server: Server, nics: Sequence[Nic]) -> dict[str, bytes]:
     """Everything that a guest may read, by path."""
     user_data = base64.b64decode(server.user_data) if server.user_data else None
     tree = {
-        "meta_data.json": _json(meta_data(server)),
+        "meta_data.json": _json(meta_data(server, nics)),
         "network_data.json": _json(network_data(nics)),
         "vendor_data.json": b"{}",
         "vendor_data2.json": b"{}",
@@ -217,7 +234,8 @@ def disks(server: Server) -> tuple[DiskSpec, ...]:
     A rescued server has one more, which it starts from.  It comes first, unless it is a stable device rescue: then it
     is behind the others, which keep their places.
     """
-    rescue = server.rescue
+    rescue, like = server.rescue, made(server)
+    common: dict[str, Any] = {"bus": like.bus, "limit": like.disk_limit}
     found = [
         DiskSpec(
             id=disk.ROOT,
@@ -226,12 +244,22 @@ def disks(server: Server) -> tuple[DiskSpec, ...]:
             image_sha512=server.image.get("sha512"),
             size_gib=server.flavor["disk"],
             boot_index=0 if rescue is None else 1,
+            **common,
         )
     ]
     if server.flavor["ephemeral"]:
-        found.append(DiskSpec(id=disk.EPHEMERAL, size_gib=server.flavor["ephemeral"]))
+        found.append(
+            DiskSpec(
+                id=disk.EPHEMERAL,
+                size_gib=server.flavor["ephemeral"],
+                filesystem="ext4",
+                label="ephemeral0",
+                **common,
+            )
+        )
     if server.flavor["swap"]:
-        found.append(DiskSpec(id=disk.SWAP, size_gib=-(-server.flavor["swap"] // 1024)))
+        size = -(-server.flavor["swap"] // 1024)
+        found.append(DiskSpec(id=disk.SWAP, size_gib=size, filesystem="swap", **common))
     if rescue is not None:
         extra = DiskSpec(
             id=disk.RESCUE,
@@ -242,6 +270,7 @@ def disks(server: Server) -> tuple[DiskSpec, ...]:
             bus=rescue["bus"],
             device=rescue["device"],
             boot_index=0,
+            limit=like.disk_limit,
         )
         found.insert(len(found) if rescue["stable"] else 0, extra)
     return tuple(disk.spec(server.disks, one) for one in found)
@@ -249,6 +278,7 @@ def disks(server: Server) -> tuple[DiskSpec, ...]:
 
 def spec(server: Server, nics: Sequence[Nic]) -> GuestSpec:
     """The guest as its host shall hold it."""
+    like = made(server)
     return GuestSpec(
         id=server.id,
         name=server.name,
@@ -256,7 +286,17 @@ def spec(server: Server, nics: Sequence[Nic]) -> GuestSpec:
         memory_mib=server.flavor["ram"],
         disks=disks(server),
         retired=disk.gone(server.disks),
-        nics=tuple(NicSpec(port_id=nic.port_id, mac_address=nic.mac_address, mtu=nic.mtu) for nic in nics),
+        nics=tuple(
+            NicSpec(
+                port_id=nic.port_id,
+                mac_address=nic.mac_address,
+                mtu=nic.mtu,
+                model=like.nic_model,
+                limit=like.nic_limit,
+            )
+            for nic in nics
+        ),
+        machine=like.spec,
         power=server.power,
         reboot_nonce=server.reboot_nonce,
         reboot_kind="SOFT" if server.reboot_kind == "SOFT" else "HARD",

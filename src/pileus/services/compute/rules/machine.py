@@ -8,6 +8,7 @@ hosts elsewhere could do and none here can is `Machine.beyond`, by which the sch
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -43,14 +44,21 @@ class Machine(NamedTuple):
     nic_model: Model
     beyond: str | None
     """What is asked for and no host of this cloud can give; None when there is nothing of that kind."""
+    architecture: str = ""
+    hypervisor: str = ""
+    """What the image is made for, as `HypervisorFacts` has it (in lower case); empty for anything."""
+
+
+PLAIN = Machine(MachineSpec(), DiskLimit(), NicLimit(), "virtio", "virtio", None)
+"""The machine of a flavor and an image that say nothing."""
 
 
 class Source:
     """The extra specs and properties that a machine comes from."""
 
-    def __init__(self, flavor: Mapping[str, Any], properties: Mapping[str, str | None]) -> None:
-        self.vcpus: int = flavor["vcpus"]
-        self.specs: Mapping[str, str] = flavor.get("extra_specs") or {}
+    def __init__(self, vcpus: int, specs: Mapping[str, str], properties: Mapping[str, str | None]) -> None:
+        self.vcpus = vcpus
+        self.specs = specs
         self.properties = properties
 
     def pair(self, key: str, prefix: str = "hw") -> tuple[str | None, str | None]:
@@ -107,7 +115,13 @@ def machine(flavor: Mapping[str, Any], properties: Mapping[str, str | None]) -> 
 
     Raises MachineError.
     """
-    source = Source(flavor, properties)
+    return _machine(flavor["vcpus"], tuple((flavor.get("extra_specs") or {}).items()), tuple(properties.items()))
+
+
+@functools.lru_cache(1024)  # servers by the thousand are made of a few flavors and images
+def _machine(vcpus: int, specs: tuple[tuple[str, str], ...], said: tuple[tuple[str, str | None], ...]) -> Machine:
+    properties = dict(said)
+    source = Source(vcpus, dict(specs), properties)
     policy, thread_policy = _cpu_policy(source)
     firmware, secure = _firmware(source)
     version, model = _tpm(source)
@@ -146,6 +160,8 @@ def machine(flavor: Mapping[str, Any], properties: Mapping[str, str | None]) -> 
         cast(Bus, _word(source, "hw_disk_bus", get_args(Bus), "virtio")),
         cast(Model, _word(source, "hw_vif_model", get_args(Model), "virtio")),
         _beyond(source, policy, thread_policy),
+        architecture=(properties.get("hw_architecture") or properties.get("architecture") or "").lower(),
+        hypervisor=(properties.get("img_hv_type") or properties.get("hypervisor_type") or "").lower(),
     )
 
 
@@ -355,6 +371,7 @@ def _beyond(source: Source, policy: str, thread_policy: str) -> str | None:
         "persistent memory": bool(specs.get("hw:pmem")),
         "accelerators": bool(specs.get("accel:device_profile")),
         "passed-through devices": bool(specs.get("pci_passthrough:alias")),
+        "guests of another kind than hvm": (source.properties.get("hw_vm_mode") or "hvm") != "hvm",
     }
     for name, value in specs.items():
         kind, _, what = name.partition(":")
@@ -369,6 +386,10 @@ def objection(wanted: Machine, vcpus: int, facts: HypervisorFacts) -> str | None
     spec = wanted.spec
     if wanted.beyond is not None:
         return wanted.beyond
+    if wanted.architecture not in ("", facts.architecture):
+        return f"the image is for {wanted.architecture}, the host is of {facts.architecture}"
+    if wanted.hypervisor not in ("", facts.type.lower(), "qemu"):
+        return f"the image is for the hypervisor {wanted.hypervisor}, the host has {facts.type}"
     if spec.firmware not in facts.firmwares:
         return f"the host has no firmware of type {spec.firmware} for guests"
     if spec.secure_boot and "uefi-secure" not in facts.firmwares:

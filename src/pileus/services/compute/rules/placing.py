@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from pileus.contracts.hypervisor import HypervisorFacts
 from pileus.services.compute.rules.group import Group
+from pileus.services.compute.rules.machine import Machine, objection
 
 ZONE = "nova"
 """The availability zone of all hosts that are in no other: upstream's default."""
@@ -50,6 +52,8 @@ class Host(NamedTuple):
     """Of its inventory and allocations, when they were read."""
     stock: Mapping[str, Stock]
     """By resource class; empty until the host's inventory is known."""
+    facts: HypervisorFacts | None = None
+    """What the host measured of itself; None when nobody asks for more than its stock."""
 
 
 class Wish(NamedTuple):
@@ -65,6 +69,11 @@ class Wish(NamedTuple):
     """Whether the named host is taken without asking whether it is up and enabled."""
     group: Group | None = None
     """The server group that the server is in, with where the other members are."""
+    machine: Machine | None = None
+    """What the guest is to be like; None for anything."""
+    beside: Sequence[str] = ()
+    apart: Sequence[str] = ()
+    """Hosts by name, of servers that this one is to be with and of those that it is to be apart from."""
 
 
 class Decision(NamedTuple):
@@ -112,6 +121,20 @@ def group(wish: Wish, host: Host) -> str | None:
     return None if wish.group is None else wish.group.objection(host.name)
 
 
+def machine(wish: Wish, host: Host) -> str | None:
+    """Only hosts that have what the guest's machine is made of."""
+    if wish.machine is None or host.facts is None:
+        return None
+    return objection(wish.machine, wish.resources.get("VCPU", 0), host.facts)
+
+
+def hinted(wish: Wish, host: Host) -> str | None:
+    """Only hosts of servers that this one was asked to be with, and none of those that it is to be apart from."""
+    if wish.beside and host.name not in wish.beside:
+        return "none of the servers of the hint same_host is on the host"
+    return "a server of the hint different_host is on the host" if host.name in wish.apart else None
+
+
 def _capacity(resource: str) -> Filter:
     def judge(wish: Wish, host: Host) -> str | None:
         needed = wish.resources.get(resource, 0)
@@ -132,6 +155,8 @@ FILTERS: Mapping[str, Filter] = {
     "up": up,
     "enabled": enabled,
     "zone": zone,
+    "machine": machine,
+    "hinted": hinted,
     "VCPU": _capacity("VCPU"),
     "MEMORY_MB": _capacity("MEMORY_MB"),
     "DISK_GB": _capacity("DISK_GB"),

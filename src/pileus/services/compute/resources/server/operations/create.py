@@ -25,6 +25,7 @@ from pileus.services.compute.rules.building import (
     Device,
     boot_image,
     check_image,
+    check_machine,
     check_user_data,
     host_name,
     numbered,
@@ -127,6 +128,7 @@ def _content(ctx: Context, wanted: ServerCreate) -> Values:
     if found is None:
         raise BadRequest("Can not find requested image")
     check_image(found, flavor)
+    check_machine(flavor, found.properties)
     if not flavor["disk"] and not ctx.allows("os_compute_api:servers:create:zero_disk_flavor"):
         raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
     key = keypairs.find(ctx.tx, ctx.auth.user_id, wanted.key_name) if wanted.key_name else None
@@ -142,6 +144,8 @@ def _content(ctx: Context, wanted: ServerCreate) -> Values:
             "format": found.disk_format,
             "sha512": found.sha512,
             "virtual_size": found.virtual_size,
+            "min_disk": found.min_disk,
+            "min_ram": found.min_ram,
             "properties": {name: value for name, value in found.properties.items() if value is not None},
         },
         "key_name": wanted.key_name,

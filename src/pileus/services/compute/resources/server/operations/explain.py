@@ -15,6 +15,7 @@ from pileus.services.compute.resources.server.operations.row import find, resour
 from pileus.services.compute.resources.server.table import decision
 from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.group import Group
+from pileus.services.compute.rules.machine import MachineError, machine
 from pileus.services.compute.rules.shape import bare
 from pileus.services.fleet import interface as fleet
 
@@ -49,9 +50,20 @@ class Explanation(View):
 
 def wish(row: sa.Row[Any], group: Group | None = None) -> placing.Wish:
     """What a server needs of a host, given the server group that it is in."""
-    needed = placing.resources(row.flavor, row.image.get("virtual_size"))
     target = row.target
-    return placing.Wish(row.id, needed, row.availability_zone, target.get("host"), bool(target.get("forced")), group)
+    try:
+        like = machine(row.flavor, row.image.get("properties") or {})
+    except MachineError:
+        like = None  # older than the rule that refuses such servers
+    return placing.Wish(
+        server_id=row.id,
+        resources=placing.resources(row.flavor, row.image.get("virtual_size")),
+        zone=row.availability_zone,
+        host=target.get("host"),
+        forced=bool(target.get("forced")),
+        group=group,
+        machine=like,
+    )
 
 
 @resource.get("/servers/{server_id}/explain", policy="os_compute_api:servers:explain", wraps="explanation")
