@@ -61,6 +61,9 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Seconds that a control plane which is told to end leaves to the requests that it has begun."""
     drain_transfer_seconds: Annotated[float, Meta(ge=0, le=86400)] = 60.0
     """Seconds that it leaves to those of them that move image data."""
+    metrics_listen: str = ""
+    """ADDRESS:PORT where `/metrics` is given to everybody who reaches it, for Prometheus; where the API listens it is for
+    administrators alone. Empty for no such port."""
     tls: bool = False
     """Whether the API speaks TLS with a certificate of the cloud's own authority, renewed by itself. Clients trust
     `ca.pem` in the state directory."""
@@ -240,10 +243,12 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     @property
     def address(self) -> tuple[str, int]:
         """Address and port of `listen`. Raises ConfigError."""
-        host, colon, port = self.listen.rpartition(":")
-        if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ConfigError(f"listen is {self.listen!r}, not of the form ADDRESS:PORT, e.g. 127.0.0.1:5000")
-        return host.strip("[]"), int(port)
+        return _address("listen", self.listen, 5000)
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Address and port of `metrics_listen`; None for none. Raises ConfigError."""
+        return _address("metrics_listen", self.metrics_listen, 9105) if self.metrics_listen else None
 
     @property
     def host_name(self) -> str:
@@ -251,12 +256,20 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return self.host or socket.gethostname()
 
 
+def _address(name: str, text: str, example: int) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{name} is {text!r}, not of the form ADDRESS:PORT, e.g. 127.0.0.1:{example}")
+    return host.strip("[]"), int(port)
+
+
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """What settings do not say each for itself: the name of one, and what is wrong."""
-    try:
-        config.address  # noqa: B018 - the check of its form
-    except ConfigError as error:
-        yield "listen", str(error)
+    for name, read in (("listen", lambda: config.address), ("metrics_listen", lambda: config.metrics_address)):
+        try:
+            read()
+        except ConfigError as error:
+            yield name, str(error)
     if config.public_url is not None and not _is_root(config.public_url):
         yield (
             "public_url",

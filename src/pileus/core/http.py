@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ from pileus.core.errors import (
     identity_envelope,
     render,
 )
+from pileus.core.metrics import Histogram, Labels
 from pileus.core.policy import Policy
 from pileus.core.seams import reach
 from pileus.core.store import Store, Tx
@@ -94,6 +96,8 @@ class _Exchange:
     headers: dict[bytes, bytes]
     request_id: str
     service: Service | None = None
+    operation: Operation | None = None
+    auth: Auth = _NOBODY
     mount: str = ""
     version: Version | None = None
     status: int = 500
@@ -115,6 +119,7 @@ class Edge:
 
     `authenticate` is injected by the composition root, `provided` holds the instances that operations may ask for by
     type, and `public_url` (None: what the client's Host header says) is the root of the links in responses.
+    `level` is that of the log's line for each request.
     """
 
     def __init__(
@@ -126,11 +131,13 @@ class Edge:
         provided: Mapping[type[Any], Any],
         *,
         public_url: str | None = None,
+        level: int = logging.INFO,
     ) -> None:
         self.store = store
         self.policy = policy
         self.authenticate = authenticate
         self.provided = provided
+        self.level = level
         self.public_url = public_url.rstrip("/") if public_url else None
         self.routes: list[tuple[str, Service, _Node]] = []
         for service in services:
@@ -144,11 +151,18 @@ class Edge:
                     tree.add(operation, operation.path)
             self.routes += [(mount, service, tree) for mount in service.mounts]
         self.routes.sort(key=lambda route: -len(route[0]))
+        self.answered = Histogram(
+            "pileus_request_duration_seconds",
+            "Time from a request's headers to its answer's, by the operation that it asked for; empty for none.",
+            ("service", "method", "operation", "status"),
+        )
+        self._labels: dict[tuple[int, int], Labels] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request (ASGI 3)."""
         if scope["type"] != "http":
             return
+        began = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-openstack-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req-{self.store.seams.uuid()}"
@@ -166,9 +180,38 @@ class Edge:
             except Exception:
                 logger.exception("%s %s failed", scope["method"], scope["path"])
                 self._fail(exchange, Fault("The server has either erred or is incapable of performing the request."))
+            self._count(exchange, time.perf_counter() - began)
             await self._send(exchange, send)
         finally:
+            self._note(exchange, time.perf_counter() - began)
             log.request_id.reset(token)
+
+    def _note(self, exchange: _Exchange, seconds: float) -> None:
+        """One line in the log: what was asked, by whom, and what came of it; nothing that is secret."""
+        if log.requests.isEnabledFor(self.level):
+            scope, auth = exchange.scope, exchange.auth
+            log.requests.log(
+                self.level,
+                "%s %s %d %.1f ms project=%s user=%s from=%s",
+                scope["method"],
+                log.shown_path(scope["path"], scope["query_string"]),
+                exchange.status,
+                seconds * 1000,
+                auth.project_id or "-",
+                auth.user_id or "-",
+                (scope.get("client") or ("-",))[0],
+            )
+
+    def _count(self, exchange: _Exchange, seconds: float) -> None:
+        operation, status = exchange.operation, exchange.status // 100
+        labels = self._labels.get((id(operation), status))
+        if labels is None:
+            # By what was declared alone: whatever else a client may send, there are only so many.
+            named = ("", "", "")
+            if operation is not None and exchange.service is not None:
+                named = (exchange.service.name, operation.method, operation.name)
+            labels = self._labels[id(operation), status] = (*named, f"{status}xx")
+        self.answered.observe(seconds, labels)
 
     async def _answer(self, exchange: _Exchange) -> None:
         scope = exchange.scope
@@ -188,7 +231,8 @@ class Edge:
         if candidates is None:
             allow = ", ".join(sorted(node.operations))
             raise MethodNotAllowed(f"The method {method} is not allowed for this resource.", headers={"allow": allow})
-        auth = await self._identify(exchange, candidates)
+        exchange.operation = candidates[0]
+        auth = exchange.auth = await self._identify(exchange, candidates)
         if auth.access is not None and not candidates[0].public:
             _admit(auth.access, service.type, scope["method"], inner, path)
         # An action is chosen by the body, everything else by the version alone, before a body is looked at.
@@ -196,7 +240,7 @@ class Edge:
         raw = None
         if first.action is not None or "body" in first.takes:
             raw = await self._body(exchange, first, service)
-        operation = self._choose(candidates, exchange.version, raw)
+        operation = exchange.operation = self._choose(candidates, exchange.version, raw)
         request = self._request(exchange, service, operation, auth, inner)
         unknown = operation.query.unknown(request.query.names(), exchange.version, service.query_closed)
         if unknown:

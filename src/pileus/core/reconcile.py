@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pileus.core import changes
+from pileus.core.metrics import Counter, Family, Gauge, Histogram
 from pileus.core.seams import reach
 from pileus.core.store import Change, Store, Tx
 
@@ -149,6 +151,11 @@ class Queue:
             self._dirty.discard(key)
             self.add(key)
 
+    @property
+    def depth(self) -> int:
+        """How many keys wait."""
+        return len(self._ready)
+
     def idle(self) -> bool:
         """Whether nothing waits and nothing is worked on."""
         return not self._ready and not self._busy
@@ -173,6 +180,29 @@ class Loops:
         self._cursor = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._runs = Histogram("pileus_loop_duration_seconds", "Time of one call of a control loop.", ("loop",))
+        self._failures = Counter("pileus_loop_failures_total", "Keys that a control loop failed on.", ("loop",))
+
+    @property
+    def alive(self) -> bool:
+        """Whether all loops run."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    def families(self) -> list[Family]:
+        """Figures of the loops."""
+        waiting = Gauge(
+            "pileus_loop_queue_depth",
+            "Keys that wait for a control loop.",
+            lambda: [((name,), queue.depth) for name, queue in self.queues.items()],
+            ("loop",),
+        )
+        broken = Gauge(
+            "pileus_loop_broken",
+            "Keys that a control loop cannot make as wanted until they change.",
+            lambda: [((name,), sum(loop == name for loop, _ in self.broken)) for name in self.queues],
+            ("loop",),
+        )
+        return [self._runs, self._failures, waiting, broken]
 
     async def start(self) -> None:
         """Begin: everything that is not settled is looked at once."""
@@ -210,14 +240,18 @@ class Loops:
         while True:
             keys = await queue.take(controller.batch)
             reach(f"loop.{controller.name}.begun")
+            began = time.perf_counter()
             try:
                 outcomes = await controller.reconcile(self.store, keys)
             except Exception:
                 log.exception("%s failed on %d keys", controller.name, len(keys))
                 outcomes = dict.fromkeys(keys, Failed())
             reach(f"loop.{controller.name}.done")
+            self._runs.observe(time.perf_counter() - began, (controller.name,))
             for key in keys:
                 outcome = outcomes.get(key, DONE)
+                if isinstance(outcome, Failed):
+                    self._failures.add((controller.name,))
                 if isinstance(outcome, Broken):
                     self.broken[controller.name, key] = outcome.why
                     log.warning("%s: %s is broken: %s", controller.name, key, outcome.why)

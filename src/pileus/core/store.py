@@ -20,11 +20,13 @@ import pkgutil
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -33,6 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from pileus.core.errors import Raced, TooManyRequests, Unavailable
+from pileus.core.metrics import SIZES, Family, Histogram
 from pileus.core.seams import Seams
 
 T = TypeVar("T")
@@ -206,6 +209,12 @@ class Store:
         self._local = threading.local()
         self._connections: list[sa.Connection] = []
         self._waiting = 0
+        self._groups = Histogram(
+            "pileus_store_group_size", "Writes that one transaction of the writer thread holds.", bounds=SIZES
+        )
+        self._commits = Histogram(
+            "pileus_store_commit_seconds", "Time from a write transaction's last statement until it is durable."
+        )
         self._slow = ThreadPoolExecutor(slow, thread_name_prefix="slow")
         options: dict[str, Any] = {
             "json_serializer": _encode,
@@ -270,6 +279,25 @@ class Store:
         if self.embedded:
             return self._submit(work).result()
         return self._write_alone(work)
+
+    def size(self) -> int:
+        """Bytes that the store takes on the disk, the write-ahead log of SQLite included."""
+        if not self.embedded:
+            return int(self.read_here(lambda tx: tx.scalar(sa.text("SELECT pg_database_size(current_database())"))))
+        found = 0
+        for ending in ("", "-wal"):
+            with suppress(OSError):
+                found += Path(f"{self.url.database}{ending}").stat().st_size
+        return found
+
+    @property
+    def alive(self) -> bool:
+        """Whether writes are taken."""
+        return not self.embedded or self._writer.is_alive()
+
+    def families(self) -> list[Family]:
+        """Figures of the writes; groups are SQLite's alone."""
+        return [self._commits, *([self._groups] if self.embedded else [])]
 
     def close(self) -> None:
         """Finish what was accepted, and let go of the engine."""
@@ -346,6 +374,9 @@ class Store:
                     settled.append((job, None, _unavailable(error)))
                 except Exception as error:  # the operation's own answer, carried to its caller
                     settled.append((job, None, error))
+            ended = time.perf_counter()
+        self._commits.observe(time.perf_counter() - ended)
+        self._groups.observe(len(settled))
         self._tell(changes)
         for job, result, failure in settled:
             if failure is None:
@@ -372,6 +403,8 @@ class Store:
                     tx = Tx(connection, self.seams, writable=True)
                     result = work(tx)
                     changes = tx.flush()
+                    ended = time.perf_counter()
+                self._commits.observe(time.perf_counter() - ended)
                 self._tell(changes)
                 return result
             except (Raced, IntegrityError):

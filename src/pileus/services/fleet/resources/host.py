@@ -21,6 +21,7 @@ from pileus.core.fields import View
 from pileus.core.policy import Rule
 from pileus.core.seams import Clock
 from pileus.core.store import Change, Instant, Store, metadata
+from pileus.services.fleet.resources.stream import Streams
 
 host = sa.Table(
     "fleet_host",
@@ -81,6 +82,7 @@ class Fleet:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.pulses: dict[str, Pulse] = {}
+        self.streams = Streams()
         self.closed = False
         """Whether this process is about to end, so that nobody shall wait for news any more."""
         self._refused: dict[str, tuple[float, str]] = {}
@@ -105,6 +107,11 @@ class Fleet:
         now = self._clock.monotonic()
         return {name: reason for name, (at, reason) in sorted(self._refused.items()) if now - at < SILENCE}
 
+    def silences(self) -> dict[str, float]:
+        """Seconds since the last heartbeat of each host whose agent talks to this process, by the host's id."""
+        now = self._clock.monotonic()
+        return {host_id: now - pulse.at for host_id, pulse in self.pulses.copy().items()}
+
     def up(self, row: sa.Row[tuple[object, ...]]) -> bool:
         """Whether the host of a `host` row can be given work."""
         if row.forced_down:
@@ -126,6 +133,7 @@ class Fleet:
     def close(self) -> None:
         """End all waiting, now and from now on: this process is about to end."""
         self.closed = True
+        self.streams.close()
         self._wake(set(self._waiters))
 
     async def changed(self, topic: str, seconds: float) -> None:

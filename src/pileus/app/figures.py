@@ -1,0 +1,125 @@
+"""The figures of a control plane, and whether it can serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from pileus.core import metrics
+from pileus.core.errors import Fault
+from pileus.core.metrics import Family, Gauge
+from pileus.services.compute.resources.server.table import server, vm_state_sql
+from pileus.services.fleet.resources.host import SILENCE, Fleet, host
+
+if TYPE_CHECKING:
+    from pileus.app.control_plane import Control
+    from pileus.core.http import Edge
+    from pileus.core.reconcile import Loops
+    from pileus.core.store import Store, Tx
+
+PATIENCE = 5.0
+"""Seconds in which the store has to answer."""
+
+RULE = "fleet:hosts"
+"""The policy rule that decides who may see figures: that of who may see the hosts."""
+
+
+class Figures:
+    """All figures of one control plane, and its readiness."""
+
+    def __init__(self, control: Control, loops: Loops, edges: Iterable[Edge]) -> None:
+        self._store: Store = control.store
+        self._fleet: Fleet = control.fleet
+        self._control = control
+        self._loops = loops
+        self._edges = tuple(edges)
+        self._kept = [*metrics.process(), *self._store.families(), *loops.families()]
+
+    async def text(self) -> bytes:
+        """All figures, in Prometheus' text format."""
+        # In a thread of its own: counting ten thousand servers shall keep no request waiting.
+        counted = await self._store.slow(lambda: self._store.read_here(self._count))
+        requests = metrics.Joint([edge.answered for edge in self._edges])
+        return metrics.render([requests, *self._kept, *counted])
+
+    async def unready(self) -> str:
+        """Why requests cannot be served now; empty when they can."""
+        if self._fleet.closed:
+            return "this control plane is about to end"
+        if not self._loops.alive or not self._store.alive:
+            return "a loop or the writer has ended"
+        try:
+            await asyncio.wait_for(self._store.read(lambda tx: tx.scalar(sa.select(sa.literal(1)))), PATIENCE)
+        except (Fault, sa.exc.SQLAlchemyError, TimeoutError):
+            return "the store does not answer"
+        return "" if self._heard() else "no host is heard"
+
+    def admits(self) -> Callable[[dict[bytes, bytes]], Awaitable[bool]]:
+        """Who may see figures: those whose token lets them see the hosts."""
+
+        async def admitted(headers: dict[bytes, bytes]) -> bool:
+            token = headers.get(b"x-auth-token")
+            if token is None:
+                return False
+            text = token.decode("latin-1")
+            try:
+                auth = await self._store.read(lambda tx: self._control.tokens.authenticate(tx, text, headers))
+            except Fault:
+                return False
+            return self._control.policy.passes(RULE, {}, auth.credentials)
+
+        return admitted
+
+    def _heard(self) -> bool:
+        return any(age < SILENCE for age in self._fleet.silences().values())
+
+    def _count(self, tx: Tx) -> list[Family]:
+        alive = server.c.deleted_at.is_(None)
+        states = tx.all(
+            sa.select(vm_state_sql.label("state"), sa.func.count().label("number")).where(alive).group_by("state")
+        )
+        rows = tx.all(sa.select(host.c.id, host.c.name, host.c.forced_down, host.c.disabled, host.c.seen_at))
+        hosts = Counter(
+            ("up" if self._fleet.up(row) else "down", "yes" if row.disabled else "no", row.id in self._fleet.pulses)
+            for row in rows
+        )
+        silences = self._fleet.silences().values()
+        unknown = sum(len(pulse.unknown) for pulse in tuple(self._fleet.pulses.values()))
+        return [
+            _gauge("pileus_servers", "Servers by state.", {(row.state,): row.number for row in states}, "state"),
+            _gauge(
+                "pileus_hosts",
+                "Hosts, by whether they are up, and whether they are disabled.",
+                _sum({(state, disabled): 0 for state in ("up", "down") for disabled in ("yes", "no")}, hosts),
+                "state",
+                "disabled",
+            ),
+            _gauge(
+                "pileus_link_hosts",
+                "Hosts whose agents talk to this process, by whether they were heard of late.",
+                {("heard",): sum(age < SILENCE for age in silences), ("silent",): sum(a >= SILENCE for a in silences)},
+                "state",
+            ),
+            _gauge("pileus_link_refusals", "Hosts that refuse this store.", {(): len(self._fleet.refusals)}),
+            _gauge(
+                "pileus_link_silence_seconds",
+                "Time since the last heartbeat, of the host that was silent longest.",
+                {(): max(silences, default=0)},
+            ),
+            _gauge("pileus_unknown_objects", "Objects on hosts that this cloud does not know.", {(): unknown}),
+            _gauge("pileus_store_bytes", "Size of the store on the disk.", {(): self._store.size()}),
+        ]
+
+
+def _sum(found: dict[tuple[str, ...], float], hosts: Counter[Any]) -> dict[tuple[str, ...], float]:
+    for (state, disabled, _), count in hosts.items():
+        found[state, disabled] += count
+    return found
+
+
+def _gauge(name: str, meaning: str, values: dict[tuple[str, ...], float], *labels: str) -> Gauge:
+    return Gauge(name, meaning, lambda: sorted(values.items()), labels)
