@@ -7,7 +7,15 @@ from pileus.core.config import Config
 from pileus.core.errors import compute_envelope
 from pileus.core.reconcile import Controller
 from pileus.core.versions import parse
-from pileus.services.compute.controllers import Archive, Folder, GuestWriter, HostInventory, Scheduler
+from pileus.services.compute.controllers import (
+    Archive,
+    Deadlines,
+    Folder,
+    GuestWriter,
+    HostInventory,
+    Scheduler,
+    Snapshots,
+)
 from pileus.services.compute.resources import (
     aggregate,
     baremetal_node,
@@ -80,4 +88,12 @@ def service() -> Service:
 
 def controllers(fleet: Fleet, config: Config) -> list[Controller]:
     """Compute's loops. They need the fleet of this process and the settings of what hosts offer."""
-    return [HostInventory(fleet, config), Scheduler(fleet), GuestWriter(), Folder(config), Archive()]
+    return [
+        HostInventory(fleet, config),
+        Scheduler(fleet),
+        GuestWriter(),
+        Folder(config),
+        Snapshots(config),
+        Deadlines(config),
+        Archive(),
+    ]

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from pileus.core.config import Config
 from pileus.core.store import Tx
-from pileus.services.compute.resources import quota
 from pileus.services.compute.resources.migration import finish
+from pileus.services.compute.resources.quota import QUOTA
 from pileus.services.compute.resources.server import snapshot
 from pileus.services.compute.resources.server.table import server
 from pileus.services.compute.rules import disk, holding, placing
@@ -100,10 +100,10 @@ def hold(tx: Tx, row: sa.Row[Any], flavor: Mapping[str, Any]) -> None:
         log.warning("server %s keeps what it held on %s: %s", row.id, row.host, reason)
 
 
-def settle_quota(tx: Tx, row: sa.Row[Any], flavor: Mapping[str, Any], previous: Mapping[str, Any] | None) -> None:
-    """Count a server as one of this flavor, with this one to go back to."""
-    before, after = holding.quota(row.flavor, row.previous), holding.quota(flavor, previous)
-    quota.QUOTA.take(tx, row.project_id, holding.difference(before, after))
+def settle_quota(tx: Tx, row: sa.Row[Any], flavor: Mapping[str, Any]) -> None:
+    """Count a server that has two flavors as one of this one alone."""
+    before, after = holding.quota(row.flavor, row.previous), holding.quota(flavor)
+    QUOTA.take(tx, row.project_id, holding.difference(before, after))
 
 
 def _resized(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
@@ -112,7 +112,7 @@ def _resized(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
 
 
 def _confirmed(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
-    settle_quota(tx, row, row.flavor, None)
+    settle_quota(tx, row, row.flavor)
     placement.release(tx, row.previous["migration"])
     finish(tx, row.previous["migration"], "confirmed")
     return {"previous": None}
@@ -120,7 +120,7 @@ def _confirmed(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
 
 def _reverted(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
     # The row's flavor is the old one already; `previous` is what was given up.
-    settle_quota(tx, row, row.flavor, None)
+    settle_quota(tx, row, row.flavor)
     placement.release(tx, row.previous["migration"])
     hold(tx, row, row.flavor)
     finish(tx, row.previous["migration"], "reverted")
@@ -130,7 +130,7 @@ def _reverted(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
 def _roll_back(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
     """A resize that the host cannot do: what was before is wanted again."""
     old = row.previous
-    settle_quota(tx, row, old["flavor"], None)
+    settle_quota(tx, row, old["flavor"])
     placement.release(tx, old["migration"])
     hold(tx, row, old["flavor"])
     finish(tx, old["migration"], "error")
@@ -224,7 +224,7 @@ def reset(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
         drop_image(tx, row.shelf["image_id"])
         values["shelf"] = None
     if not holding.counted(row.mode, row.task):
-        quota.QUOTA.take(tx, row.project_id, holding.quota(row.flavor))
+        QUOTA.take(tx, row.project_id, holding.quota(row.flavor))
     return values
 
 

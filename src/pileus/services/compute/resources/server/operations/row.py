@@ -11,7 +11,7 @@ from pileus.core.api import Resource
 from pileus.core.context import Context
 from pileus.core.errors import Conflict, NotFound
 from pileus.services.compute.resources.server.policy import RULES
-from pileus.services.compute.resources.server.table import action, facts, server
+from pileus.services.compute.resources.server.table import facts, record, server
 from pileus.services.compute.rules.status import GUARDS, Verb, objection
 
 resource = Resource("server", "servers", rules=RULES)
@@ -48,18 +48,5 @@ def for_project(ctx: Context, row: sa.Row[Any]) -> Context:
 
 def note(ctx: Context, row_id: str, project_id: str, word: str, event: str | None, host: str | None = None) -> None:
     """Write down what was asked of a server; without an event on the host it is done at once."""
-    done = event is None
-    values = {
-        "server_id": row_id,
-        "action": word,
-        "event": event,
-        "request_id": ctx.request_id,
-        "user_id": ctx.auth.user_id,
-        "project_id": project_id,
-        "started_at": ctx.now,
-        "updated_at": ctx.now,
-        "finished_at": ctx.now if done else None,
-        "result": "Success" if done else None,
-        "host": host,
-    }
-    ctx.tx.execute(sa.insert(action).values(values))
+    who = {"request_id": ctx.request_id, "user_id": ctx.auth.user_id}
+    record(ctx.tx, row_id, project_id, word, event, **who, host=host)
