@@ -22,6 +22,7 @@ from pileus.core.policy import Rule
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.compute.resources.quota import QUOTA
 from pileus.services.compute.rules import public_key
+from pileus.services.compute.rules.persona import ADMIN, ANYONE
 from pileus.services.compute.rules.shape import bare
 from pileus.services.compute.versions import KEYPAIR_PAGES, KEYPAIR_USER
 
@@ -98,7 +99,7 @@ class Keypair(View):
     deleted_at: None = None
 
 
-_OWNER = "(rule:context_is_admin) or user_id:%(user_id)s"
+_OWNER = f"{ADMIN} or (user_id:%(user_id)s and {ANYONE})"
 
 RULES = (
     Rule("os_compute_api:os-keypairs:index", _OWNER, "List key pairs"),

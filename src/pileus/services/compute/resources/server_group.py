@@ -84,7 +84,7 @@ class ServerGroup(View):
 
 
 RULES = (
-    Rule("os_compute_api:os-server-groups:create", "rule:project_member_api", "Make a server group"),
+    Rule("os_compute_api:os-server-groups:create", MEMBER, "Make a server group"),
     Rule("os_compute_api:os-server-groups:delete", MEMBER, "Delete a server group"),
     Rule("os_compute_api:os-server-groups:index", READER, "List the project's server groups"),
     Rule("os_compute_api:os-server-groups:index:all_projects", ADMIN, "List all projects' server groups"),
