@@ -62,8 +62,8 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     drain_transfer_seconds: Annotated[float, Meta(ge=0, le=86400)] = 60.0
     """Seconds that it leaves to those of them that move image data."""
     metrics_listen: str = ""
-    """ADDRESS:PORT where `/metrics` is given to everybody who reaches it, for Prometheus; where the API listens it is for
-    administrators alone. Empty for no such port."""
+    """ADDRESS:PORT where `/metrics` is given to everybody who reaches it, for Prometheus; where the API listens it is
+    for administrators alone. Empty for no such port."""
     tls: bool = False
     """Whether the API speaks TLS with a certificate of the cloud's own authority, renewed by itself. Clients trust
     `ca.pem` in the state directory."""
@@ -265,9 +265,11 @@ def _address(name: str, text: str, example: int) -> tuple[str, int]:
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """What settings do not say each for itself: the name of one, and what is wrong."""
-    for name, read in (("listen", lambda: config.address), ("metrics_listen", lambda: config.metrics_address)):
+    for name in ("listen", "metrics_listen"):
         try:
-            read()
+            text = getattr(config, name)
+            if text or name == "listen":
+                _address(name, text, 5000)
         except ConfigError as error:
             yield name, str(error)
     if config.public_url is not None and not _is_root(config.public_url):
