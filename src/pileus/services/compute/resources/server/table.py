@@ -248,6 +248,35 @@ def set_each(tx: Tx, changes: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
+def record(
+    tx: Tx,
+    server_id: str,
+    project_id: str,
+    word: str,
+    event: str | None,
+    *,
+    request_id: str,
+    user_id: str,
+    host: str | None = None,
+) -> None:
+    """Write down what is asked of a server; without an event on the host it is done at once."""
+    done = event is None
+    values = {
+        "server_id": server_id,
+        "action": word,
+        "event": event,
+        "request_id": request_id,
+        "user_id": user_id,
+        "project_id": project_id,
+        "started_at": tx.now,
+        "updated_at": tx.now,
+        "finished_at": tx.now if done else None,
+        "result": "Success" if done else None,
+        "host": host,
+    }
+    tx.execute(sa.insert(action).values(values))
+
+
 def finish_actions(tx: Tx, ids: Collection[str], result: str, details: str | None = None) -> None:
     """Note that what was asked of servers is done (`Success`) or never will be (`Error`)."""
     open_ones = (action.c.server_id.in_(ids), action.c.finished_at.is_(None))
