@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pileus.core import metrics
 from pileus.core.errors import Fault
 from pileus.core.metrics import Family, Gauge
+from pileus.core.probe import Probe
 from pileus.services.compute.resources.server.table import server, vm_state_sql
 from pileus.services.fleet.resources.host import SILENCE, Fleet, host
 
@@ -58,21 +59,17 @@ class Figures:
             return "the store does not answer"
         return "" if self._heard() else "no host is heard"
 
-    def admits(self) -> Callable[[dict[bytes, bytes]], Awaitable[bool]]:
-        """Who may see figures: those whose token lets them see the hosts."""
-
-        async def admitted(headers: dict[bytes, bytes]) -> bool:
-            token = headers.get(b"x-auth-token")
-            if token is None:
-                return False
-            text = token.decode("latin-1")
-            try:
-                auth = await self._store.read(lambda tx: self._control.tokens.authenticate(tx, text, headers))
-            except Fault:
-                return False
-            return self._control.policy.passes(RULE, {}, auth.credentials)
-
-        return admitted
+    async def admits(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether a request's token lets its caller see the hosts, and so the figures."""
+        token = headers.get(b"x-auth-token")
+        if token is None:
+            return False
+        text = token.decode("latin-1")
+        try:
+            auth = await self._store.read(lambda tx: self._control.tokens.authenticate(tx, text, headers))
+        except Fault:
+            return False
+        return self._control.policy.passes(RULE, {}, auth.credentials)
 
     def _heard(self) -> bool:
         return any(age < SILENCE for age in self._fleet.silences().values())
@@ -113,6 +110,19 @@ class Figures:
             _gauge("pileus_unknown_objects", "Objects on hosts that this cloud does not know.", {(): unknown}),
             _gauge("pileus_store_bytes", "Size of the store on the disk.", {(): self._store.size()}),
         ]
+
+
+def probes(control: Control, loops: Loops, edge: Edge, link: Edge) -> tuple[Probe, Probe]:
+    """What answers where the API is served, and what answers where everybody may see the figures."""
+
+    async def anybody(headers: dict[bytes, bytes]) -> bool:
+        return True
+
+    found = Figures(control, loops, [edge, link])
+    return (
+        Probe(edge, found.unready, found.text, found.admits),
+        Probe(None, found.unready, found.text, anybody),
+    )
 
 
 def _sum(found: dict[tuple[str, ...], float], hosts: Counter[Any]) -> dict[tuple[str, ...], float]:
