@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pileus.app.encryption import Freshness, certify, open_context
+from pileus.app.readiness import tell
 from pileus.app.service import alone, declare_tables, driver, public_services
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import exposed, settings
@@ -145,7 +146,7 @@ class Control:
         def host(tx: Tx, token: str, headers: Mapping[bytes, bytes]) -> Auth:
             return Auth(user_id=token, roles=frozenset({"host"}))
 
-        return Edge([self.link], self.store, self.policy, host, self.provided)
+        return Edge([self.link], self.store, self.policy, host, self.provided, level=logging.DEBUG)
 
     def bootstrap(self) -> None:
         """Make what a cloud cannot be without, and what `pileus prepare` fetched; changes nothing that is there."""
@@ -172,9 +173,17 @@ class Control:
         self.store.write_here(lambda tx: image.offer_definitions(tx, definitions))
         first.unlink(missing_ok=True)
 
-    async def serve(self, public: socket.socket, link: socket.socket, context: ssl.SSLContext | None = None) -> None:
+    async def serve(
+        self,
+        public: socket.socket,
+        link: socket.socket,
+        figures: socket.socket | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         """Serve until SIGTERM or SIGINT, over TLS with a context, whose certificate SIGHUP has read again."""
+        from pileus.app.figures import probes
         from pileus.core import serve
+        from pileus.core.drain import Drain
         from pileus.core.reconcile import Loops
         from pileus.drivers.host.peer import peer_uid
 
@@ -191,8 +200,9 @@ class Control:
             if context is not None:
                 fresh = asyncio.create_task(Freshness(self.config, context).run(renewal))
                 stack.callback(fresh.cancel)
+            public_edge = Drain(self.edge())
             servers = [
-                serve.server(self.edge(), context=context),
+                serve.server(public_edge, context=context),
                 serve.server(self.link_edge(), serve.checked(peer_uid)),
             ]
             tasks = [
@@ -200,7 +210,13 @@ class Control:
                 for server, listener in zip(servers, (public, link), strict=True)
             ]
             logger.info("serving %s", self.config.root_url)
+            telling = asyncio.create_task(tell(f"serves {self.config.root_url}"))
             await asyncio.wait([asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+            telling.cancel()
+            # The link stays until all is answered: requests may wait for what only a host knows.
+            await public_edge.end(
+                requests=self.config.drain_seconds, transfers=self.config.drain_transfer_seconds
+            )
             self.fleet.close()
             for server in servers:
                 server.should_exit = True
@@ -237,13 +253,14 @@ def control(arguments: argparse.Namespace) -> int:
     from pileus.services.identity.interface import KeyFailure
 
     config = settings(arguments.state)
-    log.start("control", config.log_level)
+    log.start("control", config.log_level, config.log_levels)
     exposed(config)
     alone(config, "control")
     os.umask(0o077)
     config.control.mkdir(mode=0o700, exist_ok=True)
     try:
         public = serve.listen_tcp(*config.address)
+        figures = serve.listen_tcp(*config.metrics_address) if config.metrics_address else None
     except serve.ListenFailure as failure:
         raise CommandFailure(str(failure)) from None
     link = serve.listen_unix(config.link)
@@ -270,7 +287,7 @@ def control(arguments: argparse.Namespace) -> int:
     cloud.bootstrap()
     _calm_collector()
     try:
-        asyncio.run(cloud.serve(public, link, context))
+        asyncio.run(cloud.serve(public, link, figures, context))
     finally:
         store.close()
     return 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pileus.app.readiness import tell
 from pileus.app.service import alone, driver
 from pileus.cli.main import Found
 from pileus.cli.place import settings
@@ -33,7 +34,7 @@ def agent(arguments: argparse.Namespace) -> int:
     from pileus.core import log
 
     config = settings(arguments.state)
-    log.start("agent", config.log_level)
+    log.start("agent", config.log_level, config.log_levels)
     alone(config, "agent")
     config.agent.mkdir(mode=0o711, exist_ok=True)
     if not config.fake:
@@ -66,8 +67,9 @@ async def _run_agents(agents: list[Agent]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait())
+    telling = asyncio.create_task(tell(", ".join(one.host.name for one in agents[:3])))
     await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    for task in [stopping, *tasks]:
+    for task in [telling, stopping, *tasks]:
         task.cancel()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     for failure in found:

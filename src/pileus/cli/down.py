@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pileus.cli.main import CommandFailure
-from pileus.cli.place import add_state
+from pileus.cli.place import add_state, settings
 from pileus.cli.progress import Progress
-from pileus.cli.supervise import PROCESSES, end, supervisor
+from pileus.cli.supervise import PROCESSES, end, grace, supervisor
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -55,7 +55,7 @@ def _stop(state: Path) -> None:
     pid = supervisor(state)
     if pid:
         os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + grace(settings(state)) + 20
         while supervisor(state) is not None:
             if time.monotonic() > deadline:
                 raise CommandFailure(f"the supervisor (process {pid}) does not end")

@@ -1,7 +1,8 @@
 """`pileus supervise`: keeps the two processes of a cloud running.
 
 It imports little, for it is there as long as the cloud is.  A process that ends is started again, after a pause that
-grows while it keeps ending.  Guests are no children of its and outlive all three.
+grows while it keeps ending.  Guests are no children of its and outlive all three.  Logs that are large are put aside,
+copied and then emptied: the processes hold them open, one of them without the right to make another.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +19,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pileus.cli.place import add_state
+from pileus.cli.place import add_state, settings
+from pileus.core import notify
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
+    from pileus.core.config import Config
 
 PROCESSES = ("control", "agent")
-LOG_LIMIT = 16 << 20
-"""Bytes after which a log is put aside when its process is started."""
+LOOK = 5.0
+"""Seconds between two looks at the logs' sizes."""
 
 STEADY = 30.0
 """Seconds after which a process counts as well."""
@@ -106,7 +110,8 @@ def supervisor(state: Path) -> int | None:
 class _Child:
     """One process, and when it may be started again."""
 
-    def __init__(self, name: str, state: Path) -> None:
+    def __init__(self, name: str, state: Path, grace: float) -> None:
+        self.grace = grace
         self.name = name
         self.state = state
         self.process: subprocess.Popen[bytes] | None = None
@@ -128,8 +133,6 @@ class _Child:
     def start(self) -> None:
         """Start the process with its log appended to."""
         file = log_file(self.state, self.name)
-        if file.exists() and file.stat().st_size > LOG_LIMIT:
-            file.replace(file.with_suffix(".log.1"))
         argv = [sys.executable, "-m", "pileus", self.name, "--state", str(self.state)]
         with file.open("ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -140,20 +143,51 @@ class _Child:
         if self.process is not None:
             self.process.terminate()
 
-    def stop(self, grace: float) -> None:
-        """End the process, by force when it takes longer than `grace` seconds."""
+    def stop(self) -> None:
+        """End the process, by force when it takes longer than its grace."""
         if self.process is None:
             return
+        self.process.terminate()
         try:
-            self.process.wait(grace)
+            self.process.wait(self.grace)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
 
+def grace(config: Config) -> float:
+    """Seconds that the control plane may take to end: what it leaves to its requests, and to itself."""
+    return max(config.drain_seconds, config.drain_transfer_seconds) + 10
+
+
+def put_aside(file: Path, limit: float, count: int) -> None:
+    """Move what a log holds to `FILE.1`, that to `FILE.2` and so on, `count` of them, when it is larger than `limit`.
+
+    Who writes to the file, appending, goes on writing to it.  What is written in the microseconds between the end of
+    the copy and the emptying is lost.
+    """
+    if not file.exists() or file.stat().st_size <= limit:
+        return
+    aside = [file.with_name(f"{file.name}.{number}") for number in range(1, count + 1)]
+    for older, newer in zip(reversed(aside), [*reversed(aside[:-1]), None], strict=True):
+        if newer is not None and newer.exists():
+            newer.replace(older)
+    partial = file.with_name(f"{file.name}.new")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with file.open("rb") as source, os.fdopen(descriptor, "wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+        while rest := source.read():  # what was written meanwhile
+            target.write(rest)
+        target.flush()
+        os.truncate(file, 0)
+    partial.replace(aside[0])
+
+
 def run(arguments: argparse.Namespace, roles: Roles) -> int:
     """Supervise until SIGTERM; SIGHUP starts the agent anew; exit status."""
     state: Path = arguments.state
+    config = settings(state)
     (state / "log").mkdir(mode=0o755, parents=True, exist_ok=True)
     lock = hold(state, "supervisor")
     if lock is None:
@@ -169,19 +203,28 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: stopping.append(received))
     signal.signal(signal.SIGCHLD, lambda received, frame: None)
-    children = [_Child(name, state) for name in PROCESSES]
+    children = [_Child("control", state, grace(config)), _Child("agent", state, 10.0)]
     signal.signal(signal.SIGHUP, lambda received, frame: children[-1].renew())
+    _watch(children, config, stopping, reader)
+    notify.notify("STOPPING=1")
+    # Requests that have begun may need the host: it goes last.
+    for child in children:
+        child.stop()
+    os.truncate(lock, 0)
+    return 0
+
+
+def _watch(children: list[_Child], config: Config, stopping: list[int], reader: int) -> None:
+    """Keep the processes running and their logs small, until told to stop."""
+    pause = min(LOOK, notify.watchdog_seconds() or LOOK)
+    notify.notify("READY=1", "STATUS=keeps control plane and agent running")
     while not stopping:
         for child in children:
             child.look()
+        for name in ("supervisor", *PROCESSES):
+            put_aside(log_file(config.state, name), config.log_mib * 2**20, config.log_files)
+        notify.notify("WATCHDOG=1")
         due = [child.due for child in children if child.process is None]
-        select.select([reader], [], [], max(0.05, min(due) - time.monotonic()) if due else None)
+        select.select([reader], [], [], min(pause, max(0.05, min(due) - time.monotonic())) if due else pause)
         if select.select([reader], [], [], 0)[0]:
             os.read(reader, 4096)
-    for child in children:
-        if child.process is not None:
-            child.process.terminate()
-    for child in children:
-        child.stop(10.0)
-    os.truncate(lock, 0)
-    return 0
