@@ -9,13 +9,12 @@ import sqlalchemy as sa
 
 from pileus.core.api import Reply
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, Forbidden, NotFound
+from pileus.core.errors import BadRequest, Forbidden
 from pileus.core.fields import UNSET
 from pileus.core.quota import UNLIMITED
 from pileus.services.compute.resources import aggregate, server_group
-from pileus.services.compute.resources import flavor as flavors
-from pileus.services.compute.resources import keypair as keypairs
 from pileus.services.compute.resources.quota import QUOTA
+from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import CreateBody, Disk, ServerCreate, ServerMade
 from pileus.services.compute.resources.server.operations.metadata import check_count
 from pileus.services.compute.resources.server.operations.row import note, resource
@@ -115,12 +114,7 @@ def _device(one: Disk) -> Device:
 
 def _content(ctx: Context, wanted: ServerCreate) -> Values:
     """What the servers are made of: flavor, image, key pair, user data, metadata."""
-    try:
-        row = flavors.find(ctx, str(wanted.flavor_ref))
-    except NotFound as fault:
-        raise BadRequest(fault.message) from None
-    flavor = {name: getattr(row, name) for name in ("name", "vcpus", "ram", "disk", "ephemeral", "swap")}
-    flavor["extra_specs"] = flavors.extra_specs(ctx.tx, [row.id])[row.id]
+    flavor_id, flavor = source.flavor(ctx, str(wanted.flavor_ref))
     if wanted.block_device_mapping_v2:
         ctx.enforce("os_compute_api:servers:create:attach_volume")
     image_id = boot_image(wanted.image_ref, [_device(one) for one in wanted.block_device_mapping_v2], flavor)
@@ -131,25 +125,16 @@ def _content(ctx: Context, wanted: ServerCreate) -> Values:
     check_machine(flavor, found.properties)
     if not flavor["disk"] and not ctx.allows("os_compute_api:servers:create:zero_disk_flavor"):
         raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
-    key = keypairs.find(ctx.tx, ctx.auth.user_id, wanted.key_name) if wanted.key_name else None
-    if wanted.key_name and key is None:
-        raise BadRequest("Invalid key_name provided.")
+    key = source.key(ctx, wanted.key_name)
     check_user_data(wanted.user_data)
     check_count(ctx.tx, ctx.auth.project_id or "", wanted.metadata)
     return {
-        "flavor_id": row.id,
+        "flavor_id": flavor_id,
         "flavor": flavor,
         "image_id": found.id,
-        "image": {
-            "format": found.disk_format,
-            "sha512": found.sha512,
-            "virtual_size": found.virtual_size,
-            "min_disk": found.min_disk,
-            "min_ram": found.min_ram,
-            "properties": {name: value for name, value in found.properties.items() if value is not None},
-        },
+        "image": source.image(found),
         "key_name": wanted.key_name,
-        "key": None if key is None else {"name": key.name, "type": key.type, "public_key": key.public_key},
+        "key": key,
         "user_data": wanted.user_data,
         "metadata": wanted.metadata,
         "config_drive": wanted.config_drive or found.properties.get("img_config_drive") == "mandatory",
