@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import msgspec
 
-from pileus.contracts.hypervisor import GuestSpec, HypervisorFacts
+from pileus.contracts.hypervisor import GuestSpec, HypervisorFacts, SnapshotSpec
 from pileus.contracts.link import Answer, Assignment, Hello, Observation, Report, Watch, Welcome
 from pileus.core.api import Service
 from pileus.core.config import Config
@@ -21,9 +23,12 @@ from pileus.core.http import Edge
 from pileus.core.policy import Policy
 from pileus.core.reconcile import Loops
 from pileus.core.store import Tx
+from pileus.drivers.hypervisor.fake.disk import write_empty
+from pileus.drivers.images.fake import FakeImageStore
 from pileus.services.compute import service as compute
 from pileus.services.fleet import interface as fleet
 from pileus.services.fleet import service as fleet_service
+from pileus.services.image import interface as image_interface
 from pileus.services.image import service as image
 from pileus.services.image.resources.image.table import image as image_table
 from pileus.services.network import service as network
@@ -38,6 +43,15 @@ IMAGE = "11111111-2222-4333-8444-555555555555"
 def at(version: str) -> dict[str, str]:
     """The header that asks for a microversion."""
     return {"openstack-api-version": f"compute {version}"}
+
+
+@functools.cache
+def empty_disk() -> bytes:
+    """A disk in the format qcow2."""
+    with TemporaryDirectory() as place:
+        target = Path(place) / "disk"
+        write_empty(target, "qcow2")
+        return target.read_bytes()
 
 
 def image_row(image_id: str) -> dict[str, Any]:
@@ -92,6 +106,11 @@ class Host:
         self.answers: dict[str, tuple[str, str, bool]] = {}
         """Guest id, or `*` for all, to what is said in place of the truth: state, detail, permanent."""
         self.console = "login: "
+        self.measured: str | None = None
+        """The answer to a call for diagnostics."""
+        self.snapshots: dict[str, SnapshotSpec] = {}
+        self.faults: dict[str, str] = {}
+        """Why acts cannot be applied, by act."""
         self.task: asyncio.Task[None] | None = None
 
     async def post(self, path: str, body: Any) -> Response:
@@ -113,7 +132,8 @@ class Host:
             for one in watch.assignments:
                 self.held[f"{one.kind}/{one.id}"] = one
             for call in watch.calls:
-                await self.post("/answer", Answer(id=call.id, output=f"{self.console}{call.arguments['lines']}"))
+                output = self.measured if call.verb == "diagnostics" else f"{self.console}{call.arguments['lines']}"
+                await self.post("/answer", Answer(id=call.id, output=output, error="" if output else "it rests"))
             if not self.silent:
                 await self.report()
 
@@ -123,20 +143,36 @@ class Host:
     async def report(self) -> None:
         """Say of everything that was told that it is done."""
         told, self.held = self.held, {}
+        for one in told.values():
+            answered = one.id in self.answers or "snapshot" in self.answers
+            if one.kind == "snapshot" and not one.tombstone and not answered:
+                await self.send(one.id)
         seen = [self.observe(one) for one in told.values()]
         if seen:
             await self.post("/report", Report(observations=seen))
 
+    async def send(self, image_id: str) -> None:
+        """Send the data of a snapshot; the control plane may not want it any more."""
+        headers = {"x-auth-token": self.id, "content-type": "application/octet-stream"}
+        await self.client._send("PUT", f"/snapshots/{image_id}/data", headers, [empty_disk()])
+
     def observe(self, one: Assignment) -> Observation:
         state, detail, permanent, nonce = "ready", "", False, 0
+        acts: dict[str, int] = {}
+        nics: list[str] = []
         if one.tombstone:
             state = "absent"
             self.guests.pop(one.id, None)
+            self.snapshots.pop(one.id, None)
+        elif one.kind == "snapshot":
+            self.snapshots[one.id] = msgspec.json.decode(one.spec, type=SnapshotSpec)
+            state, detail, permanent = self.answers.get(one.id, self.answers.get("snapshot", (state, "", False)))
         elif one.kind == "guest":
             spec = msgspec.json.decode(one.spec, type=GuestSpec)
             self.guests[one.id] = spec
             self.generations[one.id] = one.generation
             state, nonce = spec.power, spec.reboot_nonce
+            acts, nics = dict(spec.acts), [nic.port_id for nic in spec.nics]
             state, detail, permanent = self.answers.get(one.id, self.answers.get("*", (state, detail, permanent)))
         return Observation(
             kind=one.kind,
@@ -146,6 +182,9 @@ class Host:
             detail=detail,
             permanent=permanent,
             reboot_nonce=nonce,
+            acts=acts,
+            faults={name: text for name, text in self.faults.items() if name in acts},
+            nics=nics,
         )
 
     def say(self, guest_id: str, state: str, **more: Any) -> None:
@@ -170,7 +209,9 @@ class Cloud:
         def host(tx: Tx, token: str, headers: Mapping[bytes, bytes]) -> Auth:
             return Auth(user_id=token, roles=frozenset({"host"}))
 
-        self.link = Edge([fleet_service.link_service()], self.store, Policy(), host, provided)
+        provided[image_interface.ImageStores] = image_interface.ImageStores({"file": FakeImageStore()}, "file")
+        more = [image_interface.host_resource, image_interface.snapshot_resource]
+        self.link = Edge([fleet_service.link_service(more)], self.store, Policy(), host, provided)
         self.loops = self._loops()
         self.hosts: list[Host] = []
         self.admin = self.served.client(f"admin:{PROJECT}")
