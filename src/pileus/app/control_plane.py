@@ -200,14 +200,18 @@ class Control:
             if context is not None:
                 fresh = asyncio.create_task(Freshness(self.config, context).run(renewal))
                 stack.callback(fresh.cancel)
-            public_edge = Drain(self.edge())
+            edge, link_edge = self.edge(), self.link_edge()
+            public_edge = Drain(edge)
+            probe, open_probe = probes(self, loops, (edge, link_edge), public_edge)
             servers = [
-                serve.server(public_edge, context=context),
-                serve.server(self.link_edge(), serve.checked(peer_uid)),
+                serve.server(probe, context=context),
+                serve.server(link_edge, serve.checked(peer_uid)),
+                serve.server(open_probe),
             ]
             tasks = [
                 asyncio.create_task(server.serve(sockets=[listener]))
-                for server, listener in zip(servers, (public, link), strict=True)
+                for server, listener in zip(servers, (public, link, figures), strict=True)
+                if listener is not None
             ]
             logger.info("serving %s", self.config.root_url)
             telling = asyncio.create_task(tell(f"serves {self.config.root_url}"))

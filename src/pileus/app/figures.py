@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from pileus.services.fleet.resources.host import SILENCE, Fleet, host
 
 if TYPE_CHECKING:
     from pileus.app.control_plane import Control
+    from pileus.core.drain import Drain
     from pileus.core.http import Edge
     from pileus.core.reconcile import Loops
     from pileus.core.store import Store, Tx
@@ -32,12 +33,15 @@ RULE = "fleet:hosts"
 class Figures:
     """All figures of one control plane, and its readiness."""
 
-    def __init__(self, control: Control, loops: Loops, edges: Iterable[Edge]) -> None:
+    def __init__(
+        self, control: Control, loops: Loops, edges: Iterable[Edge], draining: Callable[[], bool] = lambda: False
+    ) -> None:
         self._store: Store = control.store
         self._fleet: Fleet = control.fleet
         self._control = control
         self._loops = loops
         self._edges = tuple(edges)
+        self._draining = draining
         self._kept = [*metrics.process(), *self._store.families(), *loops.families()]
 
     async def text(self) -> bytes:
@@ -49,7 +53,7 @@ class Figures:
 
     async def unready(self) -> str:
         """Why requests cannot be served now; empty when they can."""
-        if self._fleet.closed:
+        if self._fleet.closed or self._draining():
             return "this control plane is about to end"
         if not self._loops.alive or not self._store.alive:
             return "a loop or the writer has ended"
@@ -112,15 +116,15 @@ class Figures:
         ]
 
 
-def probes(control: Control, loops: Loops, edge: Edge, link: Edge) -> tuple[Probe, Probe]:
-    """What answers where the API is served, and what answers where everybody may see the figures."""
+def probes(control: Control, loops: Loops, edges: Iterable[Edge], served: Drain) -> tuple[Probe, Probe]:
+    """What answers before the API that is served, and what answers where everybody may see the figures of `edges`."""
 
     async def anybody(headers: dict[bytes, bytes]) -> bool:
         return True
 
-    found = Figures(control, loops, [edge, link])
+    found = Figures(control, loops, edges, lambda: served.draining)
     return (
-        Probe(edge, found.unready, found.text, found.admits),
+        Probe(served, found.unready, found.text, found.admits),
         Probe(None, found.unready, found.text, anybody),
     )
 
