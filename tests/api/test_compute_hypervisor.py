@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.api.compute_cloud import Cloud, cloud, fault, ok
+from pileus.agent.boot import booted_at
+from pileus.services.compute.rules.uptime import uptime
+from tests.api.compute_cloud import FACTS, Cloud, cloud, fault, ok
 
 UNKNOWN = "11111111-2222-3333-4444-555555555555"
 
@@ -213,6 +218,23 @@ def test_uptime(cloud: Cloud) -> None:
     fault(cloud.ask("GET", f"/os-hypervisors/{UNKNOWN}/uptime", version="2.53"), 404)
     fault(cloud.ask("GET", "/os-hypervisors/1/uptime", version="2.53"), 400)
     fault(cloud.ask("GET", f"/os-hypervisors/{host_id}/uptime", version="2.88"), 404)
+    booted = int(cloud.clock.now().timestamp()) - 93 * 86400 - 2 * 3600 - 300
+    host_id = cloud.add_host("beta", msgspec.structs.replace(FACTS, booted_at=booted))
+    shown = ok(cloud.ask("GET", f"/os-hypervisors/{host_id}/uptime", version="2.87"))["hypervisor"]
+    since = " 00:00:02 up 93 days,  2:05"
+    assert shown == {"id": host_id, "hypervisor_hostname": "beta", "state": "up", "status": "enabled", "uptime": since}
+    assert ok(cloud.ask("GET", f"/os-hypervisors/{host_id}", version="2.88"))["hypervisor"]["uptime"] == since
+    ok(cloud.ask("PUT", f"/os-services/{host_id}", {"forced_down": True}))
+    fault(cloud.ask("GET", f"/os-hypervisors/{host_id}/uptime", version="2.87"), 400)
+    assert ok(cloud.ask("GET", f"/os-hypervisors/{host_id}", version="2.88"))["hypervisor"]["uptime"] is None
+
+
+def test_uptime_is_told_in_its_own_words() -> None:
+    now = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    since = [uptime(now, int(now.timestamp()) - seconds) for seconds in (-5, 59, 3600, 86400 + 60)]
+    assert [one.partition("up ")[2] for one in since] == ["0 min", "0 min", " 1:00", "1 day, 1 min"]
+    found = booted_at()
+    assert found is None or found < time.time()
 
 
 @pytest.mark.parametrize(

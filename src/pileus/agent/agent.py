@@ -16,7 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 import pileus
+from pileus.agent.boot import booted_at
 from pileus.agent.call import Calls
 from pileus.agent.guest import Guests, observation, settled
 from pileus.agent.identity import Identity, IdentityFile
@@ -134,7 +137,8 @@ class Agent:
 
     async def _hello(self) -> None:
         if self._facts is None:
-            self._facts = await self._blocking(lambda: (self.host.hypervisor.facts(), self.host.network.facts()))
+            facts, network = await self._blocking(lambda: (self.host.hypervisor.facts(), self.host.network.facts()))
+            self._facts = replace(facts, booted_at=booted_at()), network
         facts, network = self._facts
         known = self.identity
         message = Hello(

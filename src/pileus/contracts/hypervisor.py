@@ -287,6 +287,8 @@ class HypervisorFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Versions of the TPM that guests can have."""
     page_kib: tuple[int, ...] = ()
     """Sizes of huge pages in KiB."""
+    booted_at: int | None = None
+    """When the host itself was started, in seconds since 1970; None where it cannot tell."""
 
 
 class GuestFailure(Exception):

@@ -25,6 +25,7 @@ from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.persona import ADMIN
 from pileus.services.compute.rules.shape import is_uuid
 from pileus.services.compute.rules.status import settled
+from pileus.services.compute.rules.uptime import uptime
 from pileus.services.compute.versions import (
     HYPERVISOR_PAGES,
     HYPERVISOR_QUERIES,
@@ -90,8 +91,14 @@ class HypervisorName(View):
     servers: list[ServerOn] | UnsetType = UNSET
 
 
+class HypervisorUptime(HypervisorName, kw_only=True):
+    """A hypervisor, and how long it has been up."""
+
+    uptime: str
+
+
 class Hypervisor(HypervisorName):
-    """A hypervisor in full. Sums are shown until 2.87; `uptime`, from then on, is not known here."""
+    """A hypervisor in full. Sums are shown until 2.87, `uptime` from then on; null where it is not known."""
 
     hypervisor_type: str = ""
     hypervisor_version: int = 0
@@ -215,8 +222,15 @@ def _full(ctx: Context, one: Known, *, servers: bool) -> Hypervisor:
         hypervisor_version=measured.version,
         service=HypervisorService(id=one.name(ctx), host=one.host.name, disabled_reason=one.host.disabled_reason),
         cpu_info=cpu_info(info, ctx.version),
+        uptime=_uptime(ctx, one),
         **_sums(one),
     )
+
+
+def _uptime(ctx: Context, one: Known) -> str | None:
+    """How long a host has been up, as far as it is known."""
+    booted_at = one.host.facts.booted_at
+    return None if booted_at is None or not one.host.up else uptime(ctx.now, booted_at)
 
 
 def _matching(ctx: Context, pattern: str) -> list[Known]:
@@ -304,11 +318,22 @@ def show(ctx: Context, hypervisor_id: str) -> Hypervisor:
     return _full(ctx, _find(ctx, hypervisor_id), servers=_with_servers(ctx))
 
 
-@resource.get("/os-hypervisors/{hypervisor_id}/uptime", policy="os_compute_api:os-hypervisors:uptime", until="2.87")
-def show_uptime(ctx: Context, hypervisor_id: str) -> None:
-    """Hosts do not tell how long they have been up."""
-    _find(ctx, hypervisor_id)
-    raise NotImplementedHere("Hosts of this cloud do not report their uptime.")
+@resource.get(
+    "/os-hypervisors/{hypervisor_id}/uptime",
+    policy="os_compute_api:os-hypervisors:uptime",
+    until="2.87",
+    wraps="hypervisor",
+    faults=(501,),
+)
+def show_uptime(ctx: Context, hypervisor_id: str) -> HypervisorUptime:
+    """How long a hypervisor has been up. Raises BadRequest for one that is down, NotImplementedHere if it cannot tell."""
+    one = _find(ctx, hypervisor_id)
+    if not one.host.up:
+        raise BadRequest(f"Compute service of {one.host.name} is unavailable at this time.")
+    text = _uptime(ctx, one)
+    if text is None:
+        raise NotImplementedHere(f"Host {one.host.name} does not report its uptime.")
+    return HypervisorUptime(**_brief(ctx, one), uptime=text)
 
 
 @resource.get("/os-hypervisors/{pattern}/search", policy="os_compute_api:os-hypervisors:search", until="2.52")
