@@ -276,9 +276,8 @@ def control(arguments: argparse.Namespace) -> int:
     if not privilege.apart(functools.partial(_migrate, config)):
         raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")
     load_driver(config.database_url)
-    privilege.preload(
-        "pileus.core", "pileus.contracts", "pileus.services", "pileus.drivers.images", but="pileus.contracts.suite"
-    )
+    packages = ("pileus.core", "pileus.contracts", "pileus.services", "pileus.drivers.images", "pileus.cli.definition")
+    privilege.preload(*packages, but="pileus.contracts.suite")
     if config.image_conversion:
         _image_converter()
     privilege.drop(config.unprivileged_uid)

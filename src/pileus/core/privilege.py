@@ -38,7 +38,7 @@ def give_away(directory: Path, uid: int) -> None:
 
 
 def preload(*packages: str, but: str) -> None:
-    """Import all modules of packages, except below `but`, and what is otherwise imported late.
+    """Import modules, and of packages all that are in them, except below `but`, and what is otherwise imported late.
 
     A checkout or a Python below a home directory of mode 0700 is readable for its owner alone.
     """
@@ -46,7 +46,7 @@ def preload(*packages: str, but: str) -> None:
         import_module(name)
     for package in packages:
         root = import_module(package)
-        for found in pkgutil.walk_packages(root.__path__, f"{package}."):
+        for found in pkgutil.walk_packages(getattr(root, "__path__", ()), f"{package}."):
             if not found.name.startswith(but):
                 import_module(found.name)
 
