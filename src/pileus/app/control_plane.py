@@ -96,7 +96,8 @@ class Control:
         secrets.prepare(store)
         self.stores = image_stores(config)
         self.public = public_services()
-        self.link: Service = fleet.link_service([image_interface.host_resource, image_interface.snapshot_resource])
+        hosts = [image_interface.host_resource, image_interface.snapshot_resource, *compute.host_resources()]
+        self.link: Service = fleet.link_service(hosts)
         self.policy = Policy(overrides=config.policy)
         for service in [*self.public, self.link]:
             self.policy.add(service.rules)
@@ -276,8 +277,8 @@ def control(arguments: argparse.Namespace) -> int:
     if not privilege.apart(functools.partial(_migrate, config)):
         raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")
     load_driver(config.database_url)
-    packages = ("pileus.core", "pileus.contracts", "pileus.services", "pileus.drivers.images", "pileus.cli.definition")
-    privilege.preload(*packages, but="pileus.contracts.suite")
+    packages = ("pileus.app", "pileus.core", "pileus.contracts", "pileus.services", "pileus.drivers.images")
+    privilege.preload(*packages, "pileus.cli.definition", but="pileus.contracts.suite")
     if config.image_conversion:
         _image_converter()
     privilege.drop(config.unprivileged_uid)
