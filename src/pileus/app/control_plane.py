@@ -219,9 +219,7 @@ class Control:
             await asyncio.wait([asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
             telling.cancel()
             # The link stays until all is answered: requests may wait for what only a host knows.
-            await public_edge.end(
-                requests=self.config.drain_seconds, transfers=self.config.drain_transfer_seconds
-            )
+            await public_edge.end(requests=self.config.drain_seconds, transfers=self.config.drain_transfer_seconds)
             self.fleet.close()
             for server in servers:
                 server.should_exit = True
@@ -253,6 +251,7 @@ def _catalog_path(service: Service) -> str:
 
 def control(arguments: argparse.Namespace) -> int:
     """Run the control plane: open what needs privilege, drop it, serve."""
+    from pileus.app import soundness
     from pileus.core import log, privilege, serve
     from pileus.core.store import Store, load_driver
     from pileus.services.identity.interface import KeyFailure
@@ -273,6 +272,7 @@ def control(arguments: argparse.Namespace) -> int:
         os.chown(config.link, config.unprivileged_uid, config.unprivileged_uid)
     if os.getuid() == 0:
         privilege.give_away(config.control, config.unprivileged_uid)
+    soundness.check(config)
     certify(config)
     if not privilege.apart(functools.partial(_migrate, config)):
         raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")

@@ -210,7 +210,7 @@ class Cloud:
             return Auth(user_id=token, roles=frozenset({"host"}))
 
         provided[image_interface.ImageStores] = image_interface.ImageStores({"file": FakeImageStore()}, "file")
-        more = [image_interface.host_resource, image_interface.snapshot_resource]
+        more = [image_interface.host_resource, image_interface.snapshot_resource, *compute.host_resources()]
         self.link = Edge([fleet_service.link_service(more)], self.store, Policy(), host, provided)
         self.loops = self._loops()
         self.hosts: list[Host] = []

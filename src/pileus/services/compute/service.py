@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pileus.core.api import Service
+from pileus.core.api import Resource, Service
 from pileus.core.config import Config
 from pileus.core.errors import compute_envelope
 from pileus.core.reconcile import Controller
@@ -38,6 +38,7 @@ from pileus.services.compute.resources import (
     volume,
 )
 from pileus.services.compute.resources import service as services
+from pileus.services.compute.resources.server import guest
 from pileus.services.compute.resources.server import operations as server
 from pileus.services.compute.rules.persona import BASE
 from pileus.services.compute.versions import LEDGER
@@ -84,6 +85,11 @@ def service() -> Service:
         query_closed=parse("2.102"),
         request_id_header="x-compute-request-id",
     )
+
+
+def host_resources() -> list[Resource]:
+    """What hosts ask of Compute over the link."""
+    return [guest.resource]
 
 
 def controllers(fleet: Fleet, config: Config) -> list[Controller]:

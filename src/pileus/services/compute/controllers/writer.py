@@ -71,6 +71,7 @@ def _server(row: sa.Row[Any], zone: str, ports: Sequence[network.PortInfo]) -> g
         acts=row.acts,
         rescue=row.rescue,
         nic_tags=row.nic_tags,
+        sealed_pass=row.sealed_pass,
     )
 
 

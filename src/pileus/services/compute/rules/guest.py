@@ -80,6 +80,8 @@ class Server(NamedTuple):
     others keep their places (`stable`)."""
     nic_tags: Mapping[str, str] = {}
     """Tags of cards, by the port's id."""
+    sealed_pass: str | None = None
+    """The password that the guest made for itself, as it told it."""
 
 
 def made(server: Server) -> Machine:
@@ -214,6 +216,8 @@ def documents(server: Server, nics: Sequence[Nic]) -> dict[str, bytes]:
     }
     if user_data is not None:
         tree["user_data"] = user_data
+    if server.sealed_pass is not None:
+        tree["password"] = server.sealed_pass.encode()
     found = {f"openstack/{version}/{name}": content for version in DATED for name, content in tree.items()}
     for version in EC2:
         for name, text in ec2(server, nics).items():

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.fields import Body
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
-from pileus.services.compute.resources.server.table import server, want
+from pileus.services.compute.resources.server.table import want
 from pileus.services.compute.rules.machine import wants_agent
 
 _PATH = "/servers/{server_id}/os-server-password"
@@ -52,4 +51,5 @@ def show_sealed(ctx: Context, server_id: str) -> str:
 def clear_sealed(ctx: Context, server_id: str) -> None:
     """Forget the password that the guest made for itself; the guest's own stays as it is."""
     row = find(ctx, server_id)
-    ctx.tx.execute(sa.update(server).where(server.c.id == row.id).values(sealed_pass=None))
+    if row.sealed_pass is not None:
+        want(ctx.tx, row, sealed_pass=None)
