@@ -326,7 +326,7 @@ def show(ctx: Context, hypervisor_id: str) -> Hypervisor:
     faults=(501,),
 )
 def show_uptime(ctx: Context, hypervisor_id: str) -> HypervisorUptime:
-    """How long a hypervisor has been up. Raises BadRequest for one that is down, NotImplementedHere if it cannot tell."""
+    """How long a hypervisor has been up. Raises BadRequest for one that is down, NotImplementedHere."""
     one = _find(ctx, hypervisor_id)
     if not one.host.up:
         raise BadRequest(f"Compute service of {one.host.name} is unavailable at this time.")

@@ -4,24 +4,38 @@ https://docs.openstack.org/api-ref/compute/#quota-sets-os-quota-sets
 https://docs.openstack.org/api-ref/compute/#quota-class-sets-os-quota-class-sets
 https://docs.openstack.org/api-ref/compute/#limits-limits
 
-Counting is `pileus.core.quota`'s.  Limits are those of projects; key pairs are counted by user.  Quotas of networking
-are Network's own and show here, in old versions, as unlimited.
+Counting is `pileus.core.quota`'s.  Limits are those of projects; key pairs are counted by user.  A user of a project
+may have limits of its own below the project's, for what its servers hold (`check_user`).  Quotas of networking are
+Network's own: old versions keep and show here what somebody sets, and nothing comes of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
+import sqlalchemy as sa
 
 from pileus.core.api import Parameters, Resource
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest
+from pileus.core.errors import BadRequest, QuotaExceeded
 from pileus.core.fields import UNSET, Body, UnsetType, View, W, given
 from pileus.core.policy import Rule
 from pileus.core.quota import DEFAULT, UNLIMITED, Quota
-from pileus.core.store import Tx
+from pileus.core.store import Tx, metadata
+from pileus.services.compute.resources.server.table import server
 from pileus.services.compute.rules.persona import ADMIN, ANYONE, READER
+
+user_limit = sa.Table(
+    "compute_user_limit",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("user_id", sa.String(64), primary_key=True),
+    sa.Column("resource", sa.String(64), primary_key=True),
+    sa.Column("limit", sa.BigInteger, nullable=False),
+)
+"""Limits of single users in a project; whoever counts against them locks them first."""
 
 QUOTA = Quota(
     "compute",
@@ -187,23 +201,66 @@ resource = Resource("quota_set", "quota_sets", rules=RULES)
 _USER = Parameters("user_id", closed="2.75")
 
 
-def _full(limits: dict[str, int]) -> dict[str, int]:
-    return dict.fromkeys(NETWORKING, UNLIMITED) | {name: limits[name] for name in QUOTA.builtin}
+def _full(limits: Mapping[str, int]) -> dict[str, int]:
+    return {name: limits.get(name, UNLIMITED) for name in (*NETWORKING, *QUOTA.builtin)}
+
+
+def _user_limits(tx: Tx, project_id: str, user_id: str, *, lock: bool = False) -> dict[str, int]:
+    """What was set for a user of a project."""
+    query = sa.select(user_limit).where(user_limit.c.project_id == project_id, user_limit.c.user_id == user_id)
+    return {row.resource: row.limit for row in tx.all(query.with_for_update() if lock else query)}
+
+
+def _user_used(tx: Tx, project_id: str, user_id: str) -> dict[str, int]:
+    """What a user's servers in a project hold."""
+    query = sa.select(server.c.flavor).where(
+        server.c.project_id == project_id, server.c.user_id == user_id, server.c.deleting_at.is_(None)
+    )
+    flavors = [row.flavor for row in tx.all(query)]
+    return {
+        **dict.fromkeys(QUOTA.builtin, 0),
+        "instances": len(flavors),
+        "cores": sum(one.get("vcpus", 0) for one in flavors),
+        "ram": sum(one.get("ram", 0) for one in flavors),
+        "key_pairs": QUOTA.used(tx, user_id)["key_pairs"],
+    }
+
+
+def check_user(tx: Tx, project_id: str, user_id: str, amounts: Mapping[str, int]) -> None:
+    """Check what a user's servers are about to hold against limits of its own, beside what the project's quota counts.
+
+    Raises QuotaExceeded.  Costs one query for a user without such limits.
+    """
+    limits = _user_limits(tx, project_id, user_id, lock=True)
+    if not limits:
+        return
+    used = _user_used(tx, project_id, user_id)
+    for name, amount in sorted(amounts.items()):
+        most = limits.get(name, UNLIMITED)
+        if amount > 0 and most != UNLIMITED and used[name] + amount > most:
+            raise QuotaExceeded(name, limit=most, used=used[name], requested=amount)
+
+
+def _limits(ctx: Context, project_id: str) -> dict[str, int]:
+    """The limits of a project, or of the user of it that the query names."""
+    limits, user_id = QUOTA.limits(ctx.tx, project_id), ctx.query.get("user_id")
+    return limits | _user_limits(ctx.tx, project_id, user_id) if user_id else limits
 
 
 @resource.get("/os-quota-sets/{project_id}", policy="os_compute_api:os-quota-sets:show", wraps="quota_set", query=_USER)
 def show(ctx: Context, project_id: str) -> QuotaSet:
-    """A project's limits."""
-    return QuotaSet(id=project_id, **_full(QUOTA.limits(ctx.tx, project_id)))
+    """A project's limits, or those of `user_id` in it."""
+    return QuotaSet(id=project_id, **_full(_limits(ctx, project_id)))
 
 
 @resource.get(
     "/os-quota-sets/{project_id}/detail", policy="os_compute_api:os-quota-sets:detail", wraps="quota_set", query=_USER
 )
 def show_detail(ctx: Context, project_id: str) -> QuotaSet:
-    """A project's limits and what it uses of them. Key pairs count by user, and so show no usage."""
-    used = QUOTA.used(ctx.tx, project_id)
-    limits = _full(QUOTA.limits(ctx.tx, project_id))
+    """A project's limits and what it uses of them, or those of `user_id`. Key pairs show usage for a user alone."""
+    user_id = ctx.query.get("user_id")
+    used = _user_used(ctx.tx, project_id, user_id) if user_id else QUOTA.used(ctx.tx, project_id)
+    limits = _full(_limits(ctx, project_id))
     detail = {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}
     return QuotaSet(id=project_id, **detail)
 
@@ -214,11 +271,6 @@ def show_defaults(ctx: Context, project_id: str) -> QuotaSet:
     return QuotaSet(id=project_id, **_full(QUOTA.defaults(ctx.tx)))
 
 
-def _refuse_user(ctx: Context) -> None:
-    if ctx.query.get("user_id"):
-        raise BadRequest("Quotas are kept by project; there are none for single users.")
-
-
 @resource.put(
     "/os-quota-sets/{project_id}",
     policy="os_compute_api:os-quota-sets:update",
@@ -227,25 +279,49 @@ def _refuse_user(ctx: Context) -> None:
     query=_USER,
 )
 def update(ctx: Context, project_id: str, body: QuotaSetUpdate) -> QuotaSet:
-    """Change a project's limits. Raises BadRequest for one below what is used, unless `force`."""
-    _refuse_user(ctx)
-    wanted = {name: value for name, value in given(body).items() if value is not None and name in QUOTA.builtin}
-    used = QUOTA.used(ctx.tx, project_id)
-    for name, value in wanted.items():
-        if not body.force and value != UNLIMITED and value < used[name]:
-            raise BadRequest(
-                f"Quota limit {value} for {name} must be greater than or equal to already used and reserved "
-                f"{used[name]}."
-            )
-    QUOTA.set(ctx.tx, project_id, wanted)
-    return QuotaSet(id=UNSET, **_full(QUOTA.limits(ctx.tx, project_id)))
+    """Change a project's limits, or those of `user_id` in it.
+
+    Raises BadRequest for one below what is used or (a user's) above the project's, unless `force`.
+    """
+    user_id = ctx.query.get("user_id")
+    wanted = {name: value for name, value in given(body).items() if value is not None and name != "force"}
+    used = _user_used(ctx.tx, project_id, user_id) if user_id else QUOTA.used(ctx.tx, project_id)
+    most = QUOTA.limits(ctx.tx, project_id) if user_id else {}
+    for name, value in wanted.items() if not body.force else ():
+        _check(name, value, used.get(name, 0), most.get(name, UNLIMITED))
+    if user_id:
+        _set_user(ctx, project_id, user_id, wanted)
+    else:
+        QUOTA.set(ctx.tx, project_id, wanted)
+    return QuotaSet(id=UNSET, **_full(_limits(ctx, project_id)))
+
+
+def _check(name: str, value: int, least: int, most: int) -> None:
+    """Raise BadRequest for a limit below what is used, or above the project's."""
+    if value != UNLIMITED and value < least:
+        raise BadRequest(
+            f"Quota limit {value} for {name} must be greater than or equal to already used and reserved {least}."
+        )
+    if most != UNLIMITED and (value == UNLIMITED or value > most):
+        raise BadRequest(f"Quota limit {value} for {name} must be less than or equal to {most}.")
+
+
+def _set_user(ctx: Context, project_id: str, user_id: str, limits: Mapping[str, int]) -> None:
+    if len(user_id) > 64:
+        raise BadRequest(f"There is no user {user_id}.")
+    for name, value in limits.items():
+        row = {"project_id": project_id, "user_id": user_id, "resource": name, "limit": value}
+        ctx.tx.upsert(user_limit, row, key=("project_id", "user_id", "resource"))
 
 
 @resource.delete("/os-quota-sets/{project_id}", policy="os_compute_api:os-quota-sets:delete", status=202, query=_USER)
 def delete(ctx: Context, project_id: str) -> None:
-    """Let a project have the defaults again."""
-    _refuse_user(ctx)
-    QUOTA.reset(ctx.tx, project_id)
+    """Let a project and its users have the defaults again, or `user_id` alone the project's."""
+    user_id = ctx.query.get("user_id")
+    gone = sa.delete(user_limit).where(user_limit.c.project_id == project_id)
+    ctx.tx.execute(gone.where(user_limit.c.user_id == user_id) if user_id else gone)
+    if not user_id:
+        QUOTA.reset(ctx.tx, project_id)
 
 
 @resource.get("/os-quota-class-sets/{name}", policy="os_compute_api:os-quota-class-sets:show", wraps="quota_class_set")
@@ -264,7 +340,7 @@ def update_class(ctx: Context, name: str, body: QuotaClassUpdate) -> QuotaClass:
     """Change the default limits. Raises BadRequest for another class than `default`."""
     if name != DEFAULT:
         raise BadRequest(f"There is no quota class {name}: the only one is {DEFAULT}.")
-    QUOTA.set(ctx.tx, DEFAULT, {key: value for key, value in given(body).items() if key in QUOTA.builtin})
+    QUOTA.set(ctx.tx, DEFAULT, {key: value for key, value in given(body).items() if value is not None})
     return QuotaClass(id=UNSET, **_full(QUOTA.defaults(ctx.tx)))
 
 
@@ -296,9 +372,9 @@ def _absolute(tx: Tx, project_id: str) -> Absolute:
         max_server_group_members=limits["server_group_members"],
         max_personality=limits["injected_files"],
         max_personality_size=limits["injected_file_content_bytes"],
-        max_total_floating_ips=UNLIMITED,
-        max_security_groups=UNLIMITED,
-        max_security_group_rules=UNLIMITED,
+        max_total_floating_ips=limits.get("floating_ips", UNLIMITED),
+        max_security_groups=limits.get("security_groups", UNLIMITED),
+        max_security_group_rules=limits.get("security_group_rules", UNLIMITED),
         total_instances_used=used["instances"],
         total_cores_used=used["cores"],
         total_ram_used=used["ram"],
