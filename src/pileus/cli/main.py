@@ -8,6 +8,7 @@ to import is imported by that function, so that `pileus --help` stays quick.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import pkgutil
@@ -113,6 +114,12 @@ def main(argv: Sequence[str], find_roles: Callable[[], Roles]) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone, as `| head` does; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        what = "is read-only: see `dmesg`" if error.errno == errno.EROFS else "is full: make room"
+        print(f"pileus: the disk of {error.filename or 'a file'} {what}, and try again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
