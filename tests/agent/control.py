@@ -22,7 +22,16 @@ import uvicorn
 from pileus.agent.agent import Agent, Host
 from pileus.agent.image_cache import ImageCache, NoImages
 from pileus.agent.link import Link, LinkDown
-from pileus.contracts.hypervisor import DiskSpec, GuestFailure, GuestObserved, GuestPlan, GuestSpec, NicSpec, Power
+from pileus.contracts.hypervisor import (
+    DiskSpec,
+    GuestFailure,
+    GuestObserved,
+    GuestPlan,
+    GuestSpec,
+    NicSpec,
+    Power,
+    SnapshotSpec,
+)
 from pileus.contracts.link import Kind
 from pileus.contracts.network import (
     FixedIP,
@@ -34,6 +43,8 @@ from pileus.contracts.network import (
     RuleSpec,
     SecurityGroupSpec,
 )
+from pileus.core.api import Resource
+from pileus.core.connection import Connection
 from pileus.core.context import Auth, Query, Request
 from pileus.core.http import Edge
 from pileus.core.policy import Policy
@@ -113,12 +124,18 @@ def guest(guest_id: str, *ports: str, power: Power = "running", **more: Any) -> 
     return msgspec.structs.replace(spec, **more)
 
 
+def snapshot(image_id: str, guest_id: str, **more: Any) -> SnapshotSpec:
+    """A snapshot of a guest's root disk."""
+    return msgspec.structs.replace(SnapshotSpec(id=image_id, guest_id=guest_id), **more)
+
+
 KIND: Mapping[type[Any], Kind] = {
     NetworkSpec: "network",
     PortSpec: "port",
     SecurityGroupSpec: "security_group",
     RouterSpec: "router",
     GuestSpec: "guest",
+    SnapshotSpec: "snapshot",
 }
 
 
@@ -128,8 +145,9 @@ KIND: Mapping[type[Any], Kind] = {
 class Control:
     """One life of the control plane after another, on one store and one socket."""
 
-    def __init__(self, url: str, directory: Path) -> None:
+    def __init__(self, url: str, directory: Path, *more: Resource) -> None:
         self.url = url
+        self.more = more
         self.path = directory / "link"
         self.store = Store(url)
         self.fleet = Fleet(self.store.seams.clock)
@@ -142,7 +160,7 @@ class Control:
         self.store.write_here(fleet.begin)
         self.fleet = Fleet(self.store.seams.clock)
         self.fleet.attach(self.store)
-        edge = Edge([link_service()], self.store, Policy(), _host, {Fleet: self.fleet})
+        edge = Edge([link_service(self.more)], self.store, Policy(), _host, {Fleet: self.fleet})
 
         self.lives += 1
         life = self.lives
@@ -159,7 +177,7 @@ class Control:
         listener.listen(128)
         config = uvicorn.Config(
             noted,
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -428,6 +428,73 @@ def test_connections_of_one_network_are_bounded(victim: Cloud, monkeypatch: pyte
     assert victim.get("red", "127.0.0.2") == (200, b"a")
 
 
+def test_one_guest_cannot_take_the_connections_of_its_neighbours(
+    victim: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata_server, "EACH", 3)
+    held = [victim.connect("red", "127.0.0.3") for _ in range(3)]
+    time.sleep(0.1)
+    assert victim.raw("red", "127.0.0.3", b"GET /latest/name HTTP/1.0\r\n\r\n") == b""
+    assert victim.get("red", "127.0.0.2") == (200, b"a")
+    for one in held:
+        one.close()
+    time.sleep(0.1)
+    assert victim.get("red", "127.0.0.3") == (200, b"b")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-For: 127.0.0.2",
+        "Forwarded: for=127.0.0.2",
+        "X-Real-IP: 127.0.0.2",
+        "X-Instance-ID: a",
+        "X-Instance-ID: a\r\nX-Tenant-ID: b\r\nX-Instance-ID-Signature: 0",
+        "X-Neutron-Network-ID: blue",
+        "Host: 127.0.0.2",
+    ],
+)
+def test_what_a_request_says_of_its_sender_is_not_believed(victim: Cloud, header: str) -> None:
+    victim.open("blue", {"127.0.0.3": "c"})
+    victim.tell("c", name=b"c")
+    victim.wait("blue", "127.0.0.3", (200, b"c"))
+    request = f"GET /latest/name HTTP/1.1\r\n{header}\r\n\r\n".encode()
+    assert victim.raw("red", "127.0.0.3", request).endswith(b"\r\n\r\nb")
+    # Who is nobody here cannot become somebody.
+    assert victim.raw("red", "127.0.0.9", request).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../latest/name/../../etc/passwd",
+        "/latest/../../../../etc/passwd",
+        "/latest/%2e%2e/%2e%2e/etc/passwd",
+        "/latest/name%00",
+        "/..;/latest/name/x",
+        "/a/latest/name",
+        "/latest\\name",
+        "file:///etc/passwd",
+        "http://127.0.0.2/latest/name",
+        "*",
+        "/proc/self/environ",
+    ],
+)
+def test_a_path_is_a_documents_name_and_nothing_else(victim: Cloud, path: str) -> None:
+    assert victim.get("red", "127.0.0.3", path) == NOBODY
+
+
+def test_a_guest_that_sends_drop_by_drop_is_hung_up_on(victim: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata_server, "TIMEOUT", 0.4)
+    began = time.monotonic()
+    with victim.connect("red", "127.0.0.3") as client, suppress(OSError):
+        for byte in b"GET /latest/name HTTP/1.0\r\n" + b"x: y\r\n" * 10:
+            client.sendall(bytes([byte]))
+            time.sleep(0.05)
+    assert time.monotonic() - began < 3
+    assert victim.get("red", "127.0.0.2") == (200, b"a")
+
+
 def test_messages_arrive_whole_however_they_are_cut() -> None:
     """The channel is a stream: lines may come in parts, and a listener beside the first byte of its line."""
     ours, theirs = socket.socketpair()

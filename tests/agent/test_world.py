@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pileus.agent.world import Key, World
-from pileus.contracts.hypervisor import GuestSpec, NicSpec
+from pileus.contracts.hypervisor import GuestSpec, NicSpec, SnapshotSpec
 from pileus.contracts.link import KINDS, Assignment, Kind, Unknown
 from pileus.contracts.network import (
     NetworkSpec,
@@ -269,6 +269,8 @@ def _assignments(draw: st.DrawFn) -> Assignment:
     if kind == "port":
         spec = port(object_id, draw(_IDS), *others, guest_id=draw(st.none() | _IDS))
         return wanted(kind, object_id, spec, generation)
+    if kind == "snapshot":
+        return wanted(kind, object_id, SnapshotSpec(id=object_id, guest_id=draw(_IDS)), generation)
     made = {"security_group": group, "guest": guest, "router": router}[kind]
     return wanted(kind, object_id, made(object_id, *others), generation)
 

@@ -2,8 +2,9 @@
 
 It speaks the OpenStack tree (Compute user guide, "Metadata"; `/openstack/<version>/meta_data.json` …) and the EC2 tree
 (`/<version>/meta-data/…`; Amazon EC2 user guide, "Access instance metadata").  A guest is known by the network that
-its connection came in on and by its source address, which anti-spoofing makes its own.  Everything that a guest sends
-is bounded: request size, time, connections.
+its connection came in on and by its source address, which the network's filter lets in from the port that has it and
+from no other; whatever the request says of where it comes from is not read.  Everything that a guest sends is bounded:
+request size, time, connections.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ TIMEOUT = 10.0
 
 CONNECTIONS = 64
 """How many connections of one network are served at once."""
+
+EACH = 16
+"""How many of them may be of one address."""
 
 
 class Answer(NamedTuple):
@@ -85,6 +89,7 @@ class Server:
         self._places: dict[str, dict[str, str]] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
         self._open: dict[str, int] = {}
+        """Connections, by network, and by network and address."""
 
     async def take(self, message: Message, listener: socket.socket | None) -> None:
         """Do what the agent says."""
@@ -110,11 +115,12 @@ class Server:
             server.close()
 
     async def _serve(self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        count = self._open.get(network_id, 0)
-        if count >= CONNECTIONS:
+        guest = f"{network_id} {writer.get_extra_info('peername')[0]}"
+        if self._open.get(network_id, 0) >= CONNECTIONS or self._open.get(guest, 0) >= EACH:
             writer.transport.abort()
             return
-        self._open[network_id] = count + 1
+        for one in (network_id, guest):
+            self._open[one] = self._open.get(one, 0) + 1
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._respond(network_id, reader, writer)
@@ -123,9 +129,10 @@ class Server:
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # whatever a guest sends or leaves out is its own concern
         finally:
-            self._open[network_id] -= 1
-            if not self._open[network_id]:
-                del self._open[network_id]
+            for one in (network_id, guest):
+                self._open[one] -= 1
+                if not self._open[one]:
+                    del self._open[one]
             writer.transport.abort()  # nothing is kept for a guest that does not read
 
     async def _respond(self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

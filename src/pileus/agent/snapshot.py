@@ -113,7 +113,8 @@ class Snapshots:
         disks = {disk.id: disk.incarnation for disk in guest.disks} if guest is not None else {}
         found = self._storage.disk(spec.guest_id, spec.disk_id, disks.get(spec.disk_id))
         if found is None:
-            raise GuestFailure(f"guest {spec.guest_id} has no disk {spec.disk_id} on this host", permanent=True)
+            coming = spec.disk_id in disks
+            raise GuestFailure(f"guest {spec.guest_id} has no disk {spec.disk_id} on this host", permanent=not coming)
         return found
 
     async def _send(self, snapshot_id: str, path: Path) -> None:

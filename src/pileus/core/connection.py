@@ -64,6 +64,8 @@ class Connection(HttpToolsProtocol):
 
     limit: int | None = CONNECTIONS
     """The most of them at once; None for no limit."""
+    patient = False
+    """Whether bodies and answers may stand still."""
     refused = False
     """Whether it was turned away before a byte was read."""
     _head: float | None = None
@@ -130,7 +132,7 @@ class Connection(HttpToolsProtocol):
     def look(self) -> None:
         """Hang up when the client has been waited for long enough."""
         now = self.loop.time()
-        if self._stuck(now) or self._starved(now):
+        if not self.patient and (self._stuck(now) or self._starved(now)):
             logger.info("%s: the client does not get on; the connection is closed", self.client)
             self.transport.abort()
         elif self.answering:

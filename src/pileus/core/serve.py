@@ -103,9 +103,14 @@ def checked(peer_uid: Callable[[socket.socket], int]) -> type[Connection]:
     """Connections from root and from this process's own user alone."""
 
     class Checked(Connection):
-        """Hangs up on everybody else before a byte is read; takes as many as there are hosts."""
+        """Hangs up on everybody else before a byte is read; takes as many as there are hosts.
+
+        A host may be silent in the middle of a body, or read nothing of an answer, as long as it likes: so is a
+        guest's console.
+        """
 
         limit = None
+        patient = True
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
             uid = peer_uid(transport.get_extra_info("socket"))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
-from pileus.contracts.hypervisor import HypervisorFacts
-from pileus.contracts.link import Kind
+from pileus.contracts.hypervisor import ConsoleKind, HypervisorFacts
+from pileus.contracts.link import Call, Kind
 from pileus.core import changes
 from pileus.core.context import Request
 from pileus.core.errors import Conflict, Unavailable
-from pileus.core.store import Tx, change
+from pileus.core.store import Store, Tx, change
 from pileus.services.fleet.resources.assignment import assignment, call
 from pileus.services.fleet.resources.host import FORGOTTEN, Fleet, host, store
+from pileus.services.fleet.resources.stream import Channel
 
 __all__ = [
+    "Channel",
     "Fleet",
     "Host",
     "Observed",
@@ -27,6 +31,7 @@ __all__ = [
     "assign",
     "assigned",
     "begin",
+    "console",
     "hosts",
     "observed",
     "remove_host",
@@ -36,6 +41,8 @@ __all__ = [
 
 
 _CALL_LIFE = timedelta(minutes=1)
+
+Verb = Literal["console_log", "diagnostics"]
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,33 +235,65 @@ def assigned(tx: Tx, kind: Kind, host_id: str | None = None) -> list[tuple[str, 
 
 
 async def ask(
-    request: Request, host_id: str, verb: str, target: str, arguments: Mapping[str, Any], *, seconds: float = 10.0
+    request: Request, host_id: str, verb: Verb, target: str, arguments: Mapping[str, Any], *, seconds: float = 10.0
 ) -> str:
     """Ask a host, and wait for its answer. Raises Unavailable when none comes in time, or when it is an error."""
-    fleet, store_, clock = request.of(Fleet), request.store, request.seams.clock
     call_id = request.seams.uuid()
+    return await _ask(
+        request.of(Fleet),
+        request.store,
+        Call(id=call_id, verb=verb, target=target, arguments=dict(arguments)),
+        host_id,
+        seconds,
+    )
+
+
+@contextlib.asynccontextmanager
+async def console(
+    fleet: Fleet, store_: Store, host_id: str, guest_id: str, kind: ConsoleKind, *, seconds: float = 10.0
+) -> AsyncIterator[Channel]:
+    """The console of a guest, as a stream between this process and the guest's host, which ends with the context.
+
+    Raises Unavailable when the host does not answer in time, or the guest has no such console now.
+    """
+    name = store_.seams.uuid()
+    channel = fleet.streams.expect(name, host_id)
+    try:
+        call = Call(
+            id=store_.seams.uuid(), verb="open_console", target=guest_id, arguments={"kind": kind, "stream": name}
+        )
+        await _ask(fleet, store_, call, host_id, seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await channel.arrived.wait()
+        except TimeoutError:
+            raise Unavailable("The host did not open the console in time.") from None
+        yield channel
+    finally:
+        fleet.streams.end(name, channel)
+
+
+async def _ask(fleet: Fleet, store_: Store, asked: Call, host_id: str, seconds: float) -> str:
+    clock, topic = store_.seams.clock, f"call.{asked.id}"
 
     def put(tx: Tx) -> None:
         tx.execute(sa.delete(call).where(call.c.created_at < tx.now - _CALL_LIFE))
-        tx.execute(
-            sa.insert(call).values(
-                id=call_id, host_id=host_id, verb=verb, target=target, arguments=dict(arguments), created_at=tx.now
-            )
-        )
-        tx.changed(f"host.{host_id}", f"call/{call_id}")
+        values = {**msgspec.structs.asdict(asked), "host_id": host_id, "created_at": tx.now}
+        tx.execute(sa.insert(call).values(**values))
+        tx.changed(f"host.{host_id}", f"call/{asked.id}")
 
-    fleet.expect(f"call.{call_id}")
+    fleet.expect(topic)
     await store_.write(put)
     deadline = clock.monotonic() + seconds
     try:
         while (left := deadline - clock.monotonic()) > 0 and not fleet.closed:
-            rows: Sequence[Any] = await store_.read(lambda tx: tx.all(sa.select(call).where(call.c.id == call_id)))
+            rows: Sequence[Any] = await store_.read(lambda tx: tx.all(sa.select(call).where(call.c.id == asked.id)))
             if rows and rows[0].answered:
                 if rows[0].output is None:
                     raise Unavailable(rows[0].error)
                 return str(rows[0].output)
-            await fleet.changed(f"call.{call_id}", min(left, 1.0 if store_.embedded else 0.2))
+            await fleet.changed(topic, min(left, 1.0 if store_.embedded else 0.2))
     finally:
-        fleet.forget(f"call.{call_id}")
-        await store_.write(lambda tx: tx.execute(sa.delete(call).where(call.c.id == call_id)).rowcount)
+        fleet.forget(topic)
+        await store_.write(lambda tx: tx.execute(sa.delete(call).where(call.c.id == asked.id)).rowcount)
     raise Unavailable("The host did not answer in time.")

@@ -6,6 +6,8 @@ Compute's services (https://docs.openstack.org/api-ref/compute/#compute-services
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import msgspec
 import sqlalchemy as sa
 
@@ -21,7 +23,7 @@ from pileus.contracts.link import (
     Welcome,
 )
 from pileus.core import changes
-from pileus.core.api import Resource
+from pileus.core.api import Resource, Stream
 from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Conflict
 from pileus.core.store import Tx
@@ -204,3 +206,12 @@ def answer(ctx: Context, body: Answer) -> None:
     same = (call.c.id == body.id, call.c.host_id == ctx.auth.user_id)
     ctx.tx.execute(sa.update(call).where(*same).values(answered=True, output=body.output, error=body.error))
     ctx.tx.changed(f"call.{body.id}", body.id)
+
+
+@resource.post("/streams/{name}")
+async def open_stream(ctx: Request, name: str, stream: AsyncIterator[bytes]) -> Stream:
+    """Take a stream that this host was asked to open: what it posts, and what it is answered, side by side.
+
+    Raises NotFound when it was not asked to.
+    """
+    return Stream(ctx.of(Fleet).streams.take(name, ctx.auth.user_id).connect(stream), None)
