@@ -278,7 +278,7 @@ def control(arguments: argparse.Namespace) -> int:
         raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")
     load_driver(config.database_url)
     packages = ("pileus.app", "pileus.core", "pileus.contracts", "pileus.services", "pileus.drivers.images")
-    privilege.preload(*packages, "pileus.cli.definition", but="pileus.contracts.suite")
+    privilege.preload(*packages, "pileus.cli.definition", "pileus.drivers.host.peer", but="pileus.contracts.suite")
     if config.image_conversion:
         _image_converter()
     privilege.drop(config.unprivileged_uid)
