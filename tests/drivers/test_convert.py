@@ -10,6 +10,7 @@ import pytest
 
 from pileus.contracts.images import ConversionFailure
 from pileus.contracts.storage import StorageFailure
+from pileus.drivers.host.confinement import version
 from pileus.drivers.storage.convert import convert, convert_image
 
 NOBODY = 64731
@@ -81,4 +82,18 @@ def test_an_imported_image_of_another_format(place: Path, output: str) -> None:
     source.write_bytes(b"x" * 4096)
     with pytest.raises(ConversionFailure):
         convert_image(source, "vmdk", target, output)
+    assert not target.exists()
+
+
+@pytest.mark.skipif(version() == 0, reason="needs Landlock")
+def test_an_image_that_names_another_file_does_not_get_it(place: Path) -> None:
+    """A backing file that the converter itself might read: with its own uid, or with that of the control plane."""
+    secret, source, target = place / "secret", place / "source", place / "target.qcow2"
+    secret.write_bytes(b"of another".ljust(1 << 20))
+    secret.chmod(0o644)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(source)], check=True)
+    with pytest.raises(StorageFailure, match="Permission denied"):
+        convert(source, "qcow2", target, uid=NOBODY)
+    with pytest.raises(ConversionFailure, match="Permission denied"):
+        convert_image(source, "qcow2", target, "raw")
     assert not target.exists()

@@ -100,8 +100,9 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Network driver, by entry point."""
     storage: str = "file"
     """Storage driver, by entry point."""
-    unprivileged_uid: Annotated[int, Meta(ge=1, le=2**32 - 3)] = 64730
-    """User and group id of the control plane when it is started as root; the next one is the metadata server's."""
+    unprivileged_uid: Annotated[int, Meta(ge=1, le=2**32 - 4)] = 64730
+    """User and group id of the control plane when it is started as root; the next one is the metadata server's, the
+    one after it that of what converts images."""
     fake: Count = 0
     """Number of simulated hosts; 0 makes this machine the host."""
     fake_delay: Annotated[float, Meta(ge=0)] = 0.0

@@ -1,19 +1,19 @@
 """Disks in other formats, made by a child without privilege.
 
-What tenants sent is parsed here, so the child is given as little as it needs, with limits on memory, time and the size
-of what it writes (QEMU's manual, qemu-img; getrlimit(2)).
+What tenants sent is parsed here, so the child is confined to the two files, with limits on memory, time and the size
+of what it writes (QEMU's manual, qemu-img).
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 from pathlib import Path
 
 from pileus.contracts.images import ConversionFailure
 from pileus.contracts.storage import StorageFailure
-from pileus.drivers.host.process import ChildFailure, Identity, run
+from pileus.drivers.host.confinement import Limits, confined
+from pileus.drivers.host.process import ChildFailure, Identity
 
 _MEMORY = 2 << 30
 """Bytes of address space, of which the heaps of the child's threads take much and use little."""
@@ -47,7 +47,7 @@ def convert(source: Path, form: str, target: Path, *, uid: int, most: int | None
 
 
 def convert_image(source: Path, form: str, target: Path, output: str) -> None:
-    """An `ImageConverter`: the child is the same user as this process, and may gain nothing that that has not.
+    """An `ImageConverter`: the child is the same user as this process, and sees nothing of what that may read.
 
     Raises ConversionFailure, and then `target` is not there.
     """
@@ -67,13 +67,8 @@ def _convert(source: Path, form: str, target: Path, output: str, identity: Ident
             os.chown(target, identity.uid, identity.gid)
             os.chown(source, identity.uid, identity.gid)
         argv = ["qemu-img", "convert", "-f", _NAMES.get(form, form), "-O", output, "-q", str(source), str(target)]
-        limits = {
-            resource.RLIMIT_AS: _MEMORY,
-            resource.RLIMIT_CPU: _SECONDS,
-            resource.RLIMIT_FSIZE: most,
-            resource.RLIMIT_CORE: 0,
-        }
-        run(argv, identity=identity, timeout=_SECONDS, limits=limits)
+        limits = Limits(seconds=_SECONDS, wait=2 * _SECONDS, memory=_MEMORY, file=most)
+        confined(argv, identity=identity, limits=limits, reads=[source], writes=[target])
         if identity is not None:
             os.chown(target, 0, 0)
     except BaseException:
