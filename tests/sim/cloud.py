@@ -94,6 +94,7 @@ class Cloud:
     """The control plane and its hosts."""
 
     def __init__(self, template: Path, directory: Path, seed: int, hosts: int = 2, **settings: Any) -> None:
+        directory.mkdir()
         self.chance = Chance(seed)
         self.clock = ManualClock()
         shutil.copytree(template / "control", directory / "control")

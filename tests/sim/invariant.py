@@ -54,7 +54,7 @@ def hosts_hold_what_they_are_assigned(tx: Tx, cloud: Cloud) -> Iterator[str]:
         if row.tombstone:
             yield f"{names[row.host_id]}: the tombstone of {row.kind} {row.id} is left ({row.state} {row.detail})"
         elif row.observed_generation != row.generation:
-            yield f"{names[row.host_id]}: {row.kind} {row.id} is not of its newest generation ({row.state} {row.detail})"
+            yield f"{names[row.host_id]}: {row.kind} {row.id} is of an older generation ({row.state} {row.detail})"
     for one in cloud.hosts:
         held = assigned[one.name]
         found = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,16 +26,15 @@ SEEDS = [int(os.environ["PILEUS_SEED"])] if "PILEUS_SEED" in os.environ else lis
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("cloud") / "template"
     asyncio.run(make_template(directory))
-    yield directory
+    return directory
 
 
 async def play(template: Path, directory: Path, seed: int) -> Cloud:
     """One cloud's life."""
-    directory.mkdir()
-    cloud = Cloud(template, directory, seed, hosts=2, shelved_offload_time=0)
+    cloud = Cloud(template, directory, seed, hosts=2, shelved_offload_time=0, image_web_store="")
     user = User(cloud)
     try:
         assert await cloud.settle(), "the hosts do not join"

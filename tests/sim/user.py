@@ -25,6 +25,9 @@ LIFE = (
 )
 
 
+KINDS = ("servers", "networks", "subnets", "ports", "routers", "floatingips", "security-groups")
+
+
 class User:
     """Asks for things."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pileus.core.api import Service
 
 
+@cache
 def driver(group: str, name: str) -> Any:
     """The class of a driver, found by its entry point, so that others may bring their own. Raises LookupError."""
     for found in entry_points(group=f"pileus.{group}", name=name):
