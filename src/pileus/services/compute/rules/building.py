@@ -65,27 +65,43 @@ def check_machine(flavor: Mapping[str, Any], properties: Mapping[str, str | None
         raise BadRequest(str(error)) from None
 
 
+def check_disk_config(asked: str | None, image_id: str, properties: Mapping[str, str | None]) -> None:
+    """Raise BadRequest when a guest is to grow its file system by itself, and its image says that it never does."""
+    if asked == "AUTO" and (properties.get("auto_disk_config") or "").strip().lower() == "disabled":
+        raise BadRequest(f"Requested image {image_id} has automatic disk resize disabled.")
+
+
 def check_image(image: Image, flavor: Mapping[str, Any]) -> None:
     """Raise BadRequest unless the image can boot with the flavor."""
     if image.status != "active":
         raise BadRequest(f"Image {image.id} is not active.")
     if image.virtual_size is None:
         raise BadRequest(f"Image {image.id} is unacceptable: it is not a disk that can be booted.")
-    if flavor["ram"] < image.min_ram:
+    check_flavor({"virtual_size": image.virtual_size, "min_disk": image.min_disk, "min_ram": image.min_ram}, flavor)
+
+
+def check_flavor(image: Mapping[str, Any], flavor: Mapping[str, Any]) -> None:
+    """Raise BadRequest unless an image, of which a server keeps a copy, fits in the flavor."""
+    size, least = image.get("virtual_size") or 0, (image.get("min_disk") or 0) * GIB
+    if flavor["ram"] < (image.get("min_ram") or 0):
         raise BadRequest("Flavor's memory is too small for requested image.")
     disk = flavor["disk"] * GIB
     if not disk:
         return
-    if image.virtual_size > disk:
+    if size > disk:
         raise BadRequest(
-            f"Flavor's disk is too small for requested image. Flavor disk is {disk} bytes, image is "
-            f"{image.virtual_size} bytes."
+            f"Flavor's disk is too small for requested image. Flavor disk is {disk} bytes, image is {size} bytes."
         )
-    if image.min_disk * GIB > disk:
+    if least > disk:
         raise BadRequest(
             "Flavor's disk is smaller than the minimum size specified in image metadata. Flavor disk is "
-            f"{disk} bytes, minimum size is {image.min_disk * GIB} bytes."
+            f"{disk} bytes, minimum size is {least} bytes."
         )
+
+
+def snapshot_size(flavor: Mapping[str, Any], image: Mapping[str, Any]) -> int:
+    """The disk in GiB that an image of a server's root disk asks for at least."""
+    return max(flavor["disk"] or -(-(image.get("virtual_size") or 0) // GIB), image.get("min_disk") or 0)
 
 
 def check_user_data(text: str | None) -> None:

@@ -42,7 +42,8 @@ NoneOrUuid = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-fA-F]{8}-?([0-9a-fA-F
 DiskConfig = Literal["AUTO", "MANUAL"]
 _DEVICE_TAG = (W(Tag, since="2.32", until="2.32"), W(Tag, since="2.42"))
 
-_HostName = Annotated[str | UnsetType, W(Label, since="2.90", until="2.93"), W(HostName, since="2.94")]
+AdminPass = Annotated[str, msgspec.Meta(max_length=255)]
+ServerHostName = Annotated[str | UnsetType, W(Label, since="2.90", until="2.93"), W(HostName, since="2.94")]
 
 
 class NetworkRequest(Body):
@@ -129,7 +130,7 @@ class ServerCreate(Body):
     trusted_image_certificates: Annotated[list[str] | None, W(since="2.63")] = None
     host: Annotated[str | None, W(HostName, since="2.74")] = None
     hypervisor_hostname: Annotated[str | None, W(HostName, since="2.74")] = None
-    hostname: _HostName = UNSET
+    hostname: ServerHostName = UNSET
 
 
 class CreateBody(Body):
@@ -148,7 +149,7 @@ class ServerUpdate(Body):
     access_ipv4: NoneOrIPv4 | UnsetType = msgspec.field(name="accessIPv4", default=UNSET)
     access_ipv6: NoneOrIPv6 | UnsetType = msgspec.field(name="accessIPv6", default=UNSET)
     description: Annotated[Description | UnsetType | None, W(since="2.19")] = UNSET
-    hostname: _HostName = UNSET
+    hostname: ServerHostName = UNSET
     pinned_availability_zone: Annotated[Name | UnsetType | None, W(since="2.104")] = UNSET
 
 

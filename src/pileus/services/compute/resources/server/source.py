@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from pileus.services.compute.resources import flavor as flavors
 from pileus.services.compute.resources import keypair as keypairs
 from pileus.services.image.interface import ImageInfo
 
+_ALPHABET = string.ascii_letters + string.digits
 _FLAVOR = ("name", "vcpus", "ram", "disk", "ephemeral", "swap")
 
 
@@ -46,3 +48,8 @@ def key(ctx: Context, name: str | None) -> dict[str, str] | None:
     if found is None:
         raise BadRequest("Invalid key_name provided.")
     return {"name": found.name, "type": found.type, "public_key": found.public_key}
+
+
+def password(ctx: Context) -> str:
+    """A new administrator's password."""
+    return "".join(ctx.seams.random.choices(_ALPHABET, k=12))

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 import sqlalchemy as sa
 
+from pileus.core.config import Config
 from pileus.core.context import Context
 from pileus.core.errors import Forbidden
 from pileus.core.fields import UNSET, Body, UnsetType, W
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
-from pileus.services.compute.resources.server.operations.show import begin_deletion
 from pileus.services.compute.resources.server.table import server, want
+from pileus.services.compute.resources.server.transition import reset
 
 _ACTION = "/servers/{server_id}/action"
 
@@ -85,20 +86,34 @@ def unpause(ctx: Context, server_id: str, body: Any) -> None:
     note(ctx, row.id, row.project_id, "unpause", "compute_unpause_instance", row.host)
 
 
-@resource.action(_ACTION, "forceDelete", policy="os_compute_api:os-deferred-delete:force")
-def force_delete(ctx: Context, server_id: str, body: Any) -> None:
-    """Delete a server in any state."""
+@resource.action(_ACTION, "suspend", policy="os_compute_api:os-suspend-server:suspend")
+def suspend(ctx: Context, server_id: str, body: Any) -> None:
+    """Let a server's memory go to its host's disk."""
     row = find(ctx, server_id)
-    allow(ctx, row, "force_delete")
-    begin_deletion(ctx, row)
+    allow(ctx, row, "suspend")
+    want(ctx.tx, row, power="suspended")
+    note(ctx, row.id, row.project_id, "suspend", "compute_suspend_instance", row.host)
+
+
+@resource.action(_ACTION, "resume", policy="os_compute_api:os-suspend-server:resume")
+def resume(ctx: Context, server_id: str, body: Any) -> None:
+    """Let a suspended server go on where it was."""
+    row = find(ctx, server_id)
+    allow(ctx, row, "resume")
+    want(ctx.tx, row, power="running")
+    note(ctx, row.id, row.project_id, "resume", "compute_resume_instance", row.host)
 
 
 @resource.action(_ACTION, "os-resetState", policy="os_compute_api:os-admin-actions:reset_state")
 def reset_state(ctx: Context, server_id: str, body: ResetState) -> None:
-    """Say that a server is in error, or is not; what the host reports next may say otherwise."""
+    """Say that a server is in error, or is not, and that nothing is under way.
+
+    What the host reports next may say otherwise: the state is computed.
+    """
     row = find(ctx, server_id)
     allow(ctx, row, "reset_state")
-    want(ctx.tx, row, error=body.state == "error", fault=None)
+    values = reset(ctx.tx, row, ctx.of(Config)) | {"error": body.state == "error", "fault": None}
+    want(ctx.tx, row, **values)
     ctx.tx.changed("compute.waiting", row.id)
     note(ctx, row.id, row.project_id, "resetState", None)
 

@@ -13,7 +13,7 @@ from pileus.core.errors import BadRequest, Forbidden
 from pileus.core.fields import UNSET
 from pileus.core.quota import UNLIMITED
 from pileus.services.compute.resources import aggregate, server_group
-from pileus.services.compute.resources.quota import QUOTA
+from pileus.services.compute.resources.quota import QUOTA, check_user
 from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import CreateBody, Disk, ServerCreate, ServerMade
 from pileus.services.compute.resources.server.operations.metadata import check_count
@@ -37,7 +37,6 @@ from pileus.services.image import interface as image
 from pileus.services.network import interface as network
 
 _LOWER = string.ascii_lowercase + string.digits
-_ALPHABET = string.ascii_letters + string.digits
 Values = dict[str, Any]
 
 
@@ -188,7 +187,9 @@ def _take(ctx: Context, flavor: Values, least: int, most: int) -> int:
         limits, used = QUOTA.limits(ctx.tx, project_id), QUOTA.used(ctx.tx, project_id)
         room = [(limits[name] - used[name]) // amount for name, amount in each.items() if limits[name] != UNLIMITED]
         count = max(least, min([most, *room]))
-    QUOTA.take(ctx.tx, project_id, {name: amount * count for name, amount in each.items()})
+    amounts = {name: amount * count for name, amount in each.items()}
+    check_user(ctx.tx, project_id, ctx.auth.user_id, amounts)
+    QUOTA.take(ctx.tx, project_id, amounts)
     return count
 
 
@@ -207,7 +208,7 @@ def _row(ctx: Context, wanted: ServerCreate, values: Values, count: int, index: 
         "name": numbered(wanted.name, count, index),
         "hostname": hostname if wanted.hostname is UNSET else wanted.hostname,
         "description": description(wanted.description, wanted.name, ctx.version),
-        "admin_pass": wanted.admin_pass or _random(ctx, _ALPHABET, 12),
+        "admin_pass": wanted.admin_pass or source.password(ctx),
         "disk_config": wanted.disk_config,
         "access_ip_v4": access_v4(wanted.access_ipv4),
         "access_ip_v6": access_v6(wanted.access_ipv6),

@@ -10,6 +10,7 @@ from pileus.core.context import Context
 from pileus.core.fields import View
 from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
+from pileus.services.compute.resources.server.companion import NOBODY, Companions, companions
 from pileus.services.compute.resources.server.fields import host_hash
 from pileus.services.compute.resources.server.operations.row import find, resource
 from pileus.services.compute.resources.server.table import decision
@@ -48,8 +49,8 @@ class Explanation(View):
     """Each host, judged now."""
 
 
-def wish(row: sa.Row[Any], group: Group | None = None) -> placing.Wish:
-    """What a server needs of a host, given the server group that it is in."""
+def wish(row: sa.Row[Any], group: Group | None = None, company: Companions = NOBODY) -> placing.Wish:
+    """What a server needs of a host, given the server group that it is in and where its companions are."""
     target = row.target
     try:
         like = machine(row.flavor, row.image.get("properties") or {})
@@ -63,6 +64,8 @@ def wish(row: sa.Row[Any], group: Group | None = None) -> placing.Wish:
         forced=bool(target.get("forced")),
         group=group,
         machine=like,
+        beside=company.beside,
+        apart=company.apart,
     )
 
 
@@ -74,7 +77,8 @@ def explain(ctx: Context, server_id: str) -> Explanation:
     filter spoke.
     """
     row = find(ctx, server_id)
-    wanted = wish(row, server_group.placed(ctx.tx, [row.id]).get(row.id))
+    company = companions(ctx.tx, [row]).get(row.id, NOBODY)
+    wanted = wish(row, server_group.placed(ctx.tx, [row.id]).get(row.id), company)
     kept = ctx.tx.first(sa.select(decision).where(decision.c.server_id == row.id))
     found = []
     for host in candidates(ctx.tx, fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))):

@@ -1,4 +1,4 @@
-"""Listing, showing, changing and deleting servers."""
+"""Listing, showing and changing servers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pileus.services.compute.resources.server.fields import (
     ServerUpdated,
     values,
 )
-from pileus.services.compute.resources.server.operations import ending, listing
-from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations import listing
+from pileus.services.compute.resources.server.operations.row import allow, find, resource
 from pileus.services.compute.resources.server.table import tags_of, want
 from pileus.services.compute.rules import address
 from pileus.services.compute.rules.placing import ZONE
@@ -113,8 +113,13 @@ def update(ctx: Context, server_id: str, body: ServerUpdate) -> ServerUpdated:
     if changes:
         want(ctx.tx, row, **changes)
         row = find(ctx, server_id)
+    return ServerUpdated(**described(ctx, row))
+
+
+def described(ctx: Context, row: sa.Row[Any]) -> dict[str, Any]:
+    """The fields of `ServerUpdated`, which say less of addresses until 2.74."""
     beside = _beside(ctx, [row], brief=not UPDATE_SHOWS_ALL.covers(ctx.version))
-    return ServerUpdated(**_in_group(ctx, row, values(ctx, row, beside[row.id])))
+    return _in_group(ctx, row, values(ctx, row, beside[row.id]))
 
 
 def _pin(ctx: Context, row: sa.Row[Any], zone: str | None) -> str | None:
@@ -129,20 +134,3 @@ def _pin(ctx: Context, row: sa.Row[Any], zone: str | None) -> str | None:
             f"Server can only be pinned to its current availability zone '{here}', but '{zone}' was requested."
         )
     return zone
-
-
-@resource.delete("/servers/{server_id}", policy="os_compute_api:servers:delete")
-def delete(ctx: Context, server_id: str) -> None:
-    """Begin to delete a server; one that is being deleted already is left to it."""
-    row = find(ctx, server_id)
-    allow(ctx, row, "delete")
-    begin_deletion(ctx, row)
-
-
-def begin_deletion(ctx: Context, row: sa.Row[Any]) -> None:
-    """Let a server go; one that is on its way already is left to it."""
-    if row.deleting_at is not None:
-        return
-    ending.begin_deletion(ctx.tx, row)
-    note(ctx, row.id, row.project_id, "delete", "compute_terminate_instance", row.host)
-    ending.finish_deletions(ctx.tx, [row.id])
