@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 import pytest
 
-from pileus.contracts.hypervisor import DiskSpec, GuestPlan, GuestSpec, Power
+from pileus.contracts.hypervisor import DiskSpec, GuestPlan, GuestSpec, NicAttachment, NicSpec, Power
 from pileus.contracts.suite.hypervisor import eventually
 from pileus.drivers.host.process import lock_holder
 from pileus.drivers.hypervisor.qemu import QemuHypervisor
@@ -28,26 +28,29 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives guest
 
 GREETING = b"guest is up\r\n"
 
-BOOT_SECTOR = (
-    bytes.fromhex(
-        "31c0 8ed8"  # start: xor ax,ax; mov ds,ax
-        "ba0206 b80001 ef"  # mov dx,0x602; mov ax,0x0100; out dx,ax: the power button is reported
-        "be507c"  # mov si,greeting
-        "ac 84c0 7405 e83500 ebf6"  # print: lodsb; test al,al; jz wait; call put; jmp print
-        "fb f4"  # wait: sti; hlt
-        "ba0006 ed f6c401 7519"  # mov dx,0x600; in ax,dx; test ah,1; jnz off: the power button was pressed
-        "bafd03 ec a801 74ed"  # mov dx,0x3fd; in al,dx; test al,1; jz wait: nothing was typed
-        "baf803 ec"  # mov dx,0x3f8; in al,dx
-        "3c70 7409 3c72 740e"  # cmp al,'p'; je off; cmp al,'r'; je reset
-        "e81100 ebdc"  # call put; jmp wait
-        "ba0406 b80020 ef ebd3"  # off: mov dx,0x604; mov ax,0x2000; out dx,ax; jmp wait
-        "b0fe e664 ebcd"  # reset: mov al,0xfe; out 0x64,al; jmp wait
-        "baf803 ee c3"  # put: mov dx,0x3f8; out dx,al; ret
-    )
-    + GREETING.ljust(430, b"\0")
-    + b"\x55\xaa"
+_PROGRAM = bytes.fromhex(
+    "31c0 8ed8"  # start: xor ax,ax; mov ds,ax
+    "ba0206 b80001 ef"  # mov dx,0x602; mov ax,0x0100; out dx,ax: the power button is reported
+    "be757c"  # mov si,greeting
+    "ac 84c0 7405 e83800 ebf6"  # print: lodsb; test al,al; jz wait; call put; jmp print
+    "fb f4 e83600"  # wait: sti; hlt; call eject
+    "ba0006 ed f6c401 7519"  # mov dx,0x600; in ax,dx; test ah,1; jnz off: the power button was pressed
+    "bafd03 ec a801 74ea"  # mov dx,0x3fd; in al,dx; test al,1; jz wait: nothing was typed
+    "baf803 ec"  # mov dx,0x3f8; in al,dx
+    "3c70 7409 3c72 740e"  # cmp al,'p'; je off; cmp al,'r'; je reset
+    "e81100 ebd9"  # call put; jmp wait
+    "ba0406 b80020 ef ebd0"  # off: mov dx,0x604; mov ax,0x2000; out dx,ax; jmp wait
+    "b0fe e664 ebca"  # reset: mov al,0xfe; out 0x64,al; jmp wait
+    "baf803 ee c3"  # put: mov dx,0x3f8; out dx,al; ret
+    "66b93f000000"  # eject: mov ecx,63
+    "bad00c 6689c8 66ef"  # next: mov dx,0xcd0; mov eax,ecx; out dx,eax: a bus is selected
+    "bac40c 66ed 6685c0 7405"  # mov dx,0xcc4; in eax,dx; test eax,eax; jz none: no card of it is to go
+    "bac80c 66ef"  # mov dx,0xcc8; out dx,eax: let go of it
+    "6649 79e5 c3"  # none: dec ecx; jns next; ret
 )
-"""Greets on the serial line, then obeys the ACPI power button and two keys: p turns it off, r resets it."""
+BOOT_SECTOR = (_PROGRAM + GREETING).ljust(510, b"\0") + b"\x55\xaa"
+"""Greets on the serial line, lets go of cards that are to be unplugged (docs/specs/acpi_pci_hotplug of QEMU), and obeys
+the ACPI power button and two keys: p turns it off, r resets it.  Other keys it gives back."""
 
 GUEST = GuestSpec(
     id="",
@@ -67,6 +70,7 @@ class QemuHarness:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.state = root / "state"
+        self.namespace = ""
         (root / "disks").mkdir(mode=0o711)
 
     def open(self, grace: float = 15.0) -> QemuHypervisor:
@@ -84,6 +88,37 @@ class QemuHarness:
     def plan(self, guest_id: str, power: Power, nonce: int = 0, kind: Literal["SOFT", "HARD"] = "HARD") -> GuestPlan:
         spec = msgspec.structs.replace(GUEST, id=guest_id, power=power, reboot_nonce=nonce, reboot_kind=kind)
         return GuestPlan(spec=spec, disks={spec.disks[0].id: self.disk(guest_id)}, nics={})
+
+    def with_cards(self, plan: GuestPlan, count: int) -> GuestPlan:
+        if count:
+            self._network()
+        nics = tuple(
+            NicSpec(port_id=f"port{number}", mac_address=f"02:00:00:00:00:0{number}", mtu=1400)
+            for number in range(count)
+        )
+        attached = {
+            nic.port_id: NicAttachment(port_id=nic.port_id, device=f"tap{number}", namespace=self.namespace)
+            for number, nic in enumerate(nics)
+        }
+        spec = msgspec.structs.replace(plan.spec, nics=nics)
+        return msgspec.structs.replace(plan, spec=spec, nics=attached)
+
+    def _network(self) -> None:
+        """A network namespace with persistent taps named `tap0` and so on."""
+        if self.namespace:
+            return
+        name = f"pileus-qemu-{uuid.uuid4().hex[:8]}"
+        if subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True).returncode:
+            pytest.skip("network namespaces cannot be made here")
+        self.namespace = name
+        for number in range(3):
+            tap = f"tap{number}"
+            subprocess.run(["ip", "-n", name, "tuntap", "add", "dev", tap, "mode", "tap", "vnet_hdr"], check=True)
+            subprocess.run(["ip", "-n", name, "link", "set", tap, "up"], check=True)
+
+    def end(self) -> None:
+        if self.namespace:
+            subprocess.run(["ip", "netns", "del", self.namespace], check=True)
 
     def directory(self, guest_id: str) -> Path:
         return self.state / "guests" / guest_id
@@ -142,7 +177,9 @@ def harness() -> Iterator[QemuHarness]:
     # Guests have ids of their own, and pytest's directories let only their owner pass.
     root = Path(tempfile.mkdtemp(prefix="pileus-qemu-"))
     root.chmod(0o711)
-    yield QemuHarness(root)
+    harness = QemuHarness(root)
+    yield harness
+    harness.end()
     shutil.rmtree(root)
 
 

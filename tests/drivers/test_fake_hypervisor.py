@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 import pytest
 
-from pileus.contracts.hypervisor import GuestFailure, GuestPlan, GuestSpec, Power
+from pileus.contracts.hypervisor import GuestFailure, GuestPlan, GuestSpec, NicSpec, Power
 from pileus.contracts.suite.hypervisor import HypervisorContract, HypervisorHarness
 from pileus.drivers.hypervisor.fake import FakeGuest, FakeHypervisor
 
@@ -45,6 +45,18 @@ class FakeHarness:
 
     def plan(self, guest_id: str, power: Power, nonce: int = 0, kind: Literal["SOFT", "HARD"] = "HARD") -> GuestPlan:
         return plan(guest_id, power, nonce, kind)
+
+    def with_cards(self, plan: GuestPlan, count: int) -> GuestPlan:
+        nics = tuple(
+            NicSpec(port_id=f"port{number}", mac_address=f"02:00:00:00:00:0{number}", mtu=1400)
+            for number in range(count)
+        )
+        return msgspec.structs.replace(plan, spec=msgspec.structs.replace(plan.spec, nics=nics))
+
+    def disk(self, guest_id: str) -> Path:
+        path = self._state.with_name(f"{guest_id}.disk")
+        path.touch()
+        return path
 
     def boots(self, guest_id: str) -> int:
         assert self._driver is not None

@@ -156,12 +156,12 @@ def test_a_crash_amid_a_reboot_reboots_once(
     driver.ensure(harness.plan(guest, "running"))
     assert eventually(lambda: harness.boots(guest) == 1, harness.patience)
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         if after == "end":
-            patch.setattr("pileus.drivers.hypervisor.qemu.guest.Guest.write", crash)
+            patch.setattr("pileus.drivers.hypervisor.qemu.guest.Guest.note", crash)
         else:
             patch.setattr(driver, "_start", crash)
         with pytest.raises(KeyboardInterrupt):

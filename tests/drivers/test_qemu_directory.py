@@ -27,6 +27,7 @@ def applied(nonce: int) -> Applied:
         reboot_kind="HARD",
         config_drive=False,
         documents={"secret": b"s3cret"},
+        password="s3cret",
     )
     return Applied(plan=GuestPlan(spec=spec, disks={}, nics={}, config_drive=None), reboot_nonce=nonce)
 
@@ -43,5 +44,7 @@ def test_a_disk_that_gets_full_leaves_what_was_kept_before(tmp_path: Path) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, old)
-    assert directory.reboot_nonce() == 3
+    kept = directory.applied()
+    assert kept is not None
+    assert kept.reboot_nonce == 3
     assert not any(b"s3cret" in path.read_bytes() for path in tmp_path.iterdir())

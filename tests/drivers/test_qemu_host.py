@@ -65,11 +65,10 @@ def test_the_agents_files_are_out_of_the_guests_reach(harness: QemuHarness, driv
     assert stat.S_IMODE(folder.stat().st_mode) == 0o710
     assert (folder.stat().st_uid, folder.stat().st_gid) == (0, uid)
     own = {path.name for path in folder.iterdir() if path.stat().st_uid == uid}
-    assert own == {"pid", "vnc"}
+    assert own == {"pid"}
     applied = folder / "applied.json"
     assert stat.S_IMODE(applied.stat().st_mode) == 0o600
     assert b"secret" not in applied.read_bytes()
-    assert (folder / "vnc" / "vnc.sock").is_socket()
 
 
 @needs_root

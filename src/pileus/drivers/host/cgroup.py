@@ -38,8 +38,22 @@ class Cgroups:
             return
         self.kind, self._roots = ("v1", roots) if kind == "v1" else ("v2", roots)
 
-    def create(self, name: str, *, memory_mib: int, pids: int) -> None:
-        """Make the group, or set the limits of the one there is. A limit that the kernel refuses is left out."""
+    def create(
+        self,
+        name: str,
+        *,
+        memory_mib: int,
+        pids: int,
+        cpu_shares: int = 0,
+        cpu_quota: int = 0,
+        cpu_period: int = 100_000,
+    ) -> list[str]:
+        """Make the group, or set the limits of the one there is.
+
+        `cpu_shares` is a weight whose usual value is 1024, `cpu_quota` microseconds in each period of `cpu_period`; 0
+        for none.  A limit that the kernel refuses is left out, and named in the answer if it is one of processors.
+        """
+        refused: list[str] = []
         for root in self._roots:
             group = root / self._parent / name
             group.parent.mkdir(exist_ok=True)
@@ -50,6 +64,10 @@ class Cgroups:
             group.mkdir(exist_ok=True)
             _write(group / ("memory.max" if self.kind == "v2" else "memory.limit_in_bytes"), str(memory_mib << 20))
             _write(group / "pids.max", str(pids))
+        for file, value in self._processors(cpu_shares, cpu_quota, cpu_period):
+            if not any(_write(group / file, value) for group in self._groups(name) if (group / file).exists()):
+                refused.append(file)
+        return refused
 
     def add(self, name: str, pid: int) -> None:
         """Move a process into the group. A process that is gone is fine."""
@@ -94,6 +112,19 @@ class Cgroups:
             except OSError:
                 # Other groups still live below it.
                 continue
+
+    def _processors(self, shares: int, quota: int, period: int) -> list[tuple[str, str]]:
+        """The files of limits of processors, in the order in which they are to be written."""
+        found: list[tuple[str, str]] = []
+        if self.kind == "v1":
+            found += [("cpu.shares", str(shares))] if shares else []
+            found += [("cpu.cfs_period_us", str(period)), ("cpu.cfs_quota_us", str(quota))] if quota else []
+        elif self.kind == "v2":
+            # The mapping of the kernel's own documentation of weights: 2 to 262144 becomes 1 to 10000.
+            weight = 1 + (max(2, shares) - 2) * 9999 // 262142
+            found += [("cpu.weight", str(min(10_000, weight)))] if shares else []
+            found += [("cpu.max", f"{quota} {period}")] if quota else []
+        return found
 
     def _groups(self, name: str) -> list[Path]:
         return [root / self._parent / name for root in self._roots]

@@ -254,6 +254,11 @@ def _enter(namespace: str) -> None:
         os.close(fd)
 
 
+def enter_new_namespace() -> None:
+    """Put the calling thread, which is one that `apart` made, into a network namespace that nobody else is in."""
+    _check(_LIBC.unshare(_CLONE_NEWNET), "unshare")
+
+
 def _forbid_privileges() -> None:
     _check(_LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl no_new_privs")
 

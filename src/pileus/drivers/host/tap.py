@@ -11,8 +11,10 @@ import fcntl
 import os
 import socket
 import struct
+from pathlib import Path
+from typing import NamedTuple
 
-from pileus.drivers.host.process import apart
+from pileus.drivers.host.process import apart, enter_new_namespace
 
 _TUNSETIFF = 0x400454CA
 _IFF_TAP = 0x0002
@@ -49,3 +51,46 @@ def _open(device: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+class Counters(NamedTuple):
+    """What has gone through a device, from the host's point of view (proc_pid_net(5), `dev`)."""
+
+    rx_octets: int
+    rx_packets: int
+    rx_errors: int
+    rx_drop: int
+    tx_octets: int
+    tx_packets: int
+    tx_errors: int
+    tx_drop: int
+
+
+def counters(device: str, namespace: str | None) -> Counters:
+    """The counters of a device inside a namespace. Raises FileNotFoundError when there is no such device."""
+    # The file belongs to the thread's namespace, which is not the process's.
+    for line in apart(lambda: Path("/proc/thread-self/net/dev").read_text(), namespace).splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() == device:
+            words = [int(word) for word in values.split()]
+            return Counters(*words[0:4], *words[8:12])
+    raise FileNotFoundError(errno.ENODEV, f"no device {device}")
+
+
+def open_blind_tap() -> int:
+    """A tap that leads nowhere: in a namespace of its own, which is gone with the descriptor.
+
+    It stands in for a port that is gone, while a guest that was suspended with its card wakes up.
+    """
+
+    def act() -> int:
+        enter_new_namespace()
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"blind", _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    return apart(act)

@@ -1,17 +1,20 @@
 """A guest's run directory: what outlives the agent.
 
-    applied.json   the plan that the process was started with, without its documents, and the last reboot applied
+    applied.json   the plan that the process was started with, without its secrets, and what was done to it since
     pid            QEMU's own pidfile, which it locks while it lives
     qmp.sock       QMP; takes one client
     serial.sock    the serial console; takes one client
     console.log    what the guest wrote to it
     stderr.log     what QEMU complained of at its last start
-    vnc/vnc.sock   the screen
+    agent.sock     the channel to the guest's agent, if it has one; takes one client
+    memory         the memory of a suspended guest: where it is, the guest is what it says, and no process is
+    nvram-*.fd     the variables of UEFI firmware, kept over restarts
+    tpm            the state of the TPM, kept over restarts
 
-The directory belongs to the agent and the guest's group may only pass through it (0710): QEMU is handed its sockets
-and logs as open descriptors, so that a guest that breaks out of QEMU cannot put a link in place of a file that the
-agent will open.  It may write in `vnc` alone.  The directory's group is the guest's user and group id: it is the
-record of which id the guest has.
+The directory belongs to the agent and the guest's group may only pass through it (0710): QEMU is handed its sockets,
+logs and memory as open descriptors, so that a guest that breaks out of QEMU cannot put a link in place of a file that
+the agent will open.  It may write in `tpm` alone, where the agent opens nothing.  The directory's group is the guest's
+user and group id: it is the record of which id the guest has.
 """
 
 from __future__ import annotations
@@ -27,19 +30,31 @@ import msgspec
 
 from pileus.contracts.hypervisor import GuestPlan
 from pileus.drivers.host.process import lock_holder
+from pileus.drivers.hypervisor.qemu.machine import Firmware
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What the driver keeps of a guest."""
 
-    plan: GuestPlan
+    plan: GuestPlan | None = None
+    """What its process was started with, and the cards that it has now; None when that cannot be read any more."""
     reboot_nonce: int
+    acts: dict[str, int] = {}
+    faults: dict[str, str] = {}
+    cards: dict[str, int] = {}
+    """Port id to the slot that its card is in."""
+    slots: int = 0
+    """How many slots for devices the process was started with."""
+    pins: list[int] = []
+    """The host's processors that the guest's own are pinned to, in their order."""
 
 
-class _Nonce(msgspec.Struct):
+class _Unplanned(msgspec.Struct, kw_only=True):
     """The part of it that is read again, whatever form plans have had meanwhile."""
 
     reboot_nonce: int
+    acts: dict[str, int] = {}
+    faults: dict[str, str] = {}
 
 
 class RunDirectory:
@@ -50,6 +65,7 @@ class RunDirectory:
         self.pidfile = path / "pid"
         self.console = path / "console.log"
         self.errors = path / "stderr.log"
+        self.memory = path / "memory"
         self._applied = path / "applied.json"
 
     def exists(self) -> bool:
@@ -78,21 +94,26 @@ class RunDirectory:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.path)
 
-    def reboot_nonce(self) -> int | None:
-        """The last reboot that was applied; None when nothing was applied yet, or when what was cannot be read."""
+    def applied(self) -> Applied | None:
+        """What was applied; None when nothing was yet, or when it cannot be read."""
         try:
-            return msgspec.json.decode(self._applied.read_bytes(), type=_Nonce).reboot_nonce
+            content = self._applied.read_bytes()
+            try:
+                return msgspec.json.decode(content, type=Applied, dec_hook=_from_text)
+            except msgspec.ValidationError:
+                kept = msgspec.json.decode(content, type=_Unplanned)
+                return Applied(reboot_nonce=kept.reboot_nonce, acts=kept.acts, faults=kept.faults)
         except (OSError, msgspec.DecodeError):
             return None
 
     def write(self, applied: Applied) -> None:
-        """Keep it durably and whole; the documents, which are secret and not needed again, are left out.
+        """Keep it durably and whole; documents and passwords, which are secret and not needed again, are left out.
 
         Raises OSError, and then what was kept before is still there.
         """
-        spec = msgspec.structs.replace(applied.plan.spec, documents={})
-        plan = msgspec.structs.replace(applied.plan, spec=spec)
-        content = msgspec.json.encode(msgspec.structs.replace(applied, plan=plan), enc_hook=_to_text)
+        if applied.plan is not None:
+            applied = msgspec.structs.replace(applied, plan=without_secrets(applied.plan))
+        content = msgspec.json.encode(applied, enc_hook=_to_text)
         new = self._applied.with_suffix(".new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
@@ -100,26 +121,54 @@ class RunDirectory:
             file.flush()
             os.fsync(fd)
         new.replace(self._applied)
+        self.sync()
+
+    def sync(self) -> None:
+        """Make names that came and went durable."""
         folder = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
 
+    def suspended(self) -> bool:
+        """Whether the guest is in its memory's file."""
+        return self.memory.exists()
+
+    def drop_memory(self) -> None:
+        """The guest is not in its memory's file any more, whatever happens next. Absent is fine."""
+        if self.suspended():
+            self.memory.unlink()
+            self.sync()
+
+    def drop_torn(self) -> None:
+        """What an agent that was killed had written of the memory counts as nothing."""
+        self.memory.with_suffix(".new").unlink(missing_ok=True)
+
+    def furnish(self, name: str, firmware: Firmware | None, uid: int | None) -> None:
+        """Give the guest the variables of its firmware, where it has none yet: a copy of those that it comes with."""
+        target = self.path / name
+        if firmware is None or target.exists():
+            return
+        new = target.with_suffix(".new")
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(firmware.variables.read_bytes())
+            file.flush()
+            os.fsync(fd)
+            if uid is not None:
+                os.fchown(fd, uid, uid)
+        new.replace(target)
+
     def holder(self) -> int | None:
         """The pid of the guest's live process."""
         return lock_holder(self.pidfile)
 
     def prepare(self, uid: int | None) -> None:
-        """Make what QEMU writes itself: the pidfile and the directory of the screen's socket."""
-        screen = self.path / "vnc"
-        screen.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            (screen / "vnc.sock").unlink()
+        """Make what QEMU writes itself: the pidfile."""
         os.close(os.open(self.pidfile, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         if uid is not None:
-            for path in (screen, self.pidfile):
-                os.chown(path, uid, uid)
+            os.chown(self.pidfile, uid, uid)
 
     def open_console(self) -> int:
         """The console's log, for appending.  QEMU wants write access and nothing else."""
@@ -172,7 +221,18 @@ class RunDirectory:
             os.close(folder)
 
 
+def without_secrets(plan: GuestPlan) -> GuestPlan:
+    """A plan as it is kept."""
+    return msgspec.structs.replace(plan, spec=msgspec.structs.replace(plan.spec, documents={}, password=None))
+
+
 def _to_text(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
     raise NotImplementedError(type(value))
+
+
+def _from_text(form: type, value: object) -> object:
+    if form is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(form)

@@ -9,22 +9,36 @@ import os
 import platform
 import queue
 import shutil
-import stat
+import socket
 import threading
 import uuid
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pileus.contracts.hypervisor import GuestFailure, GuestObserved, GuestPlan, HypervisorFacts
+from pileus.contracts.hypervisor import (
+    ConsoleKind,
+    Diagnostics,
+    GuestFailure,
+    GuestObserved,
+    GuestPlan,
+    GuestSpec,
+    HypervisorFacts,
+    NicSpec,
+    SnapshotSpec,
+)
 from pileus.drivers.host.cgroup import Cgroups
 from pileus.drivers.host.process import Identity
-from pileus.drivers.host.tap import open_tap
-from pileus.drivers.hypervisor.qemu import accelerator, console
+from pileus.drivers.host.tap import open_blind_tap, open_tap
+from pileus.drivers.hypervisor.qemu import accelerator, act, backup, card, console, limit, machine, memory, tpm
+from pileus.drivers.hypervisor.qemu.agent_channel import SOCKET
 from pileus.drivers.hypervisor.qemu.command import Descriptors, arguments
+from pileus.drivers.hypervisor.qemu.confinement import choose_processors, choose_uid, hand_over, passable
+from pileus.drivers.hypervisor.qemu.device import Board, board_type, disk_slots, most_slots
+from pileus.drivers.hypervisor.qemu.directory import RunDirectory
 from pileus.drivers.hypervisor.qemu.guest import Guest
+from pileus.drivers.hypervisor.qemu.measure import diagnose
 from pileus.drivers.hypervisor.qemu.monitor import Loop, MonitorFailure
 
 LOG = logging.getLogger(__name__)
@@ -35,10 +49,8 @@ UID_COUNT = 65_536
 
 _LOG_CHECK = 10.0
 """Seconds between two looks at the length of the logs."""
-_OVERHEAD_MIB = 512
-"""Memory of a guest's process beyond the guest's own: code buffer, screen, caches; some 80 MiB are usual."""
-_THREADS = 160
-"""Threads of a process beyond one for each processor: QEMU's pool for disk I/O has at most 64 for each loop."""
+_HALTED = ("paused", "prelaunch", "suspended", "io-error", "postmigrate", "finish-migrate")
+"""QEMU's run states (qapi/run-state.json) from which the processors can be let go on."""
 
 
 class QemuHypervisor:
@@ -51,8 +63,8 @@ class QemuHypervisor:
     come up.  `accelerator` is `kvm` or `tcg`; empty means to find out by trying.  `spare_ports` is the number of
     slots for devices that are plugged in later.
 
-    A guest's processor, memory, disks and ports are those of the plan with which its process was started; another
-    plan takes effect at its next start.
+    A guest's machine, processors, memory and disks are those of the plan with which its process was started; another
+    plan takes effect at its next start, but for its cards.
     """
 
     def __init__(
@@ -103,6 +115,9 @@ class QemuHypervisor:
             disk_gib=shutil.disk_usage(self._state).total >> 30,
             architecture=platform.machine(),
             cpu_model=_cpu_model(),
+            firmwares=machine.firmwares(),
+            tpm=machine.tpms(),
+            page_kib=machine.page_sizes(),
         )
 
     def ensure(self, plan: GuestPlan) -> GuestObserved:
@@ -152,6 +167,48 @@ class QemuHypervisor:
         guest = self._known(guest_id)
         return "" if guest is None else console.read_console(guest.directory.console, lines)
 
+    def diagnostics(self, guest_id: str) -> Diagnostics:
+        """Measure a guest that runs."""
+        guest = self._live(guest_id)
+        try:
+            return diagnose(guest, guest.observe(), self.facts().type.lower())
+        except (MonitorFailure, OSError) as error:
+            raise GuestFailure(f"guest {guest_id} cannot be measured: {error}") from error
+
+    def open_console(self, guest_id: str, kind: ConsoleKind) -> socket.socket:
+        """A connection to the screen, as many as are asked for, or to the serial port, where the last one wins."""
+        guest = self._live(guest_id)
+        kept = guest.directory.applied()
+        spec = None if kept is None or kept.plan is None else kept.plan.spec.machine
+        try:
+            if kind == "serial":
+                if spec is not None and not spec.serial_ports:
+                    raise GuestFailure(f"guest {guest_id} has no serial port")
+                return guest.open_serial()
+            if spec is not None and spec.video == "none":
+                raise GuestFailure(f"guest {guest_id} has no screen")
+            return guest.open_screen()
+        except (MonitorFailure, OSError) as error:
+            raise GuestFailure(f"the console of guest {guest_id} cannot be reached: {error}") from error
+
+    def snapshot(self, spec: SnapshotSpec, disk: Path, target: Path) -> None:
+        """Copy the disk: of a guest whose process lives through QEMU, else by a child; `remove` cuts either short.
+
+        A guest at rest does not start meanwhile.
+        """
+        guest = self._known(spec.guest_id)
+        if guest is None:
+            raise GuestFailure(f"guest {spec.guest_id} is not on this host", permanent=True)
+        with guest.lock:
+            try:
+                if guest.directory.suspended() or not guest.alive():
+                    uid = guest.directory.owner() if self._uids is not None else None
+                    backup.take_resting(guest, spec, disk, target, uid)
+                    return
+            except OSError as error:
+                raise GuestFailure(f"the disk cannot be copied: {error.strerror}") from error
+        backup.take_live(guest, spec, target)
+
     def watch(self, changed: Callable[[str], None]) -> None:
         """Call `changed` from a thread of the driver's, some milliseconds after a guest changed."""
         self._watchers.append(changed)
@@ -199,107 +256,202 @@ class QemuHypervisor:
             with ThreadPoolExecutor(max_workers=16) as pool:
                 list(pool.map(Guest.observe, found))
 
+    def _live(self, guest_id: str) -> Guest:
+        """A guest whose processors exist. Raises GuestFailure."""
+        guest = self._known(guest_id)
+        if guest is None or guest.directory.suspended() or not guest.alive():
+            raise GuestFailure(f"guest {guest_id} does not run")
+        return guest
+
     def _converge(self, guest: Guest, plan: GuestPlan) -> None:
-        spec = plan.spec
-        applied = guest.directory.reboot_nonce()
-        nonce = max(applied or 0, spec.reboot_nonce)
-        pending = applied is not None and nonce > applied
+        spec, directory = plan.spec, guest.directory
+        directory.drop_torn()
         live = guest.alive()
+        if live and directory.suspended():
+            # Its processors have not run since the file was whole.
+            guest.end(0)
+            live = False
+        pending = self._acknowledge(guest, plan, live)
         if spec.power == "stopped":
             if live:
                 guest.power_off(self._grace)
-            if applied is None or pending:
-                guest.write(plan, nonce)
-            return
-        if live and applied is None:
-            # Of the two ways to be wrong, a reboot that has to be asked for again is the better one.
-            LOG.warning("guest %s: what was applied to it cannot be read; it is taken as it runs", spec.id)
-            guest.write(plan, nonce)
-        if live and pending:
-            if spec.reboot_kind == "SOFT":
-                guest.power_off(self._grace)
+            directory.drop_memory()
+            guest.note(plan=plan, reboot_nonce=pending, pins=[])
+        else:
+            kept = directory.applied()
+            if kept is not None and pending > kept.reboot_nonce:
+                if live and spec.reboot_kind == "SOFT":
+                    guest.power_off(self._grace)
+                elif live:
+                    guest.end()
+                live = False
+                directory.drop_memory()
+            self._bring_about(guest, plan, pending, live)
+        act.apply(guest, spec)
+
+    def _acknowledge(self, guest: Guest, plan: GuestPlan, live: bool) -> int:
+        """Record a guest that is new here, and give the reboot that is to have been applied in the end."""
+        spec = plan.spec
+        kept = guest.directory.applied()
+        if kept is None or (live and kept.plan is None):
+            if live:
+                # Of the two ways to be wrong, a reboot that has to be asked for again is the better one.
+                LOG.warning("guest %s: what was applied to it cannot be read; it is taken as it runs", spec.id)
+            first = {} if kept is not None else {"reboot_nonce": spec.reboot_nonce, "acts": dict(spec.acts)}
+            if live or spec.power == "stopped":
+                guest.note(plan=plan, cards=card.first_slots(plan), slots=self._slots(plan), **first)
             else:
-                guest.end()
-            live = False
-        if not live:
+                guest.note(**first)
+            kept = guest.directory.applied()
+        return max(spec.reboot_nonce, 0 if kept is None else kept.reboot_nonce)
+
+    def _bring_about(self, guest: Guest, plan: GuestPlan, nonce: int, live: bool) -> None:
+        """Bring a guest to a state other than `stopped`."""
+        power, directory = plan.spec.power, guest.directory
+        if directory.suspended():
+            if power == "suspended":
+                return
+            self._resume(guest, plan)
+        elif not live:
+            machine.check(plan.spec)
             # The nonce is recorded while no process runs.  A crash before this line finds none, and starting one is
             # the rest of the reboot; a crash after it finds the reboot applied.  It never happens twice.
-            guest.write(plan, nonce)
+            guest.note(plan=plan, reboot_nonce=nonce, cards=card.first_slots(plan), slots=self._slots(plan), pins=[])
             self._start(guest, plan)
+        if power == "running":
+            if guest.status() in _HALTED:
+                guest.execute("cont")
+            # A guest whose processors stand still does not let go of a card.
+            card.match(guest, plan, self._open_tap)
+            return
+        card.match(guest, plan, self._open_tap)
         status = guest.status()
-        if spec.power == "running" and status in ("paused", "prelaunch", "suspended", "io-error"):
-            guest.execute("cont")
-        elif spec.power == "paused" and status == "running":
+        if power == "paused" and status == "running":
             guest.execute("stop")
+        elif power == "suspended" and status != "shutdown":
+            memory.suspend(guest)
+            guest.note(pins=[])
 
-    def _start(self, guest: Guest, plan: GuestPlan) -> None:
-        """Start the guest's process, its processors still halted."""
+    def _resume(self, guest: Guest, plan: GuestPlan) -> None:
+        """Start a process that is what the suspended one was, and give it the memory."""
+        kept = guest.directory.applied()
+        if kept is None or kept.plan is None:
+            raise GuestFailure("what the guest was cannot be read: its memory fits nothing", permanent=True)
+        self._start(guest, kept.plan, attached=plan, incoming=True)
+        memory.take_in(guest)
+
+    def _slots(self, plan: GuestPlan) -> int:
+        """How many slots a guest is started with."""
+        needed = disk_slots(plan) + len(plan.spec.nics)
+        most = most_slots(board_type(plan.spec.machine))
+        if needed > most:
+            raise GuestFailure(
+                f"{needed} disks and cards are more than the {most} that a guest can have", permanent=True
+            )
+        return min(needed + self._spare_ports, most)
+
+    def _start(
+        self, guest: Guest, plan: GuestPlan, *, attached: GuestPlan | None = None, incoming: bool = False
+    ) -> None:
+        """Start the guest's process, its processors still halted.
+
+        `attached` says where ports are now, when the plan is that of a suspended guest; one that it does not name is
+        gone, and its card is left without.
+        """
         spec, directory = plan.spec, guest.directory
+        kept = guest.note()
         name = self._wanted_accelerator or self.facts().accelerator
         uid = self._identify(guest)
         identity = None
         if uid is not None:
             identity = Identity(uid, uid, accelerator.kvm_groups() if name == "kvm" else ())
-        self._hand_over(plan, uid)
-        self.cgroups.remove(spec.id)
-        self.cgroups.create(spec.id, memory_mib=spec.memory_mib + _OVERHEAD_MIB, pids=spec.vcpus + _THREADS)
+        hand_over(plan, uid)
+        if uid is not None:
+            passable(self._folder, uid)
+        limit.confine(self.cgroups, spec)
+        processors = self._claim_processors(guest, spec)
         directory.prepare(uid)
+        directory.furnish(machine.nvram(spec.machine), machine.firmware(spec.machine), uid)
         console.restart(directory.console)
         with ExitStack() as held:
             taps = {}
             for nic in spec.nics:
-                taps[nic.port_id] = tap = _open_tap(plan, nic.port_id)
+                gone = attached is not None and nic.port_id not in attached.nics
+                taps[nic.port_id] = tap = open_blind_tap() if gone else self._open_tap(attached or plan, nic)
                 held.callback(os.close, tap)
             log = directory.open_console()
             held.callback(os.close, log)
-            qmp = held.enter_context(directory.listen("qmp.sock"))
-            serial = held.enter_context(directory.listen("serial.sock"))
-            descriptors = Descriptors(qmp=qmp.fileno(), serial=serial.fileno(), console=log, taps=taps)
-            argv = arguments(self._binary, plan, descriptors, accelerator=name, spare_ports=self._spare_ports)
+            descriptors = Descriptors(
+                qmp=held.enter_context(directory.listen("qmp.sock")).fileno(),
+                serial=held.enter_context(directory.listen("serial.sock")).fileno(),
+                agent=held.enter_context(directory.listen(SOCKET)).fileno() if spec.machine.guest_agent else None,
+                console=log,
+                taps=taps,
+                tpm=self._start_tpm(guest, spec, identity, held),
+            )
+            board = Board(board_type(spec.machine), kept.slots)
+            argv = arguments(
+                *(self._binary, plan, descriptors),
+                accelerator=name,
+                board=board,
+                cards=kept.cards,
+                incoming=incoming,
+            )
             pid = guest.start(argv, descriptors.all(), identity)
         self.cgroups.add(spec.id, pid)
         guest.greet(self._start_timeout)
+        limit.pin(guest, processors)
+
+    def _start_tpm(self, guest: Guest, spec: GuestSpec, identity: Identity | None, held: ExitStack) -> int | None:
+        if not spec.machine.tpm:
+            return None
+        child, line = tpm.start(guest.directory, spec.machine, identity)
+        held.enter_context(line)
+        guest.accompany(child)
+        self.cgroups.add(spec.id, child.pid)
+        return line.fileno()
+
+    def _claim_processors(self, guest: Guest, spec: GuestSpec) -> list[int]:
+        """Processors of the host that are the guest's alone, recorded so that no other guest gets them."""
+        if not spec.machine.pinned:
+            return []
+        with self._lock:
+            taken: set[int] = set()
+            for name in self.guests():
+                other = RunDirectory(self._folder / name).applied() if name != guest.id else None
+                taken |= set() if other is None else set(other.pins)
+            processors = choose_processors(spec.vcpus, taken)
+            guest.note(pins=processors)
+        return processors
 
     def _identify(self, guest: Guest) -> int | None:
-        """The guest's own id.  It is looked for from a place that its UUID gives, so that the id of a guest that was
-        removed is not soon another's, and files of the one are not the other's."""
+        """The guest's own id."""
         if self._uids is None:
             return None
         with self._lock:
             owned = guest.directory.owner()
             if owned in self._uids:
                 return owned
-            taken = {entry.stat().st_gid for entry in self._folder.iterdir()}
-            first = zlib.crc32(guest.id.encode())
-            for step in range(len(self._uids)):
-                uid = self._uids[(first + step) % len(self._uids)]
-                if uid not in taken:
-                    guest.directory.give(uid)
-                    return uid
-        raise GuestFailure("all ids for guests on this host are in use")
+            uid = choose_uid(guest.id, self._uids, self._folder)
+            guest.directory.give(uid)
+            return uid
 
-    def _hand_over(self, plan: GuestPlan, uid: int | None) -> None:
-        """Let the guest's id read and write its disks, and nobody else.
-
-        Raises GuestFailure when a disk is missing or the guest cannot pass through a directory above it.
-        """
-        drives = [] if plan.config_drive is None else [plan.config_drive]
-        for disk in plan.spec.disks:
-            if disk.id not in plan.disks:
-                raise GuestFailure(f"the plan has no file for disk {disk.id}")
-            drives.append(plan.disks[disk.id])
-        for path in drives:
-            try:
-                if not stat.S_ISREG(path.lstat().st_mode):
-                    raise GuestFailure(f"{path} is not a file")
-                if uid is not None:
-                    _passable(path, uid)
-                    os.chown(path, uid, uid, follow_symlinks=False)
-                    path.chmod(0o600)
-            except FileNotFoundError:
-                raise GuestFailure(f"{path} is missing") from None
-        if uid is not None:
-            _passable(self._folder, uid)
+    def _open_tap(self, plan: GuestPlan, nic: NicSpec) -> int:
+        """The tap of a port, with its limits in force."""
+        attachment = plan.nics.get(nic.port_id)
+        if attachment is None:
+            raise GuestFailure(f"port {nic.port_id} is not plugged in on this host")
+        try:
+            tap = open_tap(attachment.device, attachment.namespace)
+        except OSError as error:
+            why = f"tap {attachment.device} of port {nic.port_id} cannot be opened: {error.strerror}"
+            raise GuestFailure(why) from error
+        try:
+            limit.rate(nic, attachment)
+        except BaseException:
+            os.close(tap)
+            raise
+        return tap
 
     def _tell(self) -> None:
         """Pass news on outside the event loop's thread, so that a watcher may call the driver."""
@@ -332,25 +484,6 @@ def _claim(path: Path) -> int:
         os.close(fd)
         raise GuestFailure(f"another agent drives the guests in {path.parent}") from None
     return fd
-
-
-def _open_tap(plan: GuestPlan, port_id: str) -> int:
-    attachment = plan.nics.get(port_id)
-    if attachment is None:
-        raise GuestFailure(f"port {port_id} is not plugged in on this host")
-    try:
-        return open_tap(attachment.device, attachment.namespace)
-    except OSError as error:
-        raise GuestFailure(f"tap {attachment.device} of port {port_id} cannot be opened: {error.strerror}") from error
-
-
-def _passable(path: Path, uid: int) -> None:
-    """Whether an id without further groups may pass through every directory above; GuestFailure names the first."""
-    for folder in path.resolve().parents:
-        found = folder.stat()
-        bit = stat.S_IXUSR if found.st_uid == uid else stat.S_IXGRP if found.st_gid == uid else stat.S_IXOTH
-        if not found.st_mode & bit:
-            raise GuestFailure(f"guests cannot pass through {folder}: chmod o+x {folder}")
 
 
 def _cpu_model() -> str:

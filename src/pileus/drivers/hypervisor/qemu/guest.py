@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from pileus.contracts.hypervisor import GuestFailure, GuestObserved, GuestPlan, Observed
+import msgspec
+
+from pileus.contracts.hypervisor import GuestFailure, GuestObserved, Observed
 from pileus.drivers.host.process import Child, Identity, spawn
-from pileus.drivers.hypervisor.qemu.directory import Applied, RunDirectory
+from pileus.drivers.hypervisor.qemu.device import CARD
+from pileus.drivers.hypervisor.qemu.directory import Applied, RunDirectory, without_secrets
 from pileus.drivers.hypervisor.qemu.monitor import Loop, Monitor, MonitorFailure
 
 _ANSWER = 5.0
@@ -27,6 +32,10 @@ _STATES: dict[str, Observed] = {
     "paused": "paused",
     "prelaunch": "paused",
     "suspended": "paused",
+    "inmigrate": "paused",
+    "finish-migrate": "paused",
+    "postmigrate": "paused",
+    "save-vm": "paused",
     "shutdown": "shutdown",
 }
 """QEMU's run states (qapi/run-state.json) as the contract names them; all others are failures."""
@@ -49,6 +58,7 @@ class Guest:
         self._pulse = threading.Event()
         self._child: Child | None = None
         self._monitor = Monitor(loop, self._heard)
+        self._serial: socket.socket | None = None
         self._ended = ""
 
     def alive(self) -> bool:
@@ -62,32 +72,90 @@ class Guest:
 
     def observe(self) -> GuestObserved:
         """What is seen of it now."""
-        nonce = self.directory.reboot_nonce() or 0
         if not self.directory.exists():
             return GuestObserved(id=self.id, state="absent")
-        state: Observed
+        kept = self.directory.applied() or Applied(reboot_nonce=0)
+        planned = () if kept.plan is None else tuple(nic.port_id for nic in kept.plan.spec.nics)
+        seen = GuestObserved(
+            id=self.id,
+            state="stopped",
+            reboot_nonce=kept.reboot_nonce,
+            acts=kept.acts,
+            faults=kept.faults,
+            nics=planned,
+        )
+        if self.directory.suspended():
+            return msgspec.structs.replace(seen, state="suspended")
         if not self.alive():
-            return GuestObserved(id=self.id, state="stopped", reboot_nonce=nonce, detail=self._ended)
+            return msgspec.structs.replace(seen, detail=self._ended)
         try:
-            status = self.status()
-            state, detail = _STATES.get(status, "failed"), ""
-            if state == "failed":
-                detail = f"QEMU stopped the guest: {status}"
+            status, plugged = self.status(), self.cards()
         except MonitorFailure as error:
             if not self.alive():
-                return GuestObserved(id=self.id, state="stopped", reboot_nonce=nonce, detail=self._ended)
-            state, detail = "failed", str(error)
-        return GuestObserved(id=self.id, state=state, reboot_nonce=nonce, detail=detail, started_at=self._started())
+                return msgspec.structs.replace(seen, detail=self._ended)
+            return msgspec.structs.replace(seen, state="failed", detail=str(error), started_at=self._started())
+        state = _STATES.get(status, "failed")
+        nics = (*(port for port in planned if port in plugged), *sorted(plugged - set(planned)))
+        detail = f"QEMU stopped the guest: {status}" if state == "failed" else ""
+        return msgspec.structs.replace(seen, state=state, detail=detail, nics=nics, started_at=self._started())
 
     def status(self) -> str:
         """QEMU's run state. Raises MonitorFailure when it cannot be asked."""
-        self._reach()
-        return str(self._monitor.execute("query-status", timeout=_ANSWER)["status"])
+        return str(self.execute("query-status")["status"])
 
-    def execute(self, command: str) -> None:
-        """Run a QMP command without arguments. Raises MonitorFailure."""
+    def cards(self) -> set[str]:
+        """Ports whose cards the process has. Raises MonitorFailure."""
+        found = self.execute("qom-list", {"path": "/machine/peripheral"})
+        names = (str(one["name"]) for one in found)
+        return {name.removeprefix(CARD) for name in names if name.startswith(CARD)}
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None, timeout: float = _ANSWER) -> Any:
+        """Run a QMP command, give what it returns. Raises MonitorFailure."""
         self._reach()
-        self._monitor.execute(command, timeout=_ANSWER)
+        return self._monitor.execute(command, arguments, timeout)
+
+    def hand(self, fd: int, name: str) -> None:
+        """Give QEMU a copy of a descriptor under a name. Raises MonitorFailure."""
+        self._reach()
+        self._monitor.hand(fd, name)
+
+    def hand_set(self, fd: int) -> int:
+        """Give QEMU a copy of a descriptor as the file /dev/fdset/N, and say N. Raises MonitorFailure."""
+        self._reach()
+        return self._monitor.hand_set(fd)
+
+    def open_serial(self) -> socket.socket:
+        """A connection to the serial port, instead of the one before. Raises OSError."""
+        with self._inner:
+            self._hang_up()
+            line = self.directory.connect("serial.sock")
+            self._serial = line.dup()
+            return line
+
+    def open_screen(self) -> socket.socket:
+        """A new connection to the screen, which QEMU is handed one end of. Raises MonitorFailure."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self.hand(theirs.fileno(), "screen")
+                self.execute("add_client", {"protocol": "vnc", "fdname": "screen", "skipauth": True})
+            except BaseException:
+                ours.close()
+                raise
+        return ours
+
+    def accompany(self, child: Child) -> None:
+        """A process that ends when the guest's does: notice it, so that nothing of it stays."""
+
+        def ended() -> None:
+            child.wait(0)
+
+        self._loop.watch(child.fd, ended)
+
+    def rest(self, seconds: float) -> None:
+        """Wait until QEMU tells something, or somebody is in a hurry, `seconds` at most."""
+        self._pulse.wait(seconds)
+        self._pulse.clear()
 
     def start(self, argv: Sequence[str], descriptors: Sequence[int], identity: Identity | None) -> int:
         """Start the process, halted, and give its pid. Raises GuestFailure when it cannot be executed."""
@@ -156,13 +224,28 @@ class Guest:
             finally:
                 self.hurry.clear()
 
-    def write(self, plan: GuestPlan, nonce: int) -> None:
-        """Record what is applied."""
-        self.directory.write(Applied(plan=plan, reboot_nonce=nonce))
+    def note(self, **changes: Any) -> Applied:
+        """Record what is applied from now on, when that is not what was; fields as those of `Applied`."""
+        before = self.directory.applied()
+        after = msgspec.structs.replace(before or Applied(reboot_nonce=0), **changes)
+        if after.plan is not None:
+            after = msgspec.structs.replace(after, plan=without_secrets(after.plan))
+        if after != before:
+            self.directory.write(after)
+        return after
+
+    def _hang_up(self) -> None:
+        """QEMU serves one client of the serial port; that one is told to go."""
+        if self._serial is not None:
+            with contextlib.suppress(OSError):
+                self._serial.shutdown(socket.SHUT_RDWR)
+            self._serial.close()
+            self._serial = None
 
     def release(self) -> None:
         """Let go of the process without touching it."""
         with self._inner:
+            self._hang_up()
             self._monitor.close()
             if self._child is not None:
                 self._loop.unwatch(self._child.fd)

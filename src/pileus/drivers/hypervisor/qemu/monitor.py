@@ -88,6 +88,8 @@ class Monitor:
         self._heard = heard
         self._client: QMPClient | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._handing = threading.Lock()
+        """A descriptor and the command that names it travel apart, so one pair at a time does."""
 
     @property
     def connected(self) -> bool:
@@ -122,6 +124,42 @@ class Monitor:
             return self._loop.run(client.execute(command, arguments), timeout)
         except (QMPError, OSError, EOFError) as error:
             raise MonitorFailure(f"{command}: {error}") from error
+
+    def hand(self, fd: int, name: str) -> None:
+        """Give QEMU a copy of a descriptor under a name, which the next command that names it uses up.
+
+        Raises MonitorFailure.
+        """
+
+        async def work(client: QMPClient) -> None:
+            client.send_fd_scm(fd)
+            await client.execute("getfd", {"fdname": name})
+
+        client = self._client
+        if client is None:
+            raise MonitorFailure("QMP is not connected")
+        try:
+            with self._handing:
+                self._loop.run(work(client), 5)
+        except (QMPError, OSError, EOFError) as error:
+            raise MonitorFailure(f"getfd: {error}") from error
+
+    def hand_set(self, fd: int) -> int:
+        """Give QEMU a copy of a descriptor as the file /dev/fdset/N, and say N. Raises MonitorFailure."""
+
+        async def work(client: QMPClient) -> int:
+            client.send_fd_scm(fd)
+            found: Any = await client.execute("add-fd")
+            return int(found["fdset-id"])
+
+        client = self._client
+        if client is None:
+            raise MonitorFailure("QMP is not connected")
+        try:
+            with self._handing:
+                return self._loop.run(work(client), 5)
+        except (QMPError, OSError, EOFError) as error:
+            raise MonitorFailure(f"add-fd: {error}") from error
 
     def close(self) -> None:
         """Hang up; QEMU goes on."""

@@ -1,0 +1,180 @@
+"""A disk's content at one moment, as a file that stands alone (qapi/block-core.json, blockdev-backup; qemu-img(1))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pileus.contracts.hypervisor import GuestFailure, SnapshotSpec
+from pileus.drivers.host.process import ChildFailure, Identity, run, spawn
+from pileus.drivers.hypervisor.qemu.agent_channel import AgentFailure, converse
+from pileus.drivers.hypervisor.qemu.device import node
+from pileus.drivers.hypervisor.qemu.guest import Guest
+from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
+
+_MEMORY = 2 << 30
+"""Bytes of address space of a child that reads a disk."""
+_SECONDS = 3600.0
+"""Within which a disk is copied."""
+_NAME = 20
+"""Characters of a snapshot's id in the name of a block node, which has 31 at most."""
+_LOOK = 0.2
+"""Seconds between two looks at how far a copy is."""
+_KEPT_FREE = 1 << 30
+"""Bytes that stay free on the target's file system."""
+
+
+def take_live(guest: Guest, spec: SnapshotSpec, target: Path) -> None:
+    """Copy a disk of a guest whose process lives, as it is when the copy begins, while the guest runs on.
+
+    Raises GuestFailure; what was written is deleted then.
+    """
+    kept = guest.directory.applied()
+    disks = [] if kept is None or kept.plan is None else [disk.id for disk in kept.plan.spec.disks]
+    if spec.disk_id not in disks:
+        raise GuestFailure(f"guest {guest.id} runs without a disk {spec.disk_id}", permanent=True)
+    source = node(disks.index(spec.disk_id))
+    name = f"backup-{spec.id.replace('-', '')[:_NAME]}"
+    with _new(target, None) as (new, fd):
+        try:
+            with contextlib.suppress(MonitorFailure):
+                # What an agent that was killed left behind.
+                _discard(guest, name)
+            size = _size(guest, source)
+            _create(new, spec.format, size)
+            number = guest.hand_set(fd)
+            try:
+                _copy(guest, spec, source, name, number)
+            finally:
+                _discard(guest, name)
+                guest.execute("remove-fd", {"fdset-id": number})
+        except (MonitorFailure, ChildFailure, OSError) as error:
+            raise GuestFailure(f"the disk cannot be copied: {error}") from error
+
+
+def take_resting(guest: Guest, spec: SnapshotSpec, disk: Path, target: Path, uid: int | None) -> None:
+    """Copy a disk that no process has, by a child without privilege.  The guest's lock is held.
+
+    Raises GuestFailure; what was written is deleted then.
+    """
+    with _new(target, uid) as (_, fd):
+        argv = [
+            *("prlimit", f"--as={_MEMORY}", "--core=0", f"--fsize={_room(target)}", "--"),
+            *("qemu-img", "convert", "-q", "-f", "qcow2", "-O", spec.format),
+            *(str(disk), f"/proc/self/fd/{fd}"),
+        ]
+        identity = None if uid is None else Identity(uid, uid)
+        errors = guest.directory.open_errors()
+        try:
+            child = spawn(argv, identity=identity, pass_fds=[fd], stdout=errors, stderr=errors)
+        except OSError as error:
+            raise GuestFailure(f"the disk cannot be copied: {error.strerror}") from error
+        finally:
+            os.close(errors)
+        deadline = time.monotonic() + _SECONDS
+        while not child.wait(_LOOK):
+            if guest.hurry.is_set() or time.monotonic() > deadline:
+                child.kill()
+                child.wait(5)
+                raise GuestFailure("the copy of the disk was given up")
+        if child.status:
+            said = guest.directory.complaint()
+            raise GuestFailure(f"the disk cannot be copied: {said or f'qemu-img ended with status {child.status}'}")
+
+
+@contextlib.contextmanager
+def _new(target: Path, uid: int | None) -> Iterator[tuple[Path, int]]:
+    """An empty file that becomes `target`, durably, when the block ends well, and is deleted when it does not."""
+    new = target.with_name(target.name + ".new")
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if uid is not None:
+            os.fchown(fd, uid, uid)
+        yield new, fd
+        os.fchown(fd, os.geteuid(), os.getegid())
+        os.fsync(fd)
+        new.replace(target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _copy(guest: Guest, spec: SnapshotSpec, source: str, name: str, number: int) -> None:
+    file = {"driver": "file", "filename": f"/dev/fdset/{number}", "locking": "off"}
+    guest.execute("blockdev-add", {"driver": spec.format, "node-name": name, "file": file})
+    with _frozen(guest) if spec.quiesce else contextlib.nullcontext():
+        backup = {"job-id": name, "device": source, "target": name, "sync": "full", "auto-dismiss": False}
+        guest.execute("blockdev-backup", backup)
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        job = _job(guest, name)
+        if job is None or job["status"] in ("concluded", "null"):
+            break
+        if guest.hurry.is_set() or time.monotonic() > deadline:
+            raise MonitorFailure("it was given up")
+        guest.rest(_LOOK)
+    if job is None or job.get("error"):
+        raise MonitorFailure(str(job["error"]) if job else "it was lost")
+
+
+def _discard(guest: Guest, name: str) -> None:
+    """End the job if it still runs, and let go of its target.  A guest that died has neither."""
+    with contextlib.suppress(MonitorFailure):
+        job = _job(guest, name)
+        if job is not None and job["status"] not in ("concluded", "null"):
+            guest.execute("job-cancel", {"id": name})
+            deadline = time.monotonic() + 30
+            while (job := _job(guest, name)) is not None and job["status"] != "concluded":
+                if time.monotonic() > deadline:
+                    break
+                guest.rest(_LOOK)
+        if job is not None:
+            guest.execute("job-dismiss", {"id": name})
+    with contextlib.suppress(MonitorFailure):
+        guest.execute("blockdev-del", {"node-name": name})
+
+
+def _job(guest: Guest, name: str) -> dict[str, str] | None:
+    return next((one for one in guest.execute("query-jobs") if one["id"] == name), None)
+
+
+def _size(guest: Guest, source: str) -> int:
+    """Bytes of the disk, as the guest sees it."""
+    for one in guest.execute("query-named-block-nodes", {"flat": True}):
+        if one["node-name"] == source:
+            return int(one["image"]["virtual-size"])
+    raise MonitorFailure(f"there is no block node {source}")
+
+
+def _create(new: Path, form: str, size: int) -> None:
+    """Give an empty file its format and size."""
+    if form == "raw":
+        os.truncate(new, size)
+        return
+    # The file is ours and empty, and a size is all that is parsed.
+    run(["qemu-img", "create", "-q", "-f", form, str(new), str(size)], timeout=30)
+
+
+@contextlib.contextmanager
+def _frozen(guest: Guest) -> Iterator[None]:
+    """The guest's file systems stand still, as its agent holds them."""
+    try:
+        with converse(guest.directory, 30.0) as agent:
+            agent.freeze()
+            try:
+                yield
+            finally:
+                agent.thaw()
+    except AgentFailure as error:
+        raise GuestFailure(f"the guest's file systems cannot be held: {error}", permanent=True) from error
+
+
+def _room(target: Path) -> int:
+    """Bytes that a copy may have."""
+    found = os.statvfs(target.parent)
+    return max(0, found.f_bavail * found.f_frsize - _KEPT_FREE)
