@@ -14,6 +14,7 @@ from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.controllers.writer import write
 from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
+from pileus.services.compute.resources.server.companion import NOBODY, Companions, companions
 from pileus.services.compute.resources.server.operations.explain import wish
 from pileus.services.compute.resources.server.table import decision, finish_actions, server, set_each
 from pileus.services.compute.resources.server.transition import fault
@@ -42,6 +43,8 @@ class _View(NamedTuple):
     hosts: list[placing.Host]
     groups: Mapping[str, Group]
     """By server, for those that are in one."""
+    company: Mapping[str, Companions]
+    """By server, for those whose users gave hints."""
 
 
 class Scheduler:
@@ -71,7 +74,7 @@ class Scheduler:
         seen = await store.read(lambda tx: self._look(tx, keys))
         if not seen.waiting:
             return {}
-        wishes = [wish(row, seen.groups.get(row.id)) for row in seen.waiting]
+        wishes = [wish(row, seen.groups.get(row.id), seen.company.get(row.id, NOBODY)) for row in seen.waiting]
         decisions = placing.decide_all(wishes, seen.hosts)
         rows = {row.id: row for row in seen.waiting}
         placed = [one for one in decisions if one.host is not None]
@@ -93,9 +96,9 @@ class Scheduler:
         query = sa.select(server).where(server.c.id.in_(keys), *_WAITING).order_by(server.c.created_at, server.c.id)
         rows = tx.all(query)
         if not rows:
-            return _View(rows, [], {})
+            return _View(rows, [], {}, {})
         groups = server_group.placed(tx, [row.id for row in rows])
-        return _View(rows, candidates(tx, fleet.hosts(tx, self._fleet)), groups)
+        return _View(rows, candidates(tx, fleet.hosts(tx, self._fleet)), groups, companions(tx, rows))
 
 
 def _unknown(hosts: Sequence[placing.Host]) -> bool:

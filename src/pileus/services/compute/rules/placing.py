@@ -71,9 +71,9 @@ class Wish(NamedTuple):
     """The server group that the server is in, with where the other members are."""
     machine: Machine | None = None
     """What the guest is to be like; None for anything."""
-    beside: Sequence[str] = ()
+    beside: Sequence[str] | None = None
     apart: Sequence[str] = ()
-    """Hosts by name, of servers that this one is to be with and of those that it is to be apart from."""
+    """Hosts by name, of servers that this one is to be with (None: of any) and of those that it is to be apart from."""
 
 
 class Decision(NamedTuple):
@@ -130,7 +130,7 @@ def machine(wish: Wish, host: Host) -> str | None:
 
 def hinted(wish: Wish, host: Host) -> str | None:
     """Only hosts of servers that this one was asked to be with, and none of those that it is to be apart from."""
-    if wish.beside and host.name not in wish.beside:
+    if wish.beside is not None and host.name not in wish.beside:
         return "none of the servers of the hint same_host is on the host"
     return "a server of the hint different_host is on the host" if host.name in wish.apart else None
 
