@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +19,8 @@ from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import CreateBody, Disk, ServerCreate, ServerMade
 from pileus.services.compute.resources.server.operations.metadata import check_count
 from pileus.services.compute.resources.server.operations.row import note, resource
-from pileus.services.compute.resources.server.table import server, tag
+from pileus.services.compute.resources.server.table import server, set_each, tag
+from pileus.services.compute.rules import hint
 from pileus.services.compute.rules.address import access_v4, access_v6
 from pileus.services.compute.rules.building import (
     Device,
@@ -51,7 +53,9 @@ def create(ctx: Context, body: CreateBody) -> Reply:
         raise BadRequest("A server needs a project: use a token that is scoped to one.")
     wanted = body.server
     _refuse(wanted)
-    values = {**_content(ctx, wanted), **_destination(ctx, wanted), "scheduler_hints": body.hints or body.old_hints}
+    hints = body.hints or body.old_hints
+    hint.check(hints)
+    values = {**_content(ctx, wanted), **_destination(ctx, wanted), "scheduler_hints": hints}
     least, most = wanted.min_count, wanted.max_count or wanted.min_count
     if least > most:
         raise BadRequest("min_count must be <= max_count")
@@ -63,11 +67,12 @@ def create(ctx: Context, body: CreateBody) -> Reply:
     values["reservation_id"] = "r-" + _random(ctx, _LOWER, 8)
     rows = [_row(ctx, wanted, values, count, index) for index in range(count)]
     ctx.tx.execute(sa.insert(server), rows)
-    if "group" in values["scheduler_hints"]:
-        server_group.join(ctx, values["scheduler_hints"]["group"], [row["id"] for row in rows])
+    if "group" in hints:
+        server_group.join(ctx, hints["group"], [row["id"] for row in rows])
     owner = f"compute:{values['availability_zone'] or ZONE}"
     names = {row["id"]: row["hostname"] for row in rows}
-    network.create_many_ports(ctx, requests, names, device_owner=owner, security_groups=groups)
+    ports = network.create_many_ports(ctx, requests, names, device_owner=owner, security_groups=groups)
+    _tag_cards(ctx, wanted, ports)
     for row in rows:
         note(ctx, row["id"], row["project_id"], "create", "compute__do_build_and_run_instance")
         ctx.tx.changed("compute.waiting", row["id"])
@@ -76,6 +81,19 @@ def create(ctx: Context, body: CreateBody) -> Reply:
         pairs = [{"server_id": row["id"], "tag": one} for row in rows for one in sorted(set(wanted.tags))]
         ctx.tx.execute(sa.insert(tag), pairs)
     return _answer(ctx, wanted, rows[0])
+
+
+def _tag_cards(ctx: Context, wanted: ServerCreate, ports: Mapping[str, Sequence[str]]) -> None:
+    """Keep the tags of cards, given the ports of each server in the order of `networks`."""
+    tags = [one.tag for one in wanted.networks] if isinstance(wanted.networks, list) else []
+    if any(tag is not UNSET for tag in tags):
+        set_each(
+            ctx.tx,
+            {
+                server_id: {"nic_tags": {port: tag for port, tag in zip(ids, tags, strict=True) if tag is not UNSET}}
+                for server_id, ids in ports.items()
+            },
+        )
 
 
 def _answer(ctx: Context, wanted: ServerCreate, row: Values) -> Reply:
