@@ -16,6 +16,7 @@ from pileus.agent.agent import Agent, Host
 from pileus.agent.image_cache import NoImages
 from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.contracts.hypervisor import GuestFailure, HypervisorFacts
+from pileus.contracts.link import Pace
 from pileus.contracts.network import NetworkFailure
 from pileus.contracts.storage import StorageFailure
 from pileus.core.reconcile import Queue
@@ -285,7 +286,7 @@ class SimulatedHost:
                 if agent._obeying.is_set():
                     await agent._tell()
             elif agent._obeying.is_set():
-                await agent.link.send("/heartbeat", agent._heartbeat())
+                await agent.link.post("/heartbeat", agent._heartbeat(), Pace)
             while agent._answers:
                 await asyncio.wait(set(agent._answers))
         except (LinkDown, LinkRefused):

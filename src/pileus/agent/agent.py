@@ -24,6 +24,7 @@ from pileus.agent.call import Calls
 from pileus.agent.guest import Guests, observation, settled
 from pileus.agent.identity import Identity, IdentityFile
 from pileus.agent.image_cache import ImageCache
+from pileus.agent.guest_password import teller
 from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.agent.metadata import Metadata
 from pileus.agent.snapshot import PARALLEL, Snapshots
@@ -34,7 +35,7 @@ from pileus.contracts.hypervisor import (
     Hypervisor,
     HypervisorFacts,
 )
-from pileus.contracts.link import Heartbeat, Hello, Observation, Report, Unknown, Watch, Welcome
+from pileus.contracts.link import Heartbeat, Hello, Observation, Pace, Report, Unknown, Watch, Welcome
 from pileus.contracts.network import (
     Network,
     NetworkFacts,
@@ -117,6 +118,8 @@ class Agent:
         """Serve until cancelled."""
         self._loop = asyncio.get_running_loop()
         self.host.hypervisor.watch(self._guest_changed)
+        if self.host.metadata is not None:
+            self.host.metadata.tell = teller(self.link, self._loop)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch())
@@ -159,7 +162,8 @@ class Agent:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(await self._listen())
+            pause = await self._listen()
+            await asyncio.sleep(pause)
 
     async def _listen(self) -> float:
         """Hear what is new, or everything; the seconds after which to listen again."""
@@ -231,12 +235,14 @@ class Agent:
     async def _beat(self) -> None:
         while True:
             await self._obeying.wait()
+            pause = HEARTBEAT
             try:
-                await self.link.send("/heartbeat", await self._blocking(self._heartbeat))
+                pace = await self.link.post("/heartbeat", await self._blocking(self._heartbeat), Pace)
+                pause = max(pause, pace.seconds)
                 await self._blocking(lambda: self._file.write(self.identity))
             except (LinkDown, LinkRefused, OSError) as error:
                 log.info("a heartbeat was lost: %s", error)
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(pause)
 
     def _heartbeat(self) -> Heartbeat:
         unknown: list[Unknown] = [

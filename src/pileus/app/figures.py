@@ -14,7 +14,7 @@ from pileus.core.errors import Fault
 from pileus.core.metrics import Family, Gauge
 from pileus.core.probe import Probe
 from pileus.services.compute.resources.server.table import server, vm_state_sql
-from pileus.services.fleet.resources.host import SILENCE, Fleet, host
+from pileus.services.fleet.resources.host import Fleet, host
 
 if TYPE_CHECKING:
     from pileus.app.control_plane import Control
@@ -76,7 +76,7 @@ class Figures:
         return self._control.policy.passes(RULE, {}, auth.credentials)
 
     def _heard(self) -> bool:
-        return any(age < SILENCE for age in self._fleet.silences().values())
+        return any(age < self._fleet.silence for age in self._fleet.silences().values())
 
     def _count(self, tx: Tx) -> list[Family]:
         alive = server.c.deleted_at.is_(None)
@@ -89,6 +89,7 @@ class Figures:
             for row in rows
         )
         silences = self._fleet.silences().values()
+        heard = sum(age < self._fleet.silence for age in silences)
         unknown = sum(len(pulse.unknown) for pulse in tuple(self._fleet.pulses.values()))
         return [
             _gauge("pileus_servers", "Servers by state.", {(row.state,): row.number for row in states}, "state"),
@@ -102,7 +103,10 @@ class Figures:
             _gauge(
                 "pileus_link_hosts",
                 "Hosts whose agents talk to this process, by whether they were heard of late.",
-                {("heard",): sum(age < SILENCE for age in silences), ("silent",): sum(a >= SILENCE for a in silences)},
+                {
+                    ("heard",): sum(age < self._fleet.silence for age in silences),
+                    ("silent",): sum(a >= self._fleet.silence for a in silences),
+                },
                 "state",
             ),
             _gauge("pileus_link_refusals", "Hosts that refuse this store.", {(): len(self._fleet.refusals)}),

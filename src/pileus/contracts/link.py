@@ -8,7 +8,7 @@ spec.  A tombstone is the only thing that deletes: absence never does.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -123,6 +123,16 @@ class Report(msgspec.Struct, kw_only=True):
     observations: list[Observation]
 
 
+class GuestPassword(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a guest told its metadata service: `POST /guests/{id}/password`; refused (409) when it has told one before.
+
+    A host may say it of the guests that it holds, and of no other (404).
+    """
+
+    password: Annotated[str, msgspec.Meta(min_length=1, max_length=1020)]
+    """Sealed with the public key of the guest's key pair."""
+
+
 class Unknown(msgspec.Struct, kw_only=True):
     """An object on the host for which it has neither assignment nor tombstone: quarantined, and shown by `doctor`."""
 
@@ -135,3 +145,10 @@ class Heartbeat(msgspec.Struct, kw_only=True):
 
     free_disk_gib: int
     unknown: list[Unknown] = []
+
+
+class Pace(msgspec.Struct, kw_only=True):
+    """The answer to `Heartbeat`."""
+
+    seconds: float
+    """The least time until the next one: it grows with the number of hosts, so that all of them cost no more."""

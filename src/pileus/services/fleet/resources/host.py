@@ -52,13 +52,18 @@ store = sa.Table(
 """The store's identity, and one row for each run of the control plane on it."""
 
 SILENCE = 15.0
-"""Seconds after which a host that is not heard counts as down, for the process that its agent talks to."""
+"""Seconds after which a host that is not heard counts as down, for the process that its agent talks to; in a large
+fleet three of its heartbeats."""
+
+BEATS = 200
+"""Heartbeats that a process wants in a second: with more hosts, each sends them less often."""
 
 FORGOTTEN = "forgotten"
 """What the change log says of a host that is removed, to whoever watches as that host."""
 
 SEEN = timedelta(seconds=60)
-"""How often `seen_at` is written; for other processes a host is up for twice as long after it."""
+"""How often `seen_at` is written, in a large fleet with every fourth heartbeat; for other processes a host is up for
+twice as long after it."""
 
 
 class Pulse(msgspec.Struct):
@@ -105,7 +110,22 @@ class Fleet:
     def refusals(self) -> dict[str, str]:
         """Hosts that asked of late and must not obey this store: the reasons by name."""
         now = self._clock.monotonic()
-        return {name: reason for name, (at, reason) in sorted(self._refused.items()) if now - at < SILENCE}
+        return {name: reason for name, (at, reason) in sorted(self._refused.items()) if now - at < self.silence}
+
+    @property
+    def pace(self) -> float:
+        """The least seconds between two heartbeats of a host."""
+        return len(self.pulses) / BEATS
+
+    @property
+    def silence(self) -> float:
+        """Seconds after which a host that is not heard counts as down."""
+        return max(SILENCE, 3 * self.pace)
+
+    @property
+    def seen(self) -> timedelta:
+        """How often `seen_at` is written."""
+        return max(SEEN, timedelta(seconds=4 * self.pace))
 
     def silences(self) -> dict[str, float]:
         """Seconds since the last heartbeat of each host whose agent talks to this process, by the host's id."""
@@ -117,9 +137,9 @@ class Fleet:
         if row.forced_down:
             return False
         pulse = self.pulses.get(row.id)
-        if pulse is not None and self._clock.monotonic() - pulse.at < SILENCE:
+        if pulse is not None and self._clock.monotonic() - pulse.at < self.silence:
             return True
-        return pulse is None and row.name not in self._refused and bool(self._clock.now() - row.seen_at < 2 * SEEN)
+        return pulse is None and row.name not in self._refused and bool(self._clock.now() - row.seen_at < 2 * self.seen)
 
     def attach(self, store: Store) -> None:
         """Be told of this process's commits, from the event loop that serves the link."""

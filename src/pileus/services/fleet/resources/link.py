@@ -18,6 +18,7 @@ from pileus.contracts.link import (
     Heartbeat,
     Hello,
     Observation,
+    Pace,
     Report,
     Watch,
     Welcome,
@@ -28,11 +29,14 @@ from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Conflict
 from pileus.core.store import Tx
 from pileus.services.fleet.resources.assignment import assignment, call
-from pileus.services.fleet.resources.host import FORGOTTEN, SEEN, Fleet, host, store
+from pileus.services.fleet.resources.host import FORGOTTEN, Fleet, host, store
 from pileus.services.fleet.rules.lineage import Incarnation, refusal
 
 WAIT = 20.0
-"""Seconds after which an empty watch is answered."""
+"""Seconds after which an empty watch is answered, in a large fleet as seldom as its heartbeats come."""
+
+LONGEST = 45.0
+"""The most of them: an agent takes a longer silence for the end."""
 
 
 resource = Resource("link", "links")
@@ -74,23 +78,24 @@ def hello(ctx: Context, body: Hello) -> Welcome:
     return Welcome(host_id=host_id, store_id=runs[-1].store_id, incarnation=runs[-1].incarnation)
 
 
-@resource.post("/heartbeat", status=204)
-async def heartbeat(ctx: Request, body: Heartbeat) -> None:
-    """Note that a host is there."""
+@resource.post("/heartbeat")
+async def heartbeat(ctx: Request, body: Heartbeat) -> Pace:
+    """Note that a host is there; when it shall say so again."""
     host_id = ctx.auth.user_id
     fleet = ctx.of(Fleet)
     fresh = host_id not in fleet.pulses
     fleet.beat(host_id, body)
 
     def note(bound: Context) -> None:
-        late = host.c.seen_at < bound.now - SEEN
+        late = host.c.seen_at < bound.now - fleet.seen
         written = bound.tx.execute(sa.update(host).where(host.c.id == host_id, late).values(seen_at=bound.now))
         if written.rowcount or fresh:
             bound.tx.changed("fleet.host", host_id)
 
     row = await ctx.read(lambda bound: bound.tx.first(sa.select(host.c.seen_at).where(host.c.id == host_id)))
-    if fresh or (row is not None and ctx.seams.clock.now() - row.seen_at > SEEN):
+    if fresh or (row is not None and ctx.seams.clock.now() - row.seen_at > fleet.seen):
         await ctx.write(note)
+    return Pace(seconds=fleet.pace)
 
 
 @resource.get("/watch")
@@ -105,7 +110,7 @@ async def watch(ctx: Request) -> Watch:
         return await ctx.read(lambda bound: _everything(bound.tx, host_id))
     cursor, topic = int(since), f"host.{host_id}"
     fleet, clock = ctx.of(Fleet), ctx.seams.clock
-    deadline = clock.monotonic() + WAIT
+    deadline = clock.monotonic() + min(max(WAIT, fleet.pace), LONGEST)
     fleet.expect(topic)
 
     async def news(after: int) -> Watch:
