@@ -7,7 +7,7 @@ of the services declare.  A new one is drafted by `python -m pileus.migration "w
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -48,8 +48,8 @@ def load() -> list[ModuleType]:
     return [import_module(f"{versions.__name__}.{name}") for name in names]
 
 
-def upgrade(engine: sa.Engine, steps: Sequence[ModuleType]) -> None:
-    """Bring a store to HEAD by what is missing of `steps`, in one transaction.
+def upgrade(engine: sa.Engine, steps: Sequence[ModuleType], say: Callable[[str], None] = lambda text: None) -> None:
+    """Bring a store to HEAD by what is missing of `steps`, in one transaction; `say` hears of each.
 
     Alembic's operations are used and its runner is not: that reads files, and whoever migrates may not see the code any
     more.  Raises MigrationError when the store is newer than this program.
@@ -68,6 +68,7 @@ def upgrade(engine: sa.Engine, steps: Sequence[ModuleType]) -> None:
         with Operations.context(MigrationContext.configure(connection)):
             for step in steps:
                 if found is None or step.revision > found:
+                    say(f"step {step.revision}: {(step.__doc__ or '').strip().splitlines()[0]}")
                     step.upgrade()
         connection.execute(sa.delete(_VERSION))
         connection.execute(sa.insert(_VERSION).values(version_num=HEAD))

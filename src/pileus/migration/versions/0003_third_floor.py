@@ -23,6 +23,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "user_id", "resource", name=op.f("pk_compute_user_limit")),
     )
     op.create_table(
+        "compute_console_token",
+        sa.Column("hash", sa.String(length=64), nullable=False, comment="SHA-256 of the token, in hexadecimal"),
+        sa.Column("server_id", sa.String(length=64), nullable=False),
+        sa.Column("host_id", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False, comment="`vnc` or `serial`"),
+        sa.Column(
+            "origin", sa.String(length=255), nullable=False, comment="scheme and address under which the API was asked"
+        ),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["server_id"], ["compute_server.id"], name=op.f("fk_compute_console_token_server_id")),
+        sa.PrimaryKeyConstraint("hash", name=op.f("pk_compute_console_token")),
+    )
+    with op.batch_alter_table("compute_console_token", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_compute_console_token_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_compute_console_token_server_id"), ["server_id"], unique=False)
+
+    op.create_table(
         "compute_migration",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("uuid", sa.String(length=64), nullable=False),
