@@ -103,10 +103,7 @@ class Figures:
             _gauge(
                 "pileus_link_hosts",
                 "Hosts whose agents talk to this process, by whether they were heard of late.",
-                {
-                    ("heard",): sum(age < self._fleet.silence for age in silences),
-                    ("silent",): sum(a >= self._fleet.silence for a in silences),
-                },
+                {("heard",): heard, ("silent",): len(silences) - heard},
                 "state",
             ),
             _gauge("pileus_link_refusals", "Hosts that refuse this store.", {(): len(self._fleet.refusals)}),
