@@ -6,7 +6,7 @@ It is imported at each start of `pileus`, so it imports late what a command may 
 from __future__ import annotations
 
 from pileus.app import maintenance
-from pileus.app.control_plane import Control, control, rotate_keys
+from pileus.app.control_plane import Control, control, rotate_keys, upgrade
 from pileus.app.host import agent, examine_host, join_host, metadata_server, teardown
 from pileus.app.service import SERVICES, declare_tables, driver, public_services
 from pileus.cli.main import Roles
@@ -23,5 +23,6 @@ roles = Roles(
     backup=maintenance.backup,
     examine_backup=maintenance.examine_backup,
     restore=maintenance.restore,
+    upgrade=upgrade,
     rotate_keys=rotate_keys,
 )

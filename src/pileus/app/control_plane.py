@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -251,7 +251,7 @@ def _catalog_path(service: Service) -> str:
 
 def control(arguments: argparse.Namespace) -> int:
     """Run the control plane: open what needs privilege, drop it, serve."""
-    from pileus.app import soundness
+    from pileus.app import schema, soundness
     from pileus.core import log, privilege, serve
     from pileus.core.store import Store, load_driver
     from pileus.services.identity.interface import KeyFailure
@@ -274,8 +274,7 @@ def control(arguments: argparse.Namespace) -> int:
         privilege.give_away(config.control, config.unprivileged_uid)
     soundness.check(config)
     certify(config)
-    if not privilege.apart(functools.partial(_migrate, config)):
-        raise CommandFailure("the store cannot be brought to the schema of this version: see the log above")
+    schema.bring_up(config, True, logger.info)
     load_driver(config.database_url)
     packages = ("pileus.app", "pileus.core", "pileus.contracts", "pileus.services", "pileus.drivers.images")
     privilege.preload(*packages, "pileus.cli.definition", "pileus.drivers.host.peer", but="pileus.contracts.suite")
@@ -307,19 +306,14 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _migrate(config: Config) -> None:
-    from pileus import migration
+def upgrade(config: Config, backup: bool, say: Callable[[str], None]) -> None:
+    """Bring the store of a cloud that rests to this version's schema. Raises CommandFailure."""
+    from pileus.app import schema
     from pileus.core import privilege
-    from pileus.core.store import Store, load_driver
 
-    load_driver(config.database_url)
-    steps = migration.load()
-    privilege.drop(config.unprivileged_uid)
-    store = Store(config.database_url)
-    try:
-        migration.upgrade(store.engine, steps)
-    finally:
-        store.close()
+    if os.getuid() == 0:
+        privilege.give_away(config.control, config.unprivileged_uid)
+    schema.bring_up(config, backup, say)
 
 
 def rotate_keys(config: Config, forget: bool) -> None:

@@ -57,6 +57,8 @@ class Roles:
     """Reads all of a backup and says what it is. Raises CommandFailure when this Pileus cannot use it."""
     restore: Callable[[Path, Path, bool, Callable[[str], None]], str]
     """Puts a backup in the place of what a state directory has, with its settings or without; where that is kept."""
+    upgrade: Callable[[Config, bool, Callable[[str], None]], None]
+    """Brings the store to this version's schema, with a copy of it before or without; says what it does."""
     rotate_keys: Callable[[Config, bool], None]
     """Makes the next keys of tokens and secrets the primary ones; True: what tokens' old keys sealed is void."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import os
 import secrets
@@ -52,6 +53,9 @@ def register(subparsers: Subparsers) -> None:
         "--fake-delay", type=float, metavar="SECONDS", help="how long each act of a simulated host takes"
     )
     parser.add_argument("--fake-failures", type=float, metavar="SHARE", help="share of acts that fail, from 0 to 1")
+    parser.add_argument(
+        "--no-backup", action="store_true", help="upgrade the store's schema without a copy of it before"
+    )
     parser.add_argument("--tls", action="store_true", default=None, help="speak TLS, with an authority of its own")
     parser.add_argument(
         "--set",
@@ -74,6 +78,8 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
             )
         roles.join_host(config.state)
         prepare.prepare(config.state, progress)
+    if supervisor(config.state) is None and config.control.exists():
+        _upgrade(config, roles, progress, backup=not arguments.no_backup)
     pid = _start(config, progress)
     if not arguments.no_demo:
         _demo(config)
@@ -130,6 +136,24 @@ def _check_passable(state: Path) -> None:
                 f"{place} lets only its owner pass, and parts of the cloud run as users of their own: "
                 f"choose another place by --state, or `chmod o+x {place}`"
             )
+
+
+def _upgrade(config: Config, roles: Roles, progress: Progress, *, backup: bool) -> None:
+    """Bring the store to this version's schema; a step is shown when there is something to do."""
+    said: list[str] = []
+    with contextlib.ExitStack() as stack:
+        step: Step | None = None
+
+        def say(text: str) -> None:
+            nonlocal step
+            if step is None:
+                step = stack.enter_context(progress.step("schema of the store"))
+            said.append(text)
+            step.say(text)
+
+        roles.upgrade(config, backup, say)
+        if step is not None:
+            step.result("; ".join(text for text in said if not text.endswith("%")))
 
 
 def _start(config: Config, progress: Progress) -> int:
