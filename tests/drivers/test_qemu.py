@@ -163,7 +163,7 @@ def test_a_crash_amid_a_reboot_reboots_once(
         if after == "end":
             patch.setattr("pileus.drivers.hypervisor.qemu.guest.Guest.note", crash)
         else:
-            patch.setattr(driver, "_start", crash)
+            patch.setattr("pileus.drivers.hypervisor.qemu.launch.Launch.start", crash)
         with pytest.raises(KeyboardInterrupt):
             driver.ensure(harness.plan(guest, "running", 1))
     driver.close()

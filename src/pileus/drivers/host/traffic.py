@@ -13,6 +13,8 @@ from pileus.drivers.host.process import apart
 
 _INGRESS = 0xFFFF0000
 _ROOT = 0x10000
+_INGRESS_PARENT, _ROOT_PARENT = 0xFFFFFFF1, 0xFFFFFFFF
+"""TC_H_INGRESS and TC_H_ROOT."""
 _ALL = 0x0003
 """ETH_P_ALL, as a filter's protocol."""
 _KIB = 1024
@@ -23,10 +25,9 @@ _FRAME = 64 * 1024
 
 
 class Rate(NamedTuple):
-    """Kilobytes a second on an average and at the most, and kilobytes at once; 0 for no limit."""
+    """Kilobytes a second on an average, and kilobytes at once, which go as fast as they can; 0 for no limit."""
 
     average: int
-    peak: int = 0
     burst: int = 0
 
 
@@ -50,34 +51,16 @@ def shape(device: str, namespace: str | None, *, out: Rate, into: Rate) -> None:
         raise TrafficFailure(f"there is no namespace {namespace}") from error
 
 
-def shaped(device: str, namespace: str | None) -> bool:
-    """Whether the device has a queue that `shape` gave it. Raises TrafficFailure."""
-
-    def act() -> bool:
-        with IPRoute() as route:
-            index = socket.if_nametoindex(device)
-            kinds = {message.get_attr("TCA_KIND") for message in route.get_qdiscs(index=index)}
-            return bool(kinds & {"tbf", "ingress"})
-
-    try:
-        return apart(act, namespace)
-    except OSError as error:
-        raise TrafficFailure(f"there is no device {device}") from error
-
-
 def _shape(route: Any, device: str, out: Rate, into: Rate) -> None:
     try:
         index = socket.if_nametoindex(device)
     except OSError:
         raise TrafficFailure(f"there is no device {device}") from None
-    for kind, handle in (("ingress", _INGRESS), ("tbf", _ROOT)):
-        with contextlib.suppress(NetlinkError):
-            route.tc("del", kind, index, handle)
+    _clear(route, index)
     try:
         if out.average:
-            more = {"peak": out.peak * _KIB, "mtu": _FRAME} if out.peak > out.average else {}
             size = max(_FRAME, out.burst * _KIB)
-            route.tc("add", "tbf", index, _ROOT, rate=out.average * _KIB, burst=size, latency=_LATENCY, **more)
+            route.tc("add", "tbf", index, _ROOT, rate=out.average * _KIB, burst=size, latency=_LATENCY)
     except NetlinkError as error:
         raise TrafficFailure(f"this kernel does not limit what a device sends (tbf): {error}") from error
     if not into.average:
@@ -98,6 +81,11 @@ def _shape(route: Any, device: str, out: Rate, into: Rate) -> None:
             keys=["0x0/0x0+0"],
         )
     except NetlinkError as error:
-        with contextlib.suppress(NetlinkError):
-            route.tc("del", "ingress", index, _INGRESS)
+        _clear(route, index)
         raise TrafficFailure(f"this kernel does not limit what a device receives (police): {error}") from error
+
+
+def _clear(route: Any, index: int) -> None:
+    for parent in (_INGRESS_PARENT, _ROOT_PARENT):
+        with contextlib.suppress(NetlinkError):
+            route.tc("del", index=index, parent=parent)

@@ -20,7 +20,7 @@ _ASK_AGAIN = 3.0
 """Seconds between two requests: a guest that still starts does not see the first."""
 
 
-def match(guest: Guest, plan: GuestPlan, open_tap: Callable[[GuestPlan, NicSpec], int]) -> None:
+def match(guest: Guest, plan: GuestPlan, open_tap: Callable[[Guest, GuestPlan, NicSpec], int]) -> None:
     """Give a guest whose process lives the cards of the plan, and no others.
 
     `open_tap` opens the tap of a port.  A guest whose processors stand still is asked to let go of a card, and does
@@ -41,7 +41,7 @@ def first_slots(plan: GuestPlan) -> dict[str, int]:
     return {nic.port_id: disk_slots(plan) + place for place, nic in enumerate(plan.spec.nics)}
 
 
-def _plug(guest: Guest, plan: GuestPlan, nic: NicSpec, open_tap: Callable[[GuestPlan, NicSpec], int]) -> None:
+def _plug(guest: Guest, plan: GuestPlan, nic: NicSpec, open_tap: Callable[[Guest, GuestPlan, NicSpec], int]) -> None:
     kept = guest.directory.applied()
     if kept is None or kept.plan is None:
         raise GuestFailure("what the guest was started with cannot be read: it takes new cards when it starts anew")
@@ -55,7 +55,7 @@ def _plug(guest: Guest, plan: GuestPlan, nic: NicSpec, open_tap: Callable[[Guest
     others = tuple(one for one in kept.plan.spec.nics if one.port_id != nic.port_id)
     spec = msgspec.structs.replace(kept.plan.spec, nics=(*others, nic))
     nics = {**kept.plan.nics, nic.port_id: plan.nics[nic.port_id]} if nic.port_id in plan.nics else kept.plan.nics
-    tap = open_tap(plan, nic)
+    tap = open_tap(guest, plan, nic)
     try:
         # Recorded before it is done: a suspension has to know in which slot the card is.
         guest.note(

@@ -45,6 +45,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """Port id to the slot that its card is in."""
     slots: int = 0
     """How many slots for devices the process was started with."""
+    shaped: list[str] = []
+    """Ports whose cards have limits in force."""
     pins: list[int] = []
     """The host's processors that the guest's own are pinned to, in their order."""
 

@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from pileus.contracts.hypervisor import (
@@ -23,21 +23,14 @@ from pileus.contracts.hypervisor import (
     GuestFailure,
     GuestObserved,
     GuestPlan,
-    GuestSpec,
     HypervisorFacts,
-    NicSpec,
     SnapshotSpec,
 )
 from pileus.drivers.host.cgroup import Cgroups
-from pileus.drivers.host.process import Identity
-from pileus.drivers.host.tap import open_blind_tap, open_tap
-from pileus.drivers.hypervisor.qemu import accelerator, act, backup, card, console, limit, machine, memory, tpm
-from pileus.drivers.hypervisor.qemu.agent_channel import SOCKET
-from pileus.drivers.hypervisor.qemu.command import Descriptors, arguments
-from pileus.drivers.hypervisor.qemu.confinement import choose_processors, choose_uid, hand_over, passable
-from pileus.drivers.hypervisor.qemu.device import Board, board_type, disk_slots, most_slots
-from pileus.drivers.hypervisor.qemu.directory import RunDirectory
+from pileus.drivers.hypervisor.qemu import accelerator, act, backup, card, console, machine, memory
+from pileus.drivers.hypervisor.qemu.device import board_type, disk_slots, most_slots
 from pileus.drivers.hypervisor.qemu.guest import Guest
+from pileus.drivers.hypervisor.qemu.launch import Launch
 from pileus.drivers.hypervisor.qemu.measure import diagnose
 from pileus.drivers.hypervisor.qemu.monitor import Loop, MonitorFailure
 
@@ -84,7 +77,6 @@ class QemuHypervisor:
         self._wanted_accelerator = accelerator
         self._uids = range(first_uid, first_uid + uid_count) if os.geteuid() == 0 else None
         self._grace = grace
-        self._start_timeout = start_timeout
         self._spare_ports = spare_ports
         self._folder = state / "guests"
         for folder in (state, self._folder):
@@ -96,6 +88,14 @@ class QemuHypervisor:
         self._watchers: list[Callable[[str], None]] = []
         self._news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.cgroups = Cgroups(f"pileus-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:12]}")
+        self._launch = Launch(
+            binary=binary,
+            folder=self._folder,
+            uids=self._uids,
+            cgroups=self.cgroups,
+            accelerator=lambda: self._wanted_accelerator or self.facts().accelerator,
+            timeout=start_timeout,
+        )
         self._loop = Loop()
         self._herald = threading.Thread(target=self._tell, name="qemu-watch", daemon=True)
         self._herald.start()
@@ -317,14 +317,14 @@ class QemuHypervisor:
             # The nonce is recorded while no process runs.  A crash before this line finds none, and starting one is
             # the rest of the reboot; a crash after it finds the reboot applied.  It never happens twice.
             guest.note(plan=plan, reboot_nonce=nonce, cards=card.first_slots(plan), slots=self._slots(plan), pins=[])
-            self._start(guest, plan)
+            self._launch.start(guest, plan)
         if power == "running":
             if guest.status() in _HALTED:
                 guest.execute("cont")
             # A guest whose processors stand still does not let go of a card.
-            card.match(guest, plan, self._open_tap)
+            card.match(guest, plan, self._launch.open_tap)
             return
-        card.match(guest, plan, self._open_tap)
+        card.match(guest, plan, self._launch.open_tap)
         status = guest.status()
         if power == "paused" and status == "running":
             guest.execute("stop")
@@ -337,7 +337,7 @@ class QemuHypervisor:
         kept = guest.directory.applied()
         if kept is None or kept.plan is None:
             raise GuestFailure("what the guest was cannot be read: its memory fits nothing", permanent=True)
-        self._start(guest, kept.plan, attached=plan, incoming=True)
+        self._launch.start(guest, kept.plan, attached=plan, incoming=True)
         memory.take_in(guest)
 
     def _slots(self, plan: GuestPlan) -> int:
@@ -349,109 +349,6 @@ class QemuHypervisor:
                 f"{needed} disks and cards are more than the {most} that a guest can have", permanent=True
             )
         return min(needed + self._spare_ports, most)
-
-    def _start(
-        self, guest: Guest, plan: GuestPlan, *, attached: GuestPlan | None = None, incoming: bool = False
-    ) -> None:
-        """Start the guest's process, its processors still halted.
-
-        `attached` says where ports are now, when the plan is that of a suspended guest; one that it does not name is
-        gone, and its card is left without.
-        """
-        spec, directory = plan.spec, guest.directory
-        kept = guest.note()
-        name = self._wanted_accelerator or self.facts().accelerator
-        uid = self._identify(guest)
-        identity = None
-        if uid is not None:
-            identity = Identity(uid, uid, accelerator.kvm_groups() if name == "kvm" else ())
-        hand_over(plan, uid)
-        if uid is not None:
-            passable(self._folder, uid)
-        limit.confine(self.cgroups, spec)
-        processors = self._claim_processors(guest, spec)
-        directory.prepare(uid)
-        directory.furnish(machine.nvram(spec.machine), machine.firmware(spec.machine), uid)
-        console.restart(directory.console)
-        with ExitStack() as held:
-            taps = {}
-            for nic in spec.nics:
-                gone = attached is not None and nic.port_id not in attached.nics
-                taps[nic.port_id] = tap = open_blind_tap() if gone else self._open_tap(attached or plan, nic)
-                held.callback(os.close, tap)
-            log = directory.open_console()
-            held.callback(os.close, log)
-            descriptors = Descriptors(
-                qmp=held.enter_context(directory.listen("qmp.sock")).fileno(),
-                serial=held.enter_context(directory.listen("serial.sock")).fileno(),
-                agent=held.enter_context(directory.listen(SOCKET)).fileno() if spec.machine.guest_agent else None,
-                console=log,
-                taps=taps,
-                tpm=self._start_tpm(guest, spec, identity, held),
-            )
-            board = Board(board_type(spec.machine), kept.slots)
-            argv = arguments(
-                *(self._binary, plan, descriptors),
-                accelerator=name,
-                board=board,
-                cards=kept.cards,
-                incoming=incoming,
-            )
-            pid = guest.start(argv, descriptors.all(), identity)
-        self.cgroups.add(spec.id, pid)
-        guest.greet(self._start_timeout)
-        limit.pin(guest, processors)
-
-    def _start_tpm(self, guest: Guest, spec: GuestSpec, identity: Identity | None, held: ExitStack) -> int | None:
-        if not spec.machine.tpm:
-            return None
-        child, line = tpm.start(guest.directory, spec.machine, identity)
-        held.enter_context(line)
-        guest.accompany(child)
-        self.cgroups.add(spec.id, child.pid)
-        return line.fileno()
-
-    def _claim_processors(self, guest: Guest, spec: GuestSpec) -> list[int]:
-        """Processors of the host that are the guest's alone, recorded so that no other guest gets them."""
-        if not spec.machine.pinned:
-            return []
-        with self._lock:
-            taken: set[int] = set()
-            for name in self.guests():
-                other = RunDirectory(self._folder / name).applied() if name != guest.id else None
-                taken |= set() if other is None else set(other.pins)
-            processors = choose_processors(spec.vcpus, taken)
-            guest.note(pins=processors)
-        return processors
-
-    def _identify(self, guest: Guest) -> int | None:
-        """The guest's own id."""
-        if self._uids is None:
-            return None
-        with self._lock:
-            owned = guest.directory.owner()
-            if owned in self._uids:
-                return owned
-            uid = choose_uid(guest.id, self._uids, self._folder)
-            guest.directory.give(uid)
-            return uid
-
-    def _open_tap(self, plan: GuestPlan, nic: NicSpec) -> int:
-        """The tap of a port, with its limits in force."""
-        attachment = plan.nics.get(nic.port_id)
-        if attachment is None:
-            raise GuestFailure(f"port {nic.port_id} is not plugged in on this host")
-        try:
-            tap = open_tap(attachment.device, attachment.namespace)
-        except OSError as error:
-            why = f"tap {attachment.device} of port {nic.port_id} cannot be opened: {error.strerror}"
-            raise GuestFailure(why) from error
-        try:
-            limit.rate(nic, attachment)
-        except BaseException:
-            os.close(tap)
-            raise
-        return tap
 
     def _tell(self) -> None:
         """Pass news on outside the event loop's thread, so that a watcher may call the driver."""

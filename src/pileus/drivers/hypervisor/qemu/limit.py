@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from pileus.contracts.hypervisor import GuestFailure, GuestSpec, NicAttachment, NicLimit, NicSpec
+from pileus.contracts.hypervisor import GuestFailure, GuestSpec, NicAttachment, NicSpec
 from pileus.drivers.host.cgroup import Cgroups
-from pileus.drivers.host.traffic import Rate, TrafficFailure, shape, shaped
+from pileus.drivers.host.traffic import Rate, TrafficFailure, shape
 from pileus.drivers.hypervisor.qemu.guest import Guest
 
 _OVERHEAD_MIB = 512
@@ -53,16 +53,17 @@ def pin(guest: Guest, processors: Sequence[int]) -> None:
 
 
 def rate(nic: NicSpec, where: NicAttachment) -> None:
-    """Put a card's limits in force. Raises a permanent GuestFailure when this host's kernel cannot."""
+    """Put a card's limits in force, instead of those before.  A peak is kept only as the burst bounds it.
+
+    Raises a permanent GuestFailure when this host's kernel cannot.
+    """
     limit = nic.limit
-    if limit == NicLimit() and not shaped(where.device, where.namespace):
-        return
     try:
         shape(
             where.device,
             where.namespace,
-            out=Rate(limit.in_average, limit.in_peak, limit.in_burst),
-            into=Rate(limit.out_average, limit.out_peak, limit.out_burst),
+            out=Rate(limit.in_average, limit.in_burst),
+            into=Rate(limit.out_average, limit.out_burst),
         )
     except TrafficFailure as error:
         raise GuestFailure(f"the limits of port {nic.port_id} cannot be had: {error}", permanent=True) from error
