@@ -95,7 +95,7 @@ def test_a_document_is_given_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/openstack/2099-01-01", "/lat", "/latest/meta", "/latest/user-data/x", "/openstack/latest/password", "/.."],
+    ["/openstack/2099-01-01", "/lat", "/latest/meta", "/latest/user-data/x", "/openstack/2012-08-10/password", "/.."],
 )
 def test_what_is_not_there_is_not_found(path: str) -> None:
     assert answer("GET", path, DOCUMENTS).status == "404 Not Found"

@@ -106,7 +106,7 @@ def test_the_guest_tells_its_password_once(cloud: Cloud) -> None:
     def tell(text: str, host_id: str = "") -> int:
         headers = {"x-auth-token": host_id or host.id, "content-type": "application/json"}
         body = msgspec.json.encode({"password": text})
-        sent = host.client._send("PUT", f"/guests/{server_id}/password", headers, [body])
+        sent = host.client._send("POST", f"/guests/{server_id}/password", headers, [body])
         return cloud.served.run(sent).status
 
     assert tell("c2VhbGVk", "another-host") == 404

@@ -22,9 +22,9 @@ import pileus
 from pileus.agent.boot import booted_at
 from pileus.agent.call import Calls
 from pileus.agent.guest import Guests, observation, settled
+from pileus.agent.guest_password import teller
 from pileus.agent.identity import Identity, IdentityFile
 from pileus.agent.image_cache import ImageCache
-from pileus.agent.guest_password import teller
 from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.agent.metadata import Metadata
 from pileus.agent.snapshot import PARALLEL, Snapshots

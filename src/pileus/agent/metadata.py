@@ -7,6 +7,7 @@ a socket pair, never through files or arguments.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -25,20 +26,34 @@ PORT = 80
 PATIENCE = 5.0
 """Seconds that the child has to read a message; one that takes longer is left, and a new one started."""
 
+LONGEST = 1 << 14
+"""The longest line of the child, in bytes."""
+
 _Places = dict[str, str]
 
 
+Tell = Callable[[str, str], int]
+"""Passes on the password that a guest told, given its id and the password: the HTTP status of the answer."""
+
+
 class Message(msgspec.Struct, kw_only=True):
-    """What the agent tells the child: one JSON object a line; `listen` comes with the socket beside it."""
+    """What the agent tells the child, and what the child asks: one JSON object a line.
+
+    `listen` comes with the socket beside it.  The child asks with `password`, and is answered with `answer`.
+    """
 
     verb: str
-    """`listen`, `close`, `places`, `guest` or `forget`."""
+    """`listen`, `close`, `places`, `guest`, `forget` or `answer`; of the child, `password`."""
     id: str
     """Of the network, or of the guest."""
     places: _Places = {}
     """For `places`: guest id by address."""
     documents: dict[str, bytes] = {}
     """For `guest`."""
+    password: str = ""
+    """For `password`: what a guest told."""
+    status: int = 0
+    """For `answer`: the HTTP status."""
 
 
 class Metadata:
@@ -55,6 +70,8 @@ class Metadata:
         self._sockets: dict[str, socket.socket] = {}
         self._places: dict[str, _Places] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
+        self.tell: Tell = lambda guest_id, password: 503
+        """Set by whoever can pass on what guests tell."""
 
     def open_network(self, state: NetworkState, network: Network) -> None:
         """Answer on a network, for the guests that have addresses there."""
@@ -106,7 +123,7 @@ class Metadata:
                 listener.close()
             self._sockets.clear()
             if self._channel is not None:
-                self._channel.close()
+                _end(self._channel)
                 self._channel = None
 
     def _revive(self) -> None:
@@ -118,6 +135,7 @@ class Metadata:
             self._alive = self._start(theirs)
         ours.settimeout(PATIENCE)
         self._channel = ours
+        threading.Thread(target=self._hear, args=(ours,), name="metadata", daemon=True).start()
         for guest_id, documents in self._documents.items():
             self._send(Message(verb="guest", id=guest_id, documents=documents))
         for network_id, places in self._places.items():
@@ -125,10 +143,33 @@ class Metadata:
         for network_id, listener in self._sockets.items():
             self._send(Message(verb="listen", id=network_id), listener)
 
+    def _hear(self, channel: socket.socket) -> None:
+        """Answer what the child asks, one question after the other, until the channel ends."""
+        rest = b""
+        while True:
+            try:
+                data = channel.recv(1 << 16)
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            if not data or len(rest) > LONGEST:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                try:
+                    asked = msgspec.json.decode(line, type=Message)
+                except msgspec.DecodeError:
+                    return  # a child that guests have got hold of is heard no more
+                status = self.tell(asked.id, asked.password) if asked.id in self._documents else 404
+                with self._lock:
+                    if self._channel is channel:
+                        self._send(Message(verb="answer", id=asked.id, status=status))
+
     def _hang_up(self) -> None:
         if self._channel is not None:
             log.warning("the metadata server ended; it is started again")
-            self._channel.close()
+            _end(self._channel)
             self._channel = None
 
     def _send(self, message: Message, listener: socket.socket | None = None) -> None:
@@ -142,3 +183,10 @@ class Metadata:
             self._channel.sendall(line)
         except OSError:
             self._hang_up()  # the next look starts a child anew, and tells it everything
+
+
+def _end(channel: socket.socket) -> None:
+    """Close a channel, and let whoever reads from it know."""
+    with contextlib.suppress(OSError):
+        channel.shutdown(socket.SHUT_RDWR)
+    channel.close()

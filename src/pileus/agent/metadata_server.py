@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import array
 import asyncio
+import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -32,6 +33,13 @@ EACH = 16
 """How many of them may be of one address."""
 
 
+PASSWORD = re.compile(r"openstack/(?!2012-)[^/]+/password")
+"""Where a guest tells the password that it made for itself: in the tree's versions since 2013."""
+
+LONGEST = 1020
+"""Bytes of such a password."""
+
+
 class Answer(NamedTuple):
     """Status line and body."""
 
@@ -43,13 +51,19 @@ def answer(method: str, path: str, documents: Mapping[str, bytes] | None) -> Ans
     """What a guest gets: a document, the list of what lies below a path, or a fault."""
     if method not in ("GET", "HEAD"):
         return Answer("405 Method Not Allowed", b"")
+    parts = _parts(path)
     if documents is None:
         return Answer("404 Not Found", b"")
-    parts = [part for part in path.split("?", 1)[0].split("/") if part]
+    if PASSWORD.fullmatch("/".join(parts)) and f"openstack/{parts[1]}/meta_data.json" in documents:
+        return Answer("200 OK", documents.get("/".join(parts), b""))
     if (found := documents.get("/".join(parts))) is not None:
         return Answer("200 OK", found)
     names = _list(parts, documents)
     return Answer("200 OK", "\n".join(names).encode()) if names else Answer("404 Not Found", b"")
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("?", 1)[0].split("/") if part]
 
 
 def _list(parts: Sequence[str], documents: Mapping[str, bytes]) -> list[str]:
@@ -73,6 +87,15 @@ def _key_name(number: str, documents: Mapping[str, bytes]) -> str:
         return ""
 
 
+ANSWERS = {
+    200: Answer("200 OK", b""),
+    400: Answer("400 Bad Request", b""),
+    404: Answer("404 Not Found", b""),
+    409: Answer("409 Conflict", b""),
+}
+"""What a guest hears of a password that it told."""
+
+
 class _Key(msgspec.Struct):
     name: str
 
@@ -84,10 +107,13 @@ class _MetaData(msgspec.Struct):
 class Server:
     """All networks of a host."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[[Message], Awaitable[None]]) -> None:
         self._listeners: dict[str, asyncio.Server] = {}
         self._places: dict[str, dict[str, str]] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
+        self._questions: dict[str, asyncio.Future[int]] = {}
+        """What guests told that has no answer yet, by guest."""
+        self._ask = ask
         self._open: dict[str, int] = {}
         """Connections, by network, and by network and address."""
 
@@ -108,6 +134,10 @@ class Server:
             self._documents[message.id] = message.documents
         elif message.verb == "forget":
             self._documents.pop(message.id, None)
+        elif message.verb == "answer":
+            question = self._questions.get(message.id)
+            if question is not None and not question.done():
+                question.set_result(message.status)
 
     async def _close(self, network_id: str) -> None:
         server = self._listeners.pop(network_id, None)
@@ -140,18 +170,53 @@ class Server:
         method, path, *_ = head.split("\r\n", 1)[0].split(" ")
         peer = writer.get_extra_info("peername")[0]
         guest = self._places.get(network_id, {}).get(peer)
-        found = answer(method, path, None if guest is None else self._documents.get(guest))
+        documents = None if guest is None else self._documents.get(guest)
+        if (
+            method == "POST"
+            and guest is not None
+            and documents is not None
+            and PASSWORD.fullmatch("/".join(_parts(path)))
+        ):
+            found = await self._take_password(guest, head, reader)
+        else:
+            found = answer(method, path, documents)
         kind = "application/json" if path.split("?", 1)[0].endswith(".json") else "text/plain; charset=utf-8"
         lines = f"HTTP/1.1 {found.status}\r\ncontent-type: {kind}\r\ncontent-length: {len(found.body)}\r\n"
         writer.write(lines.encode() + b"connection: close\r\n\r\n" + (found.body if method == "GET" else b""))
         await writer.drain()
 
+    async def _take_password(self, guest: str, head: str, reader: asyncio.StreamReader) -> Answer:
+        """Pass on what a guest told, and wait until it is kept."""
+        length = re.search(r"^content-length:[ \t]*([0-9]{1,9})[ \t]*\r?$", head, re.IGNORECASE | re.MULTILINE)
+        size = int(length[1]) if length else 0
+        if not 0 < size <= LONGEST:
+            return Answer("400 Bad Request", b"")
+        try:
+            text = (await reader.readexactly(size)).decode("ascii")
+        except UnicodeDecodeError:
+            return Answer("400 Bad Request", b"")
+        if guest in self._questions:
+            return Answer("409 Conflict", b"")
+        question = self._questions[guest] = asyncio.get_running_loop().create_future()
+        try:
+            await self._ask(Message(verb="password", id=guest, password=text))
+            status = await question
+        finally:
+            del self._questions[guest]
+        return ANSWERS.get(status, Answer("503 Service Unavailable", b""))
+
 
 async def serve(channel: socket.socket) -> None:
     """Serve until the agent closes its end."""
-    server = Server()
     loop = asyncio.get_running_loop()
     channel.setblocking(False)
+    one_by_one = asyncio.Lock()
+
+    async def ask(message: Message) -> None:
+        async with one_by_one:
+            await loop.sock_sendall(channel, msgspec.json.encode(message) + b"\n")
+
+    server = Server(ask)
     rest, listeners = b"", []
     ready = asyncio.Event()
     loop.add_reader(channel, ready.set)

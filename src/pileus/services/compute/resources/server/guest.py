@@ -8,11 +8,9 @@ link: a host speaks for the guests that it holds, and for no other.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import msgspec
 import sqlalchemy as sa
 
+from pileus.contracts.link import GuestPassword
 from pileus.core.api import Resource
 from pileus.core.context import Context
 from pileus.core.errors import Conflict, NotFound
@@ -21,18 +19,9 @@ from pileus.services.fleet import interface as fleet
 
 resource = Resource("guest", "guests")
 
-LONGEST = 1020
-"""Characters of a sealed password; upstream's limit too."""
 
-
-class Sealed(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A password that only the holder of the key pair can read."""
-
-    password: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
-
-
-@resource.put("/guests/{guest_id}/password", status=204)
-def tell_password(ctx: Context, guest_id: str, body: Sealed) -> None:
+@resource.post("/guests/{guest_id}/password", status=204)
+def tell_password(ctx: Context, guest_id: str, body: GuestPassword) -> None:
     """Keep a guest's password. Raises Conflict when it has told one that was not cleared since."""
     held = fleet.observed(ctx.tx, "guest", [guest_id]).get(guest_id, [])
     row = ctx.tx.first(sa.select(server).where(server.c.id == guest_id, server.c.deleted_at.is_(None)))
