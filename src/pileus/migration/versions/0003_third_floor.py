@@ -23,6 +23,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "user_id", "resource", name=op.f("pk_compute_user_limit")),
     )
     op.create_table(
+        "network_address_scope",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("ip_version", sa.Integer(), nullable=False),
+        sa.Column("shared", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_network_address_scope")),
+    )
+    with op.batch_alter_table("network_address_scope", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_network_address_scope_project_id"), ["project_id"], unique=False)
+
+    op.create_table(
         "compute_console_token",
         sa.Column("hash", sa.String(length=64), nullable=False, comment="SHA-256 of the token, in hexadecimal"),
         sa.Column("server_id", sa.String(length=64), nullable=False),
@@ -33,7 +49,9 @@ def upgrade() -> None:
         ),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["server_id"], ["compute_server.id"], name=op.f("fk_compute_console_token_server_id")),
+        sa.ForeignKeyConstraint(
+            ["server_id"], ["compute_server.id"], name=op.f("fk_compute_console_token_server_id"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_compute_console_token")),
     )
     with op.batch_alter_table("compute_console_token", schema=None) as batch_op:
@@ -77,6 +95,35 @@ def upgrade() -> None:
     with op.batch_alter_table("compute_snapshot", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_compute_snapshot_server_id"), ["server_id"], unique=False)
 
+    op.create_table(
+        "network_subnetpool",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("ip_version", sa.Integer(), nullable=False),
+        sa.Column("prefixes", sa.JSON(), nullable=False),
+        sa.Column("min_prefixlen", sa.Integer(), nullable=False),
+        sa.Column("default_prefixlen", sa.Integer(), nullable=False),
+        sa.Column("max_prefixlen", sa.Integer(), nullable=False),
+        sa.Column("default_quota", sa.BigInteger(), nullable=True),
+        sa.Column("is_default", sa.Boolean(), nullable=False),
+        sa.Column("default_of", sa.Integer(), nullable=True),
+        sa.Column("shared", sa.Boolean(), nullable=False),
+        sa.Column("address_scope_id", sa.String(length=64), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["address_scope_id"], ["network_address_scope.id"], name=op.f("fk_network_subnetpool_address_scope_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_network_subnetpool")),
+        sa.UniqueConstraint("default_of", name=op.f("uq_network_subnetpool_default_of")),
+    )
+    with op.batch_alter_table("network_subnetpool", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_network_subnetpool_address_scope_id"), ["address_scope_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_network_subnetpool_project_id"), ["project_id"], unique=False)
+
     with op.batch_alter_table("compute_server", schema=None) as batch_op:
         batch_op.add_column(sa.Column("mode", sa.String(length=24), server_default="", nullable=False))
         batch_op.add_column(sa.Column("mode_at", sa.BigInteger(), nullable=True))
@@ -115,5 +162,9 @@ def upgrade() -> None:
                 comment="ports whose cards the guest has; empty for none",
             )
         )
+
+    with op.batch_alter_table("network_subnet", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("subnetpool_id", sa.String(length=64), nullable=True))
+        batch_op.create_index(batch_op.f("ix_network_subnet_subnetpool_id"), ["subnetpool_id"], unique=False)
 
     # ### end Alembic commands ###
