@@ -38,6 +38,7 @@ SECTIONS = {
     "token_hours": "Identity",
     "image_stores": "Image",
     "quota_source": "Quotas and placement",
+    "console_token_seconds": "Consoles",
 }
 """Parts of the documentation: the first setting of each."""
 
@@ -193,6 +194,13 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     randomize_allocation_candidates: bool = False
     """Whether Placement gives candidates in an order by chance, so that those who ask at once do not all take the
     first."""
+    console_token_seconds: Annotated[int, Meta(ge=1)] = 600
+    """Seconds for which the token of a remote console is good."""
+    console_session_timeout: bool = True
+    """Whether an open console is closed when its token expires; otherwise a token has only to be good when a console is
+    opened."""
+    console_allowed_origins: list[str] = []
+    """Names of hosts, besides the API's own, whose pages may open consoles, e.g. that of a dashboard."""
 
     @property
     def control(self) -> Path:

@@ -19,6 +19,7 @@ from pileus.services.compute.controllers import (
 from pileus.services.compute.resources import (
     aggregate,
     baremetal_node,
+    console,
     external_event,
     flavor,
     floating_ip,
@@ -56,6 +57,7 @@ def service() -> Service:
             flavor.resource,
             keypair.resource,
             server.resource,
+            console.resource,
             server_group.resource,
             quota.resource,
             hypervisor.resource,
