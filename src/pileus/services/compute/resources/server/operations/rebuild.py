@@ -63,11 +63,11 @@ class Rebuilt(ServerUpdated):
     """What rebuild answers: as update, with the password, and with what a rebuild may change."""
 
     key_name: Annotated[str | UnsetType | None, W(since="2.54")]
-    user_data: Annotated[str | UnsetType | None, W(since="2.57")]
+    user_data: Annotated[str | UnsetType | None, W(since="2.57")] = msgspec.field(name="user_data")
     admin_pass: str = msgspec.field(name="adminPass")
 
 
-@resource.action("/servers/{server_id}/action", "rebuild", policy="os_compute_api:servers:rebuild")
+@resource.action("/servers/{server_id}/action", "rebuild", policy="os_compute_api:servers:rebuild", wraps="server")
 def rebuild(ctx: Context, server_id: str, body: Rebuild) -> Reply:
     """Let a server's disks be made anew from an image.
 
@@ -98,7 +98,7 @@ def rebuild(ctx: Context, server_id: str, body: Rebuild) -> Reply:
     note(ctx, row.id, row.project_id, "rebuild", "compute_rebuild_instance", row.host)
     again = find(ctx, server_id)
     view = Rebuilt(**described(ctx, again), admin_pass=secret)
-    return Reply({"server": view}, {"location": view.links[0]["href"]})
+    return Reply(view, {"location": view.links[0]["href"]})
 
 
 def _changes(ctx: Context, flavor: dict[str, Any], body: Rebuild) -> dict[str, Any]:
