@@ -35,9 +35,10 @@ class Figure(NamedTuple):
 
 
 class Cloud:
-    """A cloud of its own in a directory of its own, and a session with it."""
+    """A cloud of its own in a directory of its own, of the code below `root`, and a session with it."""
 
-    def __init__(self, hosts: int) -> None:
+    def __init__(self, hosts: int, root: Path = ROOT) -> None:
+        self.root = root
         self.state = Path(tempfile.mkdtemp(prefix="pileus-bench-"))
         self.state.chmod(0o755)
         with socket.socket() as probe:
@@ -52,7 +53,7 @@ class Cloud:
     def pileus(self, *argv: str) -> None:
         """Run the command line on this cloud. Raises RuntimeError."""
         command = [sys.executable, "-m", "pileus", argv[0], "--state", str(self.state), *argv[1:]]
-        path = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        path = {**os.environ, "PYTHONPATH": str(self.root / "src")}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=path)
         if done.returncode:
             raise RuntimeError(f"pileus {argv[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
