@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sqlite3
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -76,3 +79,36 @@ def test_what_was_replaced_is_kept_and_a_cloud_that_rests_goes_back_too(cloud: C
     assert cloud.servers() == {"hello": "ACTIVE"}
     assert cloud.boots() == boots
     assert later in boots
+
+
+# -- what is left over -----------------------------------------------------------------------------------------------
+
+
+def test_doctor_mends_what_is_left_over_when_it_is_told_to(cloud: Cloud, later: str) -> None:
+    left = cloud.state / "control" / "backup-abc"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    with closing(sqlite3.connect(cloud.state / "control" / "pileus.db")) as connection:
+        connection.execute("UPDATE core_quota_usage SET used = used + 7 WHERE resource = 'instances' AND used = 1")
+        connection.commit()
+    said = cloud.run("doctor", status=1).stdout
+    assert re.search(
+        r"✗ quota/\w+/compute/instances: 8 are counted .*, and there are 1\n +→ count 1: .* --repair", said
+    )
+    assert "✗ control/backup-abc: a backup that was killed left it" in said
+    assert "give --yes" in cloud.run("doctor", "--repair", status=1).stderr
+    said = cloud.run("doctor", "--repair", "--yes", status=1).stdout
+    assert re.search(r"  quota/\w+/compute/instances counts 1, not 8\n", said)
+    assert "  control/backup-abc is deleted\n" in said
+    assert "1 to mend" in said  # the guest that nobody knows is nobody's to delete, unless it is named
+    assert later in cloud.boots()
+
+
+def test_what_nobody_knows_goes_when_it_is_named(cloud: Cloud, later: str) -> None:
+    (known,) = (one["id"] for one in cloud.get("/compute/v2.1/servers")["servers"])
+    assert "nothing of this name" in cloud.run("doctor", "--remove", f"guest/{known}", "--yes", status=1).stderr
+    assert "give --yes" in cloud.run("doctor", "--remove", f"guest/{later}", status=1).stderr
+    assert later in cloud.boots()
+    assert f"guest/{later} is gone" in cloud.run("doctor", "--remove", f"guest/{later}", "--yes").stdout
+    assert set(cloud.boots()) == {known}
+    assert "nothing to mend" in cloud.run("doctor").stdout

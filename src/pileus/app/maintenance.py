@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from pileus.core.config import Config
 
 if TYPE_CHECKING:
     from pileus.app.child import Say
+    from pileus.cli.main import Leftover
 
 
 def backup(config: Config, target: Path, images: bool, say: Say) -> str:
@@ -30,3 +32,17 @@ def restore(state: Path, file: Path, with_settings: bool, say: Say) -> str:
     from pileus.app import restore
 
     return restore.restore(state, file, with_settings, say)
+
+
+def examine_store(config: Config) -> list[Leftover]:
+    """What is left over in the store and among the control plane's files. Raises CommandFailure."""
+    from pileus.app import repair
+
+    return repair.examine(config)
+
+
+def mend_store(config: Config, keys: Sequence[str], say: Say) -> None:
+    """Mend what is left over, by keys; says what it does line by line."""
+    from pileus.app import repair
+
+    repair.mend(config, keys, say)

@@ -86,6 +86,12 @@ class Api:
             self._login()
         return self._call("GET", path, None, headers)[0]
 
+    def delete(self, path: str) -> None:
+        """DELETE a path below the cloud's root. Raises ApiFailure."""
+        if not self._token:
+            self._login()
+        self._call("DELETE", path, None)
+
     def _login(self) -> None:
         auth = self._auth
         user = {"name": auth["username"], "password": auth["password"], "domain": {"name": auth["user_domain_name"]}}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pileus.cli import package
+from pileus.cli import package, repair
 from pileus.cli.client import Api, ApiFailure
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state, occupied, settings
@@ -17,7 +17,7 @@ from pileus.cli.status import REFUSED
 from pileus.cli.supervise import runs, supervisor
 
 if TYPE_CHECKING:
-    from pileus.cli.main import Roles, Subparsers
+    from pileus.cli.main import Leftover, Roles, Subparsers
     from pileus.core.config import Config
 
 MARKS = {"good": "✓", "note": "·", "bad": "✗"}
@@ -37,21 +37,44 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "doctor",
         help="examine this host and say what to mend",
-        description="Looks at each host fact that matters by trying it. Exit status 1 when something is bad.",
+        description="Looks at each host fact that matters by trying it, and for what is left over in the cloud. Exit "
+        "status 1 when something is bad.",
     )
     add_state(parser)
+    parser.add_argument("--repair", action="store_true", help="mend what is left over, and say what is done")
+    parser.add_argument("--yes", action="store_true", help="do not ask before")
+    parser.add_argument(
+        "--remove",
+        action="append",
+        default=[],
+        metavar="KIND/ID",
+        help="delete something that this cloud does not know, or that may be dear to somebody, e.g. guest/UUID",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, roles: Roles) -> int:
     """Run the command; exit status."""
     config = settings(arguments.state)
+    if arguments.remove:
+        return repair.remove(config, roles, arguments.remove, arguments.yes)
     bad = 0
     for fact in examine(config, roles):
         bad += fact.verdict == "bad"
         print(f"{MARKS[fact.verdict]} {fact.name}: {fact.found}")
         if fact.fix:
             print(f"    → {fact.fix}")
+    left: list[Leftover] = []
+    try:
+        left = repair.leftovers(config, roles)
+    except CommandFailure as failure:
+        bad += 1
+        print(f"{MARKS['bad']} store: {failure}")
+    for one in left:
+        print(f"{MARKS['bad']} {one.key}: {one.found}\n    → {repair.advice(one)}")
+    if arguments.repair and (mended := repair.repair(config, roles, left, arguments.yes)):
+        left = [one for one in left if one.key not in mended]
+    bad += len(left)
     print(f"{bad} to mend" if bad else "nothing to mend")
     return 1 if bad else 0
 
@@ -170,5 +193,6 @@ def _cloud(config: Config) -> Iterator[Fact]:
                 "bad",
                 f"host {host['name']}",
                 f"holds {one['kind']} {one['id']}, which this cloud does not know",
-                "it is left alone; if the store was restored from a backup, it may be younger than that",
+                "it is left alone; if the store was restored from a backup, it may be younger than that. When nobody "
+                f"needs it: pileus doctor --remove {one['kind']}/{one['id']}",
             )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pileus
 import pileus.cli
@@ -33,6 +33,21 @@ Role = Callable[[argparse.Namespace], int]
 
 Found = tuple[str, Literal["good", "note", "bad"], str, str]
 """A fact of the host: its name, how it is judged, what was found, and what to do about it."""
+
+
+class Leftover(NamedTuple):
+    """Something in a cloud that nothing leads to any more, or that is not what it should be."""
+
+    key: str
+    """What it is called: KIND/ID."""
+    found: str
+    """What is wrong, for people."""
+    mending: str
+    """What would be done about it, for people."""
+    named: bool = False
+    """Whether it may be dear to somebody, so that nothing is done unless it is named."""
+    by_hand: bool = False
+    """Whether only people can mend it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +66,10 @@ class Roles:
     """Ends all guests and takes all networks off this host; shows what it does, and says what it did."""
     examine_host: Callable[[Config], Iterable[Found]]
     """What the drivers find on this host, by trying."""
+    examine_store: Callable[[Config], list[Leftover]]
+    """What is left over in the store and among the control plane's files. Raises CommandFailure."""
+    mend_store: Callable[[Config, Sequence[str], Callable[[str], None]], None]
+    """Mends what is left over, by keys; says what it does line by line."""
     backup: Callable[[Config, Path, bool, Callable[[str], None]], str]
     """Writes a backup to a new file, with data of images or without; shows what it does, and says what it wrote."""
     examine_backup: Callable[[Path, Callable[[str], None]], str]

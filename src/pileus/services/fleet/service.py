@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pileus.core.api import Resource, Service
 from pileus.core.errors import identity_envelope
-from pileus.services.fleet.resources import host, link
+from pileus.services.fleet.resources import host, link, quarantine
 
 
 def service() -> Service:
@@ -16,7 +16,7 @@ def service() -> Service:
         type="fleet",
         mounts=("/fleet",),
         roots=("/v1",),
-        resources=[host.resource],
+        resources=[host.resource, quarantine.resource],
         envelope=identity_envelope,
     )
 

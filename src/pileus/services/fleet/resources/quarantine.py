@@ -1,0 +1,50 @@
+"""What hosts hold and nobody assigned: it is left alone until an operator says that it shall go.
+
+Upstream has nothing like it; what comes closest is Compute's setting `running_deleted_instance_action`
+(https://docs.openstack.org/nova/latest/configuration/config.html).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from pileus.contracts.link import KINDS
+from pileus.core import changes
+from pileus.core.api import Resource
+from pileus.core.context import Context
+from pileus.core.errors import Conflict, NotFound
+from pileus.core.policy import Rule
+from pileus.services.fleet.resources.assignment import assignment
+from pileus.services.fleet.resources.host import Fleet
+
+resource = Resource(
+    "unknown",
+    "unknown",
+    rules=[Rule("fleet:remove_unknown", "role:admin", "Have a host delete what nobody assigned to it")],
+)
+
+
+@resource.delete("/hosts/{host_id}/unknown/{kind}/{object_id}", policy="fleet:remove_unknown", status=202)
+def remove(ctx: Context, host_id: str, kind: str, object_id: str) -> None:
+    """Have a host delete something that it holds and nobody assigned, by a tombstone.
+
+    Raises NotFound when its last heartbeat did not name it, Conflict when it was assigned since.
+    """
+    pulse = ctx.of(Fleet).pulses.get(host_id)
+    if pulse is None or kind not in KINDS or not any((one.kind, one.id) == (kind, object_id) for one in pulse.unknown):
+        raise NotFound(f"The host {host_id} holds no {kind} {object_id} that is unknown.")
+    tx = ctx.tx
+    same = (assignment.c.host_id == host_id, assignment.c.kind == kind, assignment.c.id == object_id)
+    if tx.first(sa.select(assignment.c.generation).where(*same)) is not None:
+        raise Conflict(f"The {kind} {object_id} was assigned to the host, or is on its way out already.")
+    tx.execute(
+        sa.insert(assignment).values(
+            host_id=host_id,
+            kind=kind,
+            id=object_id,
+            generation=(1 + changes.position(tx)) << 10,
+            tombstone=True,
+            updated_at=tx.now,
+        )
+    )
+    tx.changed(f"host.{host_id}", f"{kind}/{object_id}")
