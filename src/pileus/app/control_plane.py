@@ -182,6 +182,7 @@ class Control:
         context: ssl.SSLContext | None = None,
     ) -> None:
         """Serve until SIGTERM or SIGINT, over TLS with a context, whose certificate SIGHUP has read again."""
+        from pileus.app.console import Console
         from pileus.app.figures import probes
         from pileus.core import serve
         from pileus.core.drain import Drain
@@ -205,7 +206,7 @@ class Control:
             public_edge = Drain(edge)
             probe, open_probe = probes(self, loops, (edge, link_edge), public_edge)
             servers = [
-                serve.server(probe, context=context),
+                serve.server(Console(probe, self.fleet, self.store, self.config), context=context, websockets=True),
                 serve.server(link_edge, serve.checked(peer_uid)),
                 serve.server(open_probe),
             ]

@@ -18,8 +18,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -187,3 +189,15 @@ def _answer(status: HTTPStatus) -> bytes:
     retry = "retry-after: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\ncontent-length: 0\r\n{retry}\r\n"
     return head.encode()
+
+
+_silent = logging.getLogger(f"{__name__}.websocket")
+_silent.addFilter(lambda record: record.levelno >= logging.WARNING)
+
+
+class WebSocket(WSProtocol):
+    """A WebSocket; its address holds a token, so that nothing is logged of how it came to be."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.logger = _silent

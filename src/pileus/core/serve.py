@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from pileus.core.connection import LOOK, Connection
+from pileus.core.connection import LOOK, Connection, WebSocket
 from pileus.core.http import Receive, Scope, Send
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -29,6 +29,10 @@ HANDSHAKE = 10.0
 
 UNSENT = 128 * 1024
 """Bytes that the kernel takes for a client before the client has read those before."""
+
+
+MESSAGE = 1 << 20
+"""Bytes of a WebSocket's message."""
 
 
 class ListenFailure(Exception):
@@ -79,13 +83,19 @@ class Server(uvicorn.Server):
 
 
 def server(
-    application: Application, protocol: type[Connection] = Connection, context: ssl.SSLContext | None = None
+    application: Application,
+    protocol: type[Connection] = Connection,
+    context: ssl.SSLContext | None = None,
+    *,
+    websockets: bool = False,
 ) -> Server:
-    """A server of an ASGI application, to be given sockets; over TLS with a context."""
+    """A server of an ASGI application, to be given sockets; over TLS with a context; of WebSockets if asked for."""
     config = uvicorn.Config(
         application,
         http=protocol,
-        ws="none",
+        ws=WebSocket if websockets else "none",
+        ws_max_size=MESSAGE,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,
