@@ -24,7 +24,8 @@ class Cgroups:
         self.reason = ""
         """Why there are none; empty when there are."""
         self._roots: list[Path] = []
-        self._parent = parent
+        self.parent = parent
+        """Name of the parent group."""
         mounted = _mounted(mountinfo)
         if "memory" in mounted:
             kind, roots = "v1", [mounted[name] for name in _V1_CONTROLLERS if name in mounted]
@@ -55,7 +56,7 @@ class Cgroups:
         """
         refused: list[str] = []
         for root in self._roots:
-            group = root / self._parent / name
+            group = root / self.parent / name
             group.parent.mkdir(exist_ok=True)
             if self.kind == "v2":
                 for above in (root, group.parent):
@@ -89,7 +90,7 @@ class Cgroups:
         found: set[str] = set()
         for root in self._roots:
             try:
-                found.update(entry.name for entry in os.scandir(root / self._parent) if entry.is_dir())
+                found.update(entry.name for entry in os.scandir(root / self.parent) if entry.is_dir())
             except FileNotFoundError:
                 continue
         return sorted(found)
@@ -127,7 +128,7 @@ class Cgroups:
         return found
 
     def _groups(self, name: str) -> list[Path]:
-        return [root / self._parent / name for root in self._roots]
+        return [root / self.parent / name for root in self._roots]
 
 
 def _mounted(mountinfo: Path) -> dict[str, Path]:

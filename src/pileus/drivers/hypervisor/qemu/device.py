@@ -90,7 +90,10 @@ def node(index: int) -> str:
 
 
 def blocks(plan: GuestPlan, board: Board) -> list[str]:
-    """Arguments of all disks, the config drive last."""
+    """Arguments of all disks, the config drive last.
+
+    QEMU makes devices that are spelled as JSON after all others: so controllers are spelled as their disks are.
+    """
     shelf = _Shelf(board)
     order = {index: rank for rank, index in enumerate(_boot_order(plan.spec.disks))}
     parts: list[str] = []
@@ -173,7 +176,7 @@ class _Shelf:
         if not self._usb:
             self._controller({"driver": "qemu-xhci", "id": "usb0", "p2": 15, "p3": 15}, 0x6)
         self._usb += 1
-        self.devices += ["-device", f"usb-bot,id=usb-disk{self._usb},bus=usb0.0"]
+        self.devices += ["-device", json.dumps({"driver": "usb-bot", "id": f"usb-disk{self._usb}", "bus": "usb0.0"})]
         return f"usb-disk{self._usb}.0"
 
     def _controller(self, device: dict[str, object], number: int) -> None:

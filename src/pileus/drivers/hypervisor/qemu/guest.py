@@ -27,6 +27,9 @@ _PRESS_AGAIN = 5.0
 _TERM = 5.0
 """Seconds that QEMU has to write its metadata back after SIGTERM."""
 
+_UNKNOWN_DEVICE = "is not a valid device model name"
+"""What QEMU says of a device that this build, or the packages that are installed, do not have."""
+
 _STATES: dict[str, Observed] = {
     "running": "running",
     "paused": "paused",
@@ -181,7 +184,8 @@ class Guest:
             ended = child is None or child.wait(1)
             self.end(0)
             said = self.directory.complaint()
-            raise GuestFailure(f"QEMU did not start: {said or error}" if ended else f"QEMU hangs: {error}") from error
+            why = f"QEMU did not start: {said or error}" if ended else f"QEMU hangs: {error}"
+            raise GuestFailure(why, permanent=_UNKNOWN_DEVICE in said) from error
 
     def power_off(self, grace: float) -> None:
         """Press the power button until the guest is off, `grace` seconds at most, then end the process."""

@@ -19,7 +19,8 @@ from pileus.drivers.hypervisor.qemu.device import Board
 CPU = {"kvm": "host", "tcg": "max,la57=off"}
 _FIRMWARE = Path("/usr/share/OVMF")
 _PAGES = Path("/sys/kernel/mm/hugepages")
-_VIDEO = {"vga": "VGA", "virtio": "virtio-vga", "qxl": "qxl-vga", "cirrus": "cirrus-vga", "bochs": "bochs-display"}
+VIDEO = {"vga": "VGA", "virtio": "virtio-vga", "qxl": "qxl-vga", "cirrus": "cirrus-vga", "bochs": "bochs-display"}
+"""Models of screens as QEMU names them."""
 _VIDEO_MEMORY = {"vga": "vgamem_mb", "qxl": "vgamem_mb", "cirrus": "vgamem_mb"}
 """The models whose memory can be chosen, and by which property."""
 _SWTPM = "swtpm"
@@ -178,8 +179,8 @@ def _flash(number: int, path: str, *, read_only: bool) -> list[str]:
 
 def _video(machine: MachineSpec, board: Board) -> list[str]:
     if machine.video == "none":
-        return []
-    device: dict[str, object] = {"driver": _VIDEO[machine.video]} | board.fixed(1)
+        return ["-display", "none"]
+    device: dict[str, object] = {"driver": VIDEO[machine.video]} | board.fixed(1)
     if machine.video_mib and machine.video in _VIDEO_MEMORY:
         device[_VIDEO_MEMORY[machine.video]] = machine.video_mib
     return ["-device", json.dumps(device), "-vnc", "none"]
