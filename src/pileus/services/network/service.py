@@ -6,9 +6,13 @@ from pileus.core.api import Service
 from pileus.core.errors import network_envelope
 from pileus.services.network.controllers import controllers
 from pileus.services.network.resources import (
+    address_scope,
+    agent,
     availability_zone,
     discovery,
     extension,
+    ip_availability,
+    metering,
     quota,
     service_provider,
     standard_attribute,
@@ -19,6 +23,7 @@ from pileus.services.network.resources.port import operations as port
 from pileus.services.network.resources.router import operations as router
 from pileus.services.network.resources.security_group import operations as security_group
 from pileus.services.network.resources.subnet import operations as subnet
+from pileus.services.network.resources.subnetpool import operations as subnetpool
 
 __all__ = ["controllers", "service"]
 
@@ -33,12 +38,17 @@ def service() -> Service:
         resources=[
             network.resource,
             subnet.resource,
+            subnetpool.resource,
+            address_scope.resource,
             port.resource,
             router.resource,
             floatingip.resource,
             security_group.resource,
             security_group.rule_resource,
             quota.resource,
+            metering.resource,
+            agent.resource,
+            ip_availability.resource,
             extension.resource,
             availability_zone.resource,
             service_provider.resource,

@@ -14,6 +14,9 @@ class Extension(NamedTuple):
 
 
 EXTENSIONS = {
+    "address-scope": Extension(
+        "Address scope", "Sets of subnet pools whose prefixes are unique", "2015-07-26T10:00:00-00:00"
+    ),
     "allowed-address-pairs": Extension(
         "Allowed Address Pairs", "Further addresses that a port may send from", "2013-07-23T10:00:00-00:00"
     ),
@@ -21,6 +24,9 @@ EXTENSIONS = {
         "Availability Zone", "Availability zones of networks and routers", "2015-01-01T10:00:00-00:00"
     ),
     "binding": Extension("Port Binding", "Where a port is bound, for administrators", "2014-02-03T10:00:00-00:00"),
+    "default-subnetpools": Extension(
+        "Default Subnetpools", "Subnets out of the default subnet pool", "2016-02-18T18:00:00-00:00"
+    ),
     "empty-string-filtering": Extension(
         "Empty String Filtering Extension", "Filters for what is empty", "2018-05-01T10:00:00-00:00"
     ),
@@ -47,8 +53,19 @@ EXTENSIONS = {
     "ip-substring-filtering": Extension(
         "IP address substring filtering", "Ports found by a part of their address", "2017-11-28T09:00:00-00:00"
     ),
+    "metering": Extension(
+        "Neutron Metering", "Labels and rules of traffic that is to be counted", "2013-06-12T10:00:00-00:00"
+    ),
+    "metering_source_and_destination_fields": Extension(
+        "Neutron Metering with source and destination filtering",
+        "Rules by where traffic comes from and goes to",
+        "2020-08-21T08:12:00-00:00",
+    ),
     "net-mtu": Extension("Network MTU", "Networks tell their MTU", "2015-03-25T10:00:00-00:00"),
     "net-mtu-writable": Extension("Network MTU (writable)", "MTU can be set", "2017-07-12T00:00:00-00:00"),
+    "network-ip-availability": Extension(
+        "Network IP Availability", "How many addresses of networks are in use", "2015-09-24T00:00:00-00:00"
+    ),
     "network_availability_zone": Extension(
         "Network Availability Zone", "Availability zones of networks", "2015-01-01T10:00:00-00:00"
     ),
@@ -119,6 +136,12 @@ EXTENSIONS = {
     ),
     "subnet_allocation": Extension(
         "Subnet Allocation", "Subnets with an address range of the caller's choice", "2015-03-30T10:00:00-00:00"
+    ),
+    "subnet_onboard": Extension(
+        "Subnet Onboard", "Subnet pools take in the subnets of a network", "2018-12-18T09:00:00-00:00"
+    ),
+    "subnetpool-prefix-ops": Extension(
+        "Subnet Pool Prefix Operations", "Prefixes of subnet pools added and taken away", "2019-02-08T10:00:00-00:00"
     ),
     "tag-creation": Extension("Tag creation extension", "Several tags added at once", "2024-07-23T10:00:00-00:00"),
     "tag-ports-during-bulk-creation": Extension(

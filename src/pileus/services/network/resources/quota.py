@@ -36,6 +36,7 @@ quota = Quota(
         "security_group": 10,
         "security_group_rule": 100,
         "subnet": 100,
+        "subnetpool": core.UNLIMITED,
     },
 )
 
@@ -73,6 +74,7 @@ class QuotaUpdate(Body, kw_only=True):
     security_group: Limit | UnsetType = UNSET
     security_group_rule: Limit | UnsetType = UNSET
     subnet: Limit | UnsetType = UNSET
+    subnetpool: Limit | UnsetType = UNSET
     check_limit: bool = False
     force: bool = False
 

@@ -365,3 +365,101 @@ class RevisionNumberConstraintFailed(PreconditionFailed):
 
     def __init__(self, wanted: str, found: int) -> None:
         super().__init__(f"Constrained to {wanted}, but current revision is {found}.")
+
+
+class SubnetPoolNotFound(NotFound):
+    """404: no such subnet pool for this caller."""
+
+    def __init__(self, pool_id: str) -> None:
+        super().__init__(f"Subnet pool {pool_id} could not be found.")
+
+
+class SubnetPoolDeleteError(BadRequest):
+    """400: subnets are of the pool."""
+
+    def __init__(self) -> None:
+        super().__init__("Unable to delete subnet pool: subnets have been allocated from it.")
+
+
+class SubnetPoolQuotaExceeded(OverQuota):
+    """409: the project has as much of the pool as it may."""
+
+    def __init__(self) -> None:
+        super().__init__("subnetpool prefixes")
+
+
+class SubnetAllocationError(BadRequest):
+    """400: the pool has no room for the subnet."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Failed to allocate subnet: {reason}.")
+
+
+class IllegalSubnetPoolPrefixBounds(BadRequest):
+    """400: prefix lengths that do not go together."""
+
+    def __init__(self, name: str, length: int, bound: str, limit: int) -> None:
+        super().__init__(f"Illegal prefix bounds: {name}={length}, {bound}={limit}.")
+
+
+class IllegalSubnetPoolPrefixUpdate(BadRequest):
+    """400: the pool would lose prefixes that it has."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Illegal update to prefixes: {reason}.")
+
+
+class IllegalSubnetPoolAssociationToAddressScope(BadRequest):
+    """400: the pool cannot be in the address scope."""
+
+    def __init__(self, scope_id: str, reason: str) -> None:
+        super().__init__(f"The subnet pool cannot be associated with address scope {scope_id}: {reason}.")
+
+
+class NetworkSubnetPoolAffinityError(BadRequest):
+    """400: the network's subnets are of another pool."""
+
+    def __init__(self) -> None:
+        super().__init__("Subnets hosted on the same network must be allocated from the same subnet pool.")
+
+
+class AddressScopeNotFound(NotFound):
+    """404: no such address scope for this caller."""
+
+    def __init__(self, scope_id: str) -> None:
+        super().__init__(f"Address scope {scope_id} could not be found.")
+
+
+class AddressScopeInUse(Conflict):
+    """409: subnet pools are in the address scope."""
+
+    def __init__(self, scope_id: str) -> None:
+        super().__init__(f"Address scope {scope_id} has one or more subnet pools.")
+
+
+class AddressScopePrefixConflict(Conflict):
+    """409: pools of one address scope would overlap."""
+
+    def __init__(self) -> None:
+        super().__init__("Subnet pools within an address scope must have unique prefixes.")
+
+
+class MeteringLabelNotFound(NotFound):
+    """404: no such metering label for this caller."""
+
+    def __init__(self, label_id: str) -> None:
+        super().__init__(f"Metering label {label_id} does not exist.")
+
+
+class MeteringLabelRuleNotFound(NotFound):
+    """404: no such rule of a metering label for this caller."""
+
+    def __init__(self, rule_id: str) -> None:
+        super().__init__(f"Metering label rule {rule_id} does not exist.")
+
+
+class AgentNotFound(NotFound):
+    """404: no such agent for this caller."""
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"Agent {agent_id} could not be found.")

@@ -97,8 +97,8 @@ class NetworkView(StandardView, kw_only=True):
     subnets: list[str]
     availability_zone_hints: list[str]
     availability_zones: list[str]
-    ipv4_address_scope: None = None
-    ipv6_address_scope: None = None
+    ipv4_address_scope: str | None = None
+    ipv6_address_scope: str | None = None
     network_type: Annotated[str | UnsetType, Guard("get_network:provider:network_type")] = msgspec.field(
         name="provider:network_type"
     )

@@ -45,6 +45,7 @@ from pileus.services.network.resources.standard_attribute import (
 )
 from pileus.services.network.resources.subnet import operations as subnets
 from pileus.services.network.resources.subnet.table import subnet
+from pileus.services.network.resources.subnetpool.operations import scopes_of
 from pileus.services.network.rules.fault import (
     ExternalNetworkInUse,
     InvalidInput,
@@ -113,10 +114,18 @@ def _views(tx: Tx, rows: Sequence[Row]) -> list[NetworkView]:
     ids = [row["id"] for row in rows]
     tags = tags_of(tx, ids)
     found: dict[str, list[str]] = {}
-    query = sa.select(subnet.c.id, subnet.c.network_id).where(subnet.c.network_id.in_(ids))
-    for row in tx.all(query.order_by(subnet.c.created_at, subnet.c.id)) if ids else ():
-        found.setdefault(row.network_id, []).append(row.id)
-    return [view(row, found.get(row["id"], ()), tags.get(row["id"], ())) for row in rows]
+    pooled: list[sa.Row[Any]] = []
+    c = subnet.c
+    query = sa.select(c.id, c.network_id, c.ip_version, c.subnetpool_id).where(c.network_id.in_(ids))
+    for one in tx.all(query.order_by(c.created_at, c.id)) if ids else ():
+        found.setdefault(one.network_id, []).append(one.id)
+        if one.subnetpool_id is not None:
+            pooled.append(one)
+    views = {row["id"]: view(row, found.get(row["id"], ()), tags.get(row["id"], ())) for row in rows}
+    scopes = scopes_of(tx, {one.subnetpool_id for one in pooled})
+    for one in pooled:
+        setattr(views[one.network_id], f"ipv{one.ip_version}_address_scope", scopes.get(one.subnetpool_id))
+    return [views[row["id"]] for row in rows]
 
 
 @resource.get("/networks", wraps="networks")

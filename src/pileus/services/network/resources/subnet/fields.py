@@ -46,7 +46,8 @@ class SubnetCreate(Owned, kw_only=True):
 
     network_id: Id
     ip_version: Literal[4, 6] | UnsetType = UNSET
-    cidr: str
+    cidr: str | UnsetType | None = UNSET
+    prefixlen: Annotated[int, msgspec.Meta(ge=0, le=128)] | UnsetType | None = UNSET
     name: Name = ""
     description: Text = ""
     gateway_ip: str | UnsetType | None = UNSET
@@ -56,10 +57,10 @@ class SubnetCreate(Owned, kw_only=True):
     host_routes: list[RouteBody] | None = None
     ipv6_ra_mode: Mode | None = None
     ipv6_address_mode: Mode | None = None
-    subnetpool_id: None = None
+    subnetpool_id: Id | None = None
     segment_id: None = None
     service_types: Annotated[list[str], msgspec.Meta(max_length=0)] = msgspec.field(default_factory=list)
-    use_default_subnetpool: Literal[False] = False
+    use_default_subnetpool: bool = False
 
 
 class SubnetsCreate(Body, kw_only=True):
@@ -97,7 +98,7 @@ class SubnetView(StandardView, kw_only=True):
     ipv6_ra_mode: str | None
     ipv6_address_mode: str | None
     external: bool = msgspec.field(name="router:external")
-    subnetpool_id: None = None
+    subnetpool_id: str | None = None
     segment_id: UnsetType | None = UNSET
     service_types: list[str] = msgspec.field(default_factory=list)
 
@@ -124,6 +125,7 @@ def view(row: Mapping[str, Any], *, external: bool, tags: Sequence[str] = ()) ->
         host_routes=row["host_routes"],
         ipv6_ra_mode=row["ipv6_ra_mode"],
         ipv6_address_mode=row["ipv6_address_mode"],
+        subnetpool_id=row["subnetpool_id"],
         external=external,
     )
 
@@ -154,6 +156,7 @@ listing = Listing(
             "gateway_ip",
             "ipv6_ra_mode",
             "ipv6_address_mode",
+            "subnetpool_id",
             flags=("enable_dhcp",),
         ),
         "ip_version": Filter(subnet.c.ip_version, integer),

@@ -5,7 +5,7 @@ That subnets of a network do not overlap is kept by comparing the network's revi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
 
@@ -51,8 +51,14 @@ from pileus.services.network.resources.subnet.fields import (
     view,
 )
 from pileus.services.network.resources.subnet.table import TOPIC, subnet
+from pileus.services.network.resources.subnetpool import operations as pools
 from pileus.services.network.rules import subnet as rules
-from pileus.services.network.rules.fault import GatewayIpInUse, InvalidInput, SubnetInUse
+from pileus.services.network.rules.fault import (
+    GatewayIpInUse,
+    InvalidInput,
+    NetworkSubnetPoolAffinityError,
+    SubnetInUse,
+)
 
 resource = Resource("subnet", "subnets", rules=policy.RULES)
 
@@ -71,9 +77,41 @@ def _routes(body: SubnetCreate | SubnetUpdate, ip_version: int) -> list[dict[str
     return rules.check_routes(routes, ip_version, rules.MAX_HOST_ROUTES)
 
 
-def _row(tx: Tx, project_id: str, net: Row, body: SubnetCreate) -> Row:
+def _prefix(ctx: Context, project_id: str, body: SubnetCreate) -> tuple[rules.Cidr, Row | None]:
+    """The prefix of a new subnet, and the pool that it is out of. Raises what is wrong with what is asked for."""
+    version = None if body.ip_version is UNSET else body.ip_version
+    text = body.cidr if isinstance(body.cidr, str) else None
+    wanted = None if text is None else rules.parse_cidr(text, version)
+    version = version if wanted is None else wanted.version
+    length = body.prefixlen if isinstance(body.prefixlen, int) else None
+    pool = pools.pool_of(ctx, body.subnetpool_id, default=body.use_default_subnetpool, ip_version=version)
+    if pool is None:
+        if wanted is None:
+            raise BadRequest("A subnet needs a cidr, or a subnet pool to take one from.")
+        if length is not None:
+            raise BadRequest("prefixlen is for subnets out of a subnet pool.")
+        return wanted, None
+    cidr = None if wanted is None else str(wanted)
+    return rules.parse_cidr(pools.allocate(ctx, pool, project_id, cidr=cidr, length=length)), pool
+
+
+def _check_affinity(tx: Tx, pool: Row | None, cidr: rules.Cidr, others: Sequence[Row]) -> None:
+    """Raise NetworkSubnetPoolAffinityError unless a network's subnets of an IP version are of one pool or scope."""
+    pool_id = None if pool is None else pool["id"]
+    strangers = {one["subnetpool_id"] for one in others if one["ip_version"] == cidr.version} - {pool_id}
+    if not strangers:
+        return
+    scopes = pools.scopes_of(tx, strangers - {None})
+    scope = None if pool is None else pool["address_scope_id"]
+    if scope is None or any(scopes.get(one or "") != scope for one in strangers):
+        raise NetworkSubnetPoolAffinityError
+
+
+def _row(ctx: Context, project_id: str, net: Row, body: SubnetCreate, others: Sequence[Row]) -> Row:
     """A new subnet of what a user asks for. Raises what is wrong with that."""
-    cidr = rules.parse_cidr(body.cidr, None if body.ip_version is UNSET else body.ip_version)
+    tx = ctx.tx
+    cidr, pool = _prefix(ctx, project_id, body)
+    _check_affinity(tx, pool, cidr, others)
     rules.check_modes(
         cidr, enable_dhcp=body.enable_dhcp, ra_mode=body.ipv6_ra_mode, address_mode=body.ipv6_address_mode
     )
@@ -97,6 +135,7 @@ def _row(tx: Tx, project_id: str, net: Row, body: SubnetCreate) -> Row:
         "dns_nameservers": rules.check_nameservers(body.dns_nameservers or []),
         "host_routes": _routes(body, cidr.version),
         "cursor": None,
+        "subnetpool_id": None if pool is None else pool["id"],
     }
 
 
@@ -104,8 +143,8 @@ def _create(ctx: Context, body: SubnetCreate) -> SubnetView:
     tx, project_id = ctx.tx, owner(ctx, body)
     net = networks.find(ctx, body.network_id)
     enforce(ctx, "create_subnet", {**networks.facts(net), "project_id": project_id, "tenant_id": project_id})
-    row = _row(tx, project_id, net, body)
     others = addresses.lock_subnets(tx, [net["id"]])[net["id"]]
+    row = _row(ctx, project_id, net, body, others)
     twin = rules.overlapping(ip_network(row["cidr"]), {one["id"]: one["cidr"] for one in others})
     if twin is not None:
         raise InvalidInput(f"the cidr {row['cidr']} overlaps with another subnet of network {net['id']}: {twin}")

@@ -25,5 +25,7 @@ subnet = sa.Table(
     sa.Column("dns_nameservers", sa.JSON, nullable=False),
     sa.Column("host_routes", sa.JSON, nullable=False),
     sa.Column("cursor", sa.String(64)),
+    sa.Column("subnetpool_id", sa.String(64), index=True),
 )
-"""`cursor` is the address that was given last; the search for the next one begins behind it."""
+"""`cursor` is the address that was given last; the search for the next one begins behind it.  `subnetpool_id` is the
+pool that the prefix is out of; a pool stays as long as it has subnets."""
