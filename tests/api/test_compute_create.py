@@ -58,7 +58,11 @@ def message(found: Response) -> str:
         ("2.52", {"tags": ["a,b"]}, 400),
         ("2.52", {"tags": [str(number) for number in range(51)]}, 400),
         ("2.56", {"personality": []}, 202),
-        ("2.56", {"personality": [{"path": "/x", "contents": ""}]}, 400),
+        ("2.56", {"personality": [{"path": "/x", "contents": "YQ=="}]}, 202),
+        ("2.56", {"personality": [{"path": "/x", "contents": "?"}]}, 400),
+        ("2.56", {"personality": [{"path": "/x", "contents": "YQ=="}] * 6}, 403),
+        ("2.56", {"personality": [{"path": "/x", "contents": "YWFh" * 2561}]}, 403),
+        ("2.56", {"personality": [{"path": "/" * 256, "contents": "YQ=="}]}, 403),
         ("2.57", {"personality": []}, 400),
         ("2.62", {"trusted_image_certificates": ["a"]}, 400),
         ("2.63", {"trusted_image_certificates": ["a"]}, 400),
@@ -333,5 +337,5 @@ def test_the_last_place_is_given_once(cloud: Cloud) -> None:
 def test_a_token_without_a_project_makes_no_server(cloud: Cloud) -> None:
     body = {"server": {"name": "s", "flavorRef": "1", "imageRef": IMAGE, "networks": "none"}}
     found = cloud.served.client("admin@system").request("POST", SERVERS, json=body, headers=at("2.90"))
-    assert found.status == 400
+    assert found.status == 403
     assert "project" in message(found)

@@ -171,6 +171,25 @@ def test_tags_of_cards_by_version(cloud: Cloud) -> None:
     assert found == {"2.31": 400, "2.32": 202, "2.36": 202, "2.37": 400, "2.41": 400, "2.42": 202}
 
 
+def test_files_are_in_the_guests_metadata(cloud: Cloud) -> None:
+    host = cloud.host("h1")
+    files = [{"path": "/etc/motd", "contents": "aGVsbG8="}, {"path": "/empty", "contents": ""}]
+    server = {"name": "x", "flavorRef": "1", "imageRef": IMAGE, "personality": files}
+    made = cloud.member.request("POST", SERVERS, json={"server": server}, headers=at("2.1"))
+    server_id = made.json["server"]["id"]
+    cloud.reach(server_id, "ACTIVE")
+    documents = host.guests[server_id].documents
+    assert json.loads(documents["openstack/latest/meta_data.json"])["files"] == [
+        {"path": "/etc/motd", "content_path": "/content/0000"},
+        {"path": "/empty", "content_path": "/content/0001"},
+    ]
+    assert (documents["openstack/content/0000"], documents["openstack/content/0001"]) == (b"hello", b"")
+    rebuild = {"imageRef": IMAGE, "personality": [{"path": "/etc/issue", "contents": "aXNzdWU="}]}
+    path = f"{SERVERS}/{server_id}/action"
+    assert cloud.member.request("POST", path, json={"rebuild": rebuild}, headers=at("2.1")).status == 202
+    cloud.wait(lambda: host.guests[server_id].documents["openstack/content/0000"] == b"issue")
+
+
 def test_several_at_once(cloud: Cloud) -> None:
     cloud.host("h1")
     network = cloud.network()

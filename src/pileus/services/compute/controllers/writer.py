@@ -72,6 +72,7 @@ def _server(row: sa.Row[Any], zone: str, ports: Sequence[network.PortInfo]) -> g
         rescue=row.rescue,
         nic_tags=row.nic_tags,
         sealed_pass=row.sealed_pass,
+        files=row.files or (),
     )
 
 

@@ -82,6 +82,8 @@ class Server(NamedTuple):
     """Tags of cards, by the port's id."""
     sealed_pass: str | None = None
     """The password that the guest made for itself, as it told it."""
+    files: Sequence[Mapping[str, str]] = ()
+    """What the guest shall put in place: `path` and `contents`, in base 64."""
 
 
 def made(server: Server) -> Machine:
@@ -118,6 +120,10 @@ def meta_data(server: Server, nics: Sequence[Nic] = ()) -> dict[str, Any]:
         found["meta"] = dict(server.metadata)
     if server.admin_pass is not None:
         found["admin_pass"] = server.admin_pass
+    if server.files:
+        found["files"] = [
+            {"path": one["path"], "content_path": f"/content/{number:04}"} for number, one in enumerate(server.files)
+        ]
     if server.key is not None:
         found["public_keys"] = {server.key["name"]: server.key["public_key"]}
         found["keys"] = [{"name": server.key["name"], "type": server.key["type"], "data": server.key["public_key"]}]
@@ -219,6 +225,8 @@ def documents(server: Server, nics: Sequence[Nic]) -> dict[str, bytes]:
     if server.sealed_pass is not None:
         tree["password"] = server.sealed_pass.encode()
     found = {f"openstack/{version}/{name}": content for version in DATED for name, content in tree.items()}
+    for number, one in enumerate(server.files):
+        found[f"openstack/content/{number:04}"] = base64.b64decode(one["contents"])
     for version in EC2:
         for name, text in ec2(server, nics).items():
             found[f"{version}/meta-data/{name}"] = text.encode()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from pileus.core.context import Context
-from pileus.core.errors import BadRequest, NotFound
+from pileus.core.errors import BadRequest, Forbidden, NotFound
+from pileus.core.quota import UNLIMITED
 from pileus.services.compute.resources import flavor as flavors
 from pileus.services.compute.resources import keypair as keypairs
+from pileus.services.compute.resources.quota import QUOTA
+from pileus.services.compute.resources.server.fields import InjectedFile
 from pileus.services.image.interface import ImageInfo
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -48,6 +53,33 @@ def key(ctx: Context, name: str | None) -> dict[str, str] | None:
     if found is None:
         raise BadRequest("Invalid key_name provided.")
     return {"name": found.name, "type": found.type, "public_key": found.public_key}
+
+
+def files(ctx: Context, project_id: str, wanted: Sequence[InjectedFile]) -> list[dict[str, str]] | None:
+    """What a server keeps of files that are to be put into its guest; None for none.
+
+    Raises BadRequest for contents that are not base 64, and Forbidden for more than the project may have.
+    """
+    if not wanted:
+        return None
+    limits = QUOTA.limits(ctx.tx, project_id)
+    asked = {
+        "injected_files": (len(wanted), "Personality file limit exceeded"),
+        "injected_file_path_bytes": (max(len(one.path) for one in wanted), "Personality file path exceeds its limit"),
+        "injected_file_content_bytes": (
+            max(len(one.contents) for one in wanted),
+            "Personality file content exceeds its limit",
+        ),
+    }
+    for name, (amount, words) in asked.items():
+        if limits[name] != UNLIMITED and amount > limits[name]:
+            raise Forbidden(words)
+    for one in wanted:
+        try:
+            base64.b64decode(one.contents, validate=True)
+        except ValueError:
+            raise BadRequest(f"The contents of the personality file {one.path!r} are not valid base 64.") from None
+    return [{"path": one.path, "contents": one.contents} for one in wanted]
 
 
 def password(ctx: Context) -> str:

@@ -66,6 +66,7 @@ server = sa.Table(
     sa.Column("shelf", sa.JSON),
     sa.Column("nic_tags", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("sealed_pass", sa.Text),
+    sa.Column("files", sa.JSON),
     sa.Index("ix_compute_server_project_id_created_at", "project_id", "created_at"),
 )
 """`flavor`, `image` and `key` are copies from the day of creation.  `target` holds `host`, `node` and whether the
@@ -78,7 +79,8 @@ controllers as `rules.task` says.  `disks` are the incarnations of `rules.disk`;
 asked for, `acts_done` those that the host has come to.  `rescue` is the disk that a rescued server starts from,
 `previous` what a resized one goes back to, `shelf` the image of one that is shelved.
 
-`nic_tags` are the tags of cards by the port's id, `sealed_pass` the password that the guest made, sealed."""
+`nic_tags` are the tags of cards by the port's id, `sealed_pass` the password that the guest made, sealed.
+`files` are those that the guest shall put in place: `path` and `contents`, in base 64."""
 
 tag = sa.Table(
     "compute_server_tag",

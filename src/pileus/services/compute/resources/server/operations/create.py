@@ -112,8 +112,6 @@ def _answer(ctx: Context, wanted: ServerCreate, row: Values) -> Reply:
 
 def _refuse(wanted: ServerCreate) -> None:
     """Raise BadRequest for what this cloud has not got."""
-    if wanted.personality:
-        raise BadRequest("This cloud injects no files: use user_data or a config drive.")
     if wanted.trusted_image_certificates:
         raise BadRequest("This cloud verifies no image signatures: trusted_image_certificates cannot be used.")
     if wanted.block_device_mapping:
@@ -153,6 +151,7 @@ def _content(ctx: Context, wanted: ServerCreate) -> Values:
         "key_name": wanted.key_name,
         "key": key,
         "user_data": wanted.user_data,
+        "files": source.files(ctx, ctx.auth.project_id or "", wanted.personality),
         "metadata": wanted.metadata,
         "config_drive": wanted.config_drive or found.properties.get("img_config_drive") == "mandatory",
     }

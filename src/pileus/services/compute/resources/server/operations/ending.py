@@ -54,6 +54,8 @@ def finish_deletions(tx: Tx, ids: Collection[str]) -> list[str]:
         "updated_at": tx.now,
         "admin_pass": None,
         "user_data": None,
+        "files": None,
+        "sealed_pass": None,
         "previous": None,
         "shelf": None,
         "rescue": None,

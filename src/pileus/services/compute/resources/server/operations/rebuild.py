@@ -103,8 +103,6 @@ def rebuild(ctx: Context, server_id: str, body: Rebuild) -> Reply:
 
 def _changes(ctx: Context, flavor: dict[str, Any], body: Rebuild) -> dict[str, Any]:
     """Columns that change; raises BadRequest for what cannot be."""
-    if body.personality:
-        raise BadRequest("This cloud injects no files: use user_data or a config drive.")
     if body.trusted_image_certificates is not UNSET and body.trusted_image_certificates:
         raise BadRequest("This cloud verifies no image signatures: trusted_image_certificates cannot be used.")
     said = given(body)
@@ -116,6 +114,8 @@ def _changes(ctx: Context, flavor: dict[str, Any], body: Rebuild) -> dict[str, A
     if "user_data" in said:
         check_user_data(said["user_data"])
         changes["user_data"] = said["user_data"]
+    if body.personality:
+        changes["files"] = source.files(ctx, ctx.auth.project_id or "", body.personality)
     if "metadata" in said:
         check_count(ctx.tx, ctx.auth.project_id or "", said["metadata"])
     if "access_ipv4" in said:
