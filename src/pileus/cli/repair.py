@@ -82,14 +82,21 @@ def _places(config: Config, keys: Collection[str]) -> dict[str, list[dict[str, A
 def _let_go(config: Config, key: str, hosts: Sequence[dict[str, Any]]) -> None:
     api = Api(config.state)
     for host in hosts:
-        try:
-            api.delete(f"/fleet/v1/hosts/{host['id']}/unknown/{key}")
-        except ApiFailure as failure:
-            raise CommandFailure(f"{key} on host {host['name']}: {failure}") from None
         print(f"  {key}: host {host['name']} deletes it", flush=True)
-    deadline = time.monotonic() + TIMEOUT
-    while _places(config, [key]):
-        if time.monotonic() > deadline:
-            raise CommandFailure(f"{key} is there still after {TIMEOUT:.0f} s; see the agent's log")
-        time.sleep(0.5)
+        deadline = time.monotonic() + TIMEOUT
+        while _asked(api, host, key):
+            if time.monotonic() > deadline:
+                raise CommandFailure(f"{key} is there still after {TIMEOUT:.0f} s; see the agent's log")
+            time.sleep(0.3)
     print(f"  {key} is gone")
+
+
+def _asked(api: Api, host: dict[str, Any], key: str) -> bool:
+    """Ask for something to be let go; whether it was there, or on its way out."""
+    try:
+        api.delete(f"/fleet/v1/hosts/{host['id']}/unknown/{key}")
+    except ApiFailure as failure:
+        if failure.code not in (404, 409):
+            raise CommandFailure(f"{key} on host {host['name']}: {failure}") from None
+        return failure.code == 409
+    return True

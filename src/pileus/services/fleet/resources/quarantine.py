@@ -28,15 +28,17 @@ resource = Resource(
 def remove(ctx: Context, host_id: str, kind: str, object_id: str) -> None:
     """Have a host delete something that it holds and nobody assigned, by a tombstone.
 
-    Raises NotFound when its last heartbeat did not name it, Conflict when it was assigned since.
+    Raises Conflict when it was assigned since, or is on its way out, and NotFound when the host's last heartbeat did
+    not name it: so it is gone when asking again is answered so.
     """
-    pulse = ctx.of(Fleet).pulses.get(host_id)
-    if pulse is None or kind not in KINDS or not any((one.kind, one.id) == (kind, object_id) for one in pulse.unknown):
-        raise NotFound(f"The host {host_id} holds no {kind} {object_id} that is unknown.")
-    tx = ctx.tx
+    tx, pulse = ctx.tx, ctx.of(Fleet).pulses.get(host_id)
     same = (assignment.c.host_id == host_id, assignment.c.kind == kind, assignment.c.id == object_id)
     if tx.first(sa.select(assignment.c.generation).where(*same)) is not None:
         raise Conflict(f"The {kind} {object_id} was assigned to the host, or is on its way out already.")
+    rest = [one for one in pulse.unknown if (one.kind, one.id) != (kind, object_id)] if pulse is not None else []
+    if pulse is None or kind not in KINDS or len(rest) == len(pulse.unknown):
+        raise NotFound(f"The host {host_id} holds no {kind} {object_id} that is unknown.")
+    pulse.unknown = rest  # until the next heartbeat, which names it again if it is there still
     tx.execute(
         sa.insert(assignment).values(
             host_id=host_id,
