@@ -149,8 +149,10 @@ class PowerContract(HypervisorFixture):
         session.ensure("running")
         session.booted(1)
         news.forget()
+        begin = time.monotonic()
         session.harness.power_off(session.guest)
         assert news.wait(session.guest, session.harness.patience)
+        assert time.monotonic() - begin < 2.0
         assert eventually(lambda: session.driver.observe(session.guest).state == "shutdown", session.harness.patience)
         session.ensure("running", expect="shutdown")
         session.reopen()
