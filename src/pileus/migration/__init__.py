@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 
 from pileus.migration import versions
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision that this version of Pileus works on."""
 
 _LOCK = 0x50494C455553
