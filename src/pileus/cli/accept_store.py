@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pileus.cli import systemd
 from pileus.cli.client import Api
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state, settings
-from pileus.cli.supervise import runs, supervisor
+from pileus.cli.supervise import kept, runs, supervisor
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -44,6 +45,10 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     forgotten = forget(settings(state))
     if pid := supervisor(state):
         os.kill(pid, signal.SIGHUP)  # the agent remembers in memory, too
+        _wait(state, forgotten)
+        print(f"{', '.join(sorted(forgotten))}: obeys the store that is there")
+    elif kept(state):
+        systemd.systemctl("restart", systemd.SERVICES["agent"])
         _wait(state, forgotten)
         print(f"{', '.join(sorted(forgotten))}: obeys the store that is there")
     else:

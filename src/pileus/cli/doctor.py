@@ -14,7 +14,7 @@ from pileus.cli.client import Api, ApiFailure
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state, occupied, settings
 from pileus.cli.status import REFUSED
-from pileus.cli.supervise import runs, supervisor
+from pileus.cli.supervise import kept, runs
 
 if TYPE_CHECKING:
     from pileus.cli.main import Leftover, Roles, Subparsers
@@ -174,7 +174,7 @@ def _cloud(config: Config) -> Iterator[Fact]:
         found = "down" if config.control.exists() else "none yet"
         yield Fact("note", "cloud", found, "./pileus up")
         return
-    if supervisor(config.state) is None:
+    if not kept(config.state):
         yield Fact("bad", "supervisor", "is not there: who ends will not be started again", "./pileus up")
     try:
         fleet = Api(config.state).get("/fleet/v1/hosts")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pileus.cli import systemd
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state, settings
 from pileus.cli.progress import Progress
@@ -53,6 +54,8 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
 
 def _stop(state: Path) -> None:
     pid = supervisor(state)
+    if systemd.keeps(state):
+        systemd.systemctl("stop", systemd.TARGET, *systemd.SERVICES.values())
     if pid:
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + grace(settings(state)) + 20

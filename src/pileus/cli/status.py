@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pileus.cli import systemd
 from pileus.cli.client import Api, ApiFailure
 from pileus.cli.place import add_state
 from pileus.cli.supervise import runs, supervisor
@@ -36,6 +37,8 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
         print(f"the cloud in {state} is down; start it with `pileus up`")
         return 3
     by = f"supervisor {pid}" if pid else "without its supervisor: `pileus up` starts one"
+    if systemd.keeps(state):
+        by = "by systemd; " + "; ".join(f"{name} {text}" for name, text in systemd.states().items())
     try:
         api = Api(state)
         fleet = api.get("/fleet/v1/hosts")

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pileus.cli import systemd
 from pileus.cli.place import add_state, settings
 from pileus.core import notify
 
@@ -105,6 +106,11 @@ def log_file(state: Path, process: str) -> Path:
 def supervisor(state: Path) -> int | None:
     """The pid of the supervisor that runs on a state directory, or None."""
     return holder(state, "supervisor")
+
+
+def kept(state: Path) -> bool:
+    """Whether somebody keeps the processes of the cloud running: its supervisor, or systemd."""
+    return supervisor(state) is not None or (systemd.keeps(state) and runs(state))
 
 
 class _Child:

@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pileus.cli import prepare
+from pileus.cli import prepare, systemd
 from pileus.cli.client import CLOUD, Api, ApiFailure, connect
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import EX_CONFIG, add_state, exposed, occupied, settings
 from pileus.cli.progress import Progress, Step
 from pileus.cli.status import REFUSED
-from pileus.cli.supervise import PROCESSES, end, log_file, supervisor
+from pileus.cli.supervise import PROCESSES, end, kept, log_file, supervisor
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
             )
         roles.join_host(config.state)
         prepare.prepare(config.state, progress)
-    if supervisor(config.state) is None and config.control.exists():
+    if not kept(config.state) and config.control.exists():
         _upgrade(config, roles, progress, backup=not arguments.no_backup)
     pid = _start(config, progress)
     if not arguments.no_demo:
@@ -87,6 +87,9 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     for line in _closing(config):
         print(line)
     if arguments.detach:
+        return 0
+    if not pid:
+        print("\nsystemd keeps it running. `systemctl stop pileus.target` stops all but the servers.", flush=True)
         return 0
     print("\nCtrl-C stops the control plane and the agent; servers keep running until `pileus down`.", flush=True)
     return _stay(config, pid)
@@ -102,7 +105,7 @@ def _configure(arguments: argparse.Namespace) -> Config:
     exposed(config)
     state.mkdir(mode=0o755, parents=True, exist_ok=True)
     _check_passable(state)
-    if supervisor(state) is None:
+    if not kept(state):
         keep(state, given)
     elif settings(state) != config:
         raise CommandFailure("the cloud runs with other settings: `pileus down` first, then `up` with the new ones")
@@ -157,12 +160,13 @@ def _upgrade(config: Config, roles: Roles, progress: Progress, *, backup: bool) 
 
 
 def _start(config: Config, progress: Progress) -> int:
-    pid = supervisor(config.state)
-    if pid is not None:
+    if kept(config.state):
         _keep_credentials(config)
         progress.line("  ✓ the cloud runs already")
         _wait(config, _Watch(config, None))
-        return pid
+        return supervisor(config.state) or 0
+    if systemd.keeps(config.state):
+        return _start_units(config, progress)
     with progress.step("control plane and agent") as step:
         for name in PROCESSES:
             end(config.state, name)  # a supervisor that was killed has left them behind
@@ -187,6 +191,18 @@ def _start(config: Config, progress: Progress) -> int:
             raise
         step.result(config.root_url)
     return process.pid
+
+
+def _start_units(config: Config, progress: Progress) -> int:
+    """Let systemd start what it keeps running; 0, for there is no supervisor of ours."""
+    with progress.step("control plane and agent, by systemd") as step:
+        if reason := occupied(config.address):
+            raise CommandFailure(f"cannot listen on {config.listen}: {reason}; choose another by --listen")
+        _keep_credentials(config)
+        systemd.systemctl("start", systemd.TARGET, *systemd.SERVICES.values())
+        _wait(config, _Watch(config, step))
+        step.result(config.root_url)
+    return 0
 
 
 class _Unready(CommandFailure):
@@ -229,7 +245,7 @@ def _keep_credentials(config: Config) -> None:
     secret = config.state / "admin-password"
     if not secret.exists():
         _write_secret(secret, secrets.token_urlsafe(18) + "\n")
-    if supervisor(config.state) is None:
+    if not kept(config.state):
         # Taken where the administrator has none, as in a store that is empty: a password is never replaced.
         config.control.mkdir(mode=0o700, exist_ok=True)
         _write_secret(config.control / "bootstrap-password", secret.read_text())
@@ -304,6 +320,8 @@ def _answers(config: Config) -> bool:
 
 def _tail(config: Config, lines: int = 8) -> str:
     """The last lines of the logs: what an operator would look at first."""
+    if systemd.keeps(config.state):
+        return "\n".join(systemd.journal(lines))
     found = []
     for process in ("supervisor", "control", "agent"):
         file = log_file(config.state, process)
