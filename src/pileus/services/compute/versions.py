@@ -176,6 +176,15 @@ def description(given: str | UnsetType | None, name: str, version: Version | Non
     return given
 
 
+MIGRATION_PAGES = W(since="2.59")
+"""Migrations are paged, newest first, and filtered by time."""
+MIGRATION_CHANGES_BEFORE = W(since="2.66")
+MIGRATION_USERS = W(since="2.80")
+"""Migrations are filtered by user and project."""
+LIVE_MIGRATION_LATER = W(since="2.34")
+"""A live migration is checked in the background: what is wrong with it is told by its action."""
+EVACUATION_HAS_NO_PASSWORD = W(since="2.14")
+
 USAGE_PAGES = W(since="2.40")
 """Usage of projects comes in pages of servers."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pileus.core.policy import Rule
-from pileus.services.compute.rules.persona import ADMIN, MEMBER, READER
+from pileus.services.compute.rules.persona import ADMIN, MANAGER, MEMBER, READER
 
 _SERVERS = "os_compute_api:servers"
 
@@ -43,6 +43,16 @@ RULES = (
     Rule("os_compute_api:os-shelve:shelve_offload", ADMIN, "Take a shelved server from its host"),
     Rule("os_compute_api:os-shelve:unshelve", MEMBER, "Take a shelved server out"),
     Rule("os_compute_api:os-shelve:unshelve_to_host", ADMIN, "Take a shelved server out on a host"),
+    Rule("os_compute_api:os-migrate-server:migrate", MANAGER, "Move a server to another host"),
+    Rule("os_compute_api:os-migrate-server:migrate:host", ADMIN, "Move a server to a host that is named"),
+    Rule("os_compute_api:os-migrate-server:migrate_live", MANAGER, "Move a server while it runs"),
+    Rule("os_compute_api:os-migrate-server:migrate_live:host", ADMIN, "The same, to a host that is named"),
+    Rule("os_compute_api:os-evacuate", ADMIN, "Make a server anew whose host is down"),
+    Rule(f"{_SERVERS}:migrations:index", MANAGER, "List a server's live migrations"),
+    Rule(f"{_SERVERS}:migrations:index:host", ADMIN, "See the hosts of a server's live migrations"),
+    Rule(f"{_SERVERS}:migrations:show", ADMIN, "Show a live migration of a server"),
+    Rule(f"{_SERVERS}:migrations:force_complete", MANAGER, "Let a live migration end soon"),
+    Rule(f"{_SERVERS}:migrations:delete", MANAGER, "End a live migration that runs"),
     Rule("os_compute_api:os-lock-server:lock", MEMBER, "Lock a server"),
     Rule("os_compute_api:os-lock-server:unlock", MEMBER, "Unlock a server"),
     Rule("os_compute_api:os-lock-server:unlock:unlock_override", ADMIN, "Unlock a server that somebody else locked"),
