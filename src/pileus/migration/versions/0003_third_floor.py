@@ -180,6 +180,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("sealed_pass", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("files", sa.JSON(), nullable=True))
 
+    with op.batch_alter_table("core_change", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("request_id", sa.String(length=64), nullable=True))
+
     with op.batch_alter_table("fleet_assignment", schema=None) as batch_op:
         batch_op.add_column(
             sa.Column(
@@ -205,6 +208,7 @@ def upgrade() -> None:
                 comment="ports whose cards the guest has; empty for none",
             )
         )
+        batch_op.add_column(sa.Column("request_id", sa.String(length=64), nullable=True))
 
     with op.batch_alter_table("network_subnet", schema=None) as batch_op:
         batch_op.add_column(sa.Column("subnetpool_id", sa.String(length=64), nullable=True))
