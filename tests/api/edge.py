@@ -216,7 +216,9 @@ def make_edge(
         for resource in (*service.resources, *service.outer):
             policy.add(resource.rules)
     policy.override(overrides or {})
-    return serve(Edge(services, store, policy, authenticate, provided or {}, public_url=public_url))
+    return serve(
+        Edge(services, store, policy, authenticate, {} if provided is None else provided, public_url=public_url)
+    )
 
 
 def serve(edge: Edge) -> Served:

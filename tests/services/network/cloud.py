@@ -46,9 +46,11 @@ class Cloud:
     """Network, its loops and some hosts. A context manager."""
 
     def __init__(self, place: Path | str, *, loops: bool = True) -> None:
-        self.served = make_edge(place, network.service(), overrides={"network:attach_external_network": "role:admin"})
+        provided: dict[type[Any], Any] = {}
+        overrides = {"network:attach_external_network": "role:admin"}
+        self.served = make_edge(place, network.service(), provided=provided, overrides=overrides)
         self.store = self.served.store
-        self.fleet = fleet.Fleet(self.store.seams.clock)
+        self.fleet = provided[fleet.Fleet] = fleet.Fleet(self.store.seams.clock)
         self.loops = Loops(self.store, network.controllers(self.fleet)) if loops else None
         self.admin = self.served.client("admin:adm")
         self.member = self.served.client("member:p1")
