@@ -18,7 +18,6 @@ from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.attribute import extended, further, link, missing, permit
 from pileus.services.identity.resources.delegation import role_ids, role_rows
-from pileus.services.identity.resources.project import table as projects
 from pileus.services.identity.resources.role import Role, effective
 from pileus.services.identity.resources.token.fields import moment
 from pileus.services.identity.resources.trust import table as trusts
@@ -195,8 +194,8 @@ def _terms(ctx: Context, body: TrustCreate, chain: list[sa.Row[Any]]) -> redeleg
     """What the new trust is to delegate. Raises BadRequest, NotFound and Forbidden for what cannot be."""
     keys = role_ids(ctx.tx, body.roles)
     if body.project_id:
-        row = projects.find(ctx.tx, body.project_id)
-        if row is None:
+        # Where the trustor holds nothing, there is nothing for it to know.
+        if not assignments.roles_of(ctx.tx, body.trustor_user_id, "project", body.project_id):
             raise missing("project", body.project_id)
     elif keys:
         raise missing("role", keys[0])
