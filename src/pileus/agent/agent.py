@@ -21,6 +21,7 @@ from msgspec.structs import replace
 import pileus
 from pileus.agent.boot import booted_at
 from pileus.agent.call import Calls
+from pileus.agent.cause import Causes, blocking
 from pileus.agent.guest import Guests, observation, settled
 from pileus.agent.guest_password import teller
 from pileus.agent.identity import Identity, IdentityFile
@@ -97,6 +98,7 @@ class Agent:
         self._pool = pool
         self._parallel = parallel
         self._queue = Queue()
+        self._causes = Causes()
         self._seen: dict[Key, Observation] = {}
         self._news: dict[Key, Observation] = {}
         self._reporting = asyncio.Event()
@@ -134,7 +136,7 @@ class Agent:
             self._calls.close()
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await blocking(self._pool, work)
 
     # -- the link ------------------------------------------------------------------------------------------------
 
@@ -189,6 +191,7 @@ class Agent:
 
     def _take(self, found: Watch) -> None:
         touched, unreadable = self.world.apply(found.assignments, full=found.full)
+        self._causes.take(found.assignments)
         if found.full:
             # A report may have been lost with the control plane that was to hear it.
             self._news |= {key: self._seen[key] for key in touched if key in self._seen}
@@ -219,7 +222,7 @@ class Agent:
             return True
         self._news = {key: one for key, one in self._news.items() if key not in batch}
         try:
-            await self.link.send("/report", Report(observations=list(batch.values())))
+            await self.link.send("/report", Report(observations=self._causes.told(batch)))
         except (LinkDown, LinkRefused) as error:
             log.info("a report waits: %s", error)
             self._news = batch | self._news
@@ -230,6 +233,7 @@ class Agent:
         for key, one in batch.items():
             if one.state == "absent" and self._seen.get(key) == one:
                 self._seen.pop(key, None)
+                self._causes.forget(key)
         return True
 
     async def _beat(self) -> None:
@@ -287,7 +291,8 @@ class Agent:
         key = Key.parse(text)
         generation = self.world.generation(key)
         try:
-            outcome = await self._reconcile(key)
+            with self._causes.named(key):
+                outcome = await self._reconcile(key)
         except (GuestFailure, NetworkFailure, StorageFailure, LinkDown, LinkRefused, OSError) as error:
             outcome = self._fail(key, generation, error)
         except Exception as error:
@@ -299,7 +304,6 @@ class Agent:
 
     def _fail(self, key: Key, generation: int, error: Exception) -> Outcome:
         permanent = bool(getattr(error, "permanent", False))
-        log.warning("%s: %s", key, error)
         state = Observation(
             kind=key.kind,
             id=key.id,
@@ -316,6 +320,9 @@ class Agent:
         if self._seen.get(key) != seen:
             self._seen[key] = self._news[key] = seen
             self._reporting.set()
+            with self._causes.named(key):
+                level = logging.WARNING if seen.state == "failed" else logging.INFO
+                log.log(level, "%s is %s%s", key, seen.state, f": {seen.detail}" if seen.detail else "")
 
     async def _reconcile(self, key: Key) -> Outcome:
         wanted = self.world.wanted(key)

@@ -55,6 +55,8 @@ class Assignment(msgspec.Struct, kw_only=True):
     spec: msgspec.Raw
     """JSON's null together with `tombstone`. Not `Raw | None`: decoded as that union, nothing but null is taken."""
     tombstone: bool = False
+    request_id: str = ""
+    """Of the request on account of which the spec is as it is, where that is known: for logs, and to be told back."""
 
 
 class Call(msgspec.Struct, kw_only=True):
@@ -115,6 +117,8 @@ class Observation(msgspec.Struct, kw_only=True):
     """For guests: ports whose cards it has."""
     started_at: float | None = None
     """For guests: seconds since the epoch, None when no process runs."""
+    request_id: str = ""
+    """As the assignment had it."""
 
 
 class Report(msgspec.Struct, kw_only=True):

@@ -51,7 +51,8 @@ def since(tx: Tx, cursor: int, *, topic: str | None = None, limit: int = 1000) -
     upper = number <= first if tx.dialect == "sqlite" else number < first
     oldest = tx.scalar(sa.select(sa.func.min(number)))
     lost = oldest is not None and cursor < oldest - (tx.dialect == "sqlite")
-    query = sa.select(number.label("number"), change.c.topic, change.c.key).where(lower, upper)
+    columns = (number.label("number"), change.c.topic, change.c.key, change.c.request_id)
+    query = sa.select(*columns).where(lower, upper)
     if topic is not None:
         query = query.where(change.c.topic == topic)
     rows = tx.all(query.order_by(number, change.c.seq).limit(limit))
@@ -62,6 +63,10 @@ def since(tx: Tx, cursor: int, *, topic: str | None = None, limit: int = 1000) -
             # One transaction alone has more: give all of it, and go on after it.
             rows = tx.all(query.where(number == cursor).order_by(change.c.seq))
             reached = cursor + 1
+    if topic is None:
+        for row in rows:  # what other processes know of the cause
+            if row.request_id is not None:
+                tx.because(row.key.rpartition("/")[2], row.request_id)
     return Slice([Change(row.topic, row.key) for row in rows], reached, lost)
 
 

@@ -122,6 +122,8 @@ class Request:
     """The client's network address, empty where it has none."""
     arguments: Mapping[str, str] = field(default_factory=dict)
     """The parameters of the path."""
+    cause: str | None = None
+    """The id under which what is written can be traced: the request's own, None where another's is carried on."""
     asked: set[str] = field(default_factory=set)
     """Names of the policy rules that were asked about this request."""
 
@@ -149,6 +151,7 @@ class Request:
 
     def bind(self, tx: Tx) -> Context:
         """The request within a transaction."""
+        tx.request_id = self.cause
         return Context(
             **{name: getattr(self, name) for name in Request.__dataclass_fields__},
             tx=tx,

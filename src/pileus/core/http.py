@@ -356,6 +356,8 @@ class Edge:
             headers=exchange.headers,
             provided=self.provided,
             address=(exchange.scope.get("client") or ("",))[0],
+            # What hosts report is on account of what they were asked before.
+            cause=None if service.type == "link" else exchange.request_id,
         )
 
     def _shape(self, request: Request, service: Service, operation: Operation, raw: Any) -> Any:

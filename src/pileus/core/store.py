@@ -34,6 +34,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from pileus.core.cause import Causes
 from pileus.core.errors import Raced, TooManyRequests, Unavailable
 from pileus.core.metrics import SIZES, Family, Histogram
 from pileus.core.seams import Seams
@@ -93,6 +94,7 @@ change = sa.Table(
     sa.Column("key", sa.String(255), nullable=False),
     sa.Column("xid", sa.BigInteger, nullable=False),
     sa.Column("at", Instant, nullable=False),
+    sa.Column("request_id", sa.String(64)),
     sa.Index("ix_core_change_topic_seq", "topic", "seq"),
     sa.Index("ix_core_change_xid_topic", "xid", "topic"),
     sqlite_autoincrement=True,
@@ -102,17 +104,22 @@ change = sa.Table(
 class Tx:
     """A transaction, and what it will tell once it is committed.
 
-    `now` is the same instant throughout, so that what one request writes carries one time.
+    `now` is the same instant throughout, so that what one request writes carries one time.  `request_id` is that of
+    the request that the transaction is of, None for those of loops.
     """
 
-    __slots__ = ("_changes", "connection", "dialect", "now", "seams", "writable")
+    __slots__ = ("_causes", "_changes", "connection", "dialect", "now", "request_id", "seams", "writable")
 
-    def __init__(self, connection: sa.Connection, seams: Seams, *, writable: bool) -> None:
+    def __init__(
+        self, connection: sa.Connection, seams: Seams, *, writable: bool, causes: Causes | None = None
+    ) -> None:
         self.connection = connection
         self.dialect = connection.dialect.name
         self.seams = seams
         self.now = seams.clock.now()
         self.writable = writable
+        self.request_id: str | None = None
+        self._causes = causes or Causes()
         self._changes: dict[Change, None] = {}
 
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
@@ -154,15 +161,27 @@ class Tx:
         """Write into the change log, at commit, that the thing `key` of `topic` is not what it was."""
         self._changes[Change(topic, key)] = None
 
+    def cause(self, object_id: str) -> str | None:
+        """The id of the request on account of which a thing is changed here."""
+        return self.request_id or self._causes.get(object_id)
+
+    def because(self, object_id: str, request_id: str) -> None:
+        """Note what somebody else knows of the cause."""
+        self._causes.note(object_id, request_id)
+
     def flush(self) -> list[Change]:
         """Write the change log entries; what they were. The store calls this before a commit."""
         changes = list(self._changes)
         if changes:
             xid = 0 if self.dialect == "sqlite" else self.scalar(sa.text("SELECT pg_current_xact_id()::text::bigint"))
-            self.execute(
-                sa.insert(change),
-                [{"topic": one.topic, "key": one.key, "xid": xid, "at": self.now} for one in changes],
-            )
+            rows = []
+            for one in changes:
+                object_id = one.key.rpartition("/")[2]
+                if self.request_id is not None:
+                    self._causes.note(object_id, self.request_id)
+                cause = self.cause(object_id)
+                rows.append({"topic": one.topic, "key": one.key, "xid": xid, "at": self.now, "request_id": cause})
+            self.execute(sa.insert(change), rows)
         return changes
 
 
@@ -209,6 +228,7 @@ class Store:
         self._local = threading.local()
         self._connections: list[sa.Connection] = []
         self._waiting = 0
+        self._causes = Causes()
         self._groups = Histogram(
             "pileus_store_group_size", "Writes that one transaction of the writer thread holds.", bounds=SIZES
         )
@@ -389,7 +409,7 @@ class Store:
         for attempt in range(ATTEMPTS):
             try:
                 with connection.begin_nested():
-                    tx = Tx(connection, self.seams, writable=True)
+                    tx = Tx(connection, self.seams, writable=True, causes=self._causes)
                     return work(tx), tx.flush()
             except (Raced, IntegrityError):
                 if attempt == ATTEMPTS - 1:
@@ -400,7 +420,7 @@ class Store:
         for attempt in range(ATTEMPTS):
             try:
                 with self.engine.begin() as connection:
-                    tx = Tx(connection, self.seams, writable=True)
+                    tx = Tx(connection, self.seams, writable=True, causes=self._causes)
                     result = work(tx)
                     changes = tx.flush()
                     ended = time.perf_counter()

@@ -181,12 +181,13 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
         if row is None:
             generations[key] = first
             row_key = {"host_id": host_id, "kind": kind, "id": object_id}
-            fresh.append({**row_key, "generation": first, "spec": spec, "updated_at": tx.now})
+            cause = {"request_id": tx.cause(object_id)}
+            fresh.append({**row_key, **cause, "generation": first, "spec": spec, "updated_at": tx.now})
         else:
             generations[key] = row.generation + 1
             where = {"host_id": host_id, "kind": kind, "id": object_id, "generation": row.generation}
             values = {"generation": row.generation + 1, "spec": spec, "tombstone": False, "updated_at": tx.now}
-            tx.compare_and_set(assignment, where, values)
+            tx.compare_and_set(assignment, where, {**values, "request_id": tx.cause(object_id)})
         tx.changed(f"host.{host_id}", f"{kind}/{object_id}")
     if fresh:
         tx.execute(sa.insert(assignment), fresh)
@@ -209,7 +210,7 @@ def tombstone(tx: Tx, kind: Kind, ids: Collection[str], host_id: str | None = No
     for row in tx.all(query if host_id is None else query.where(assignment.c.host_id == host_id)):
         where = {"host_id": row.host_id, "kind": kind, "id": row.id, "generation": row.generation}
         values = {"generation": row.generation + 1, "spec": None, "tombstone": True, "updated_at": tx.now}
-        tx.compare_and_set(assignment, where, values)
+        tx.compare_and_set(assignment, where, {**values, "request_id": tx.cause(row.id)})
         tx.changed(f"host.{row.host_id}", f"{kind}/{row.id}")
 
 

@@ -30,8 +30,10 @@ assignment = sa.Table(
     sa.Column("nics", sa.JSON(none_as_null=True), comment="ports whose cards the guest has; empty for none"),
     sa.Column("started_at", sa.Float),
     sa.Column("observed_at", Instant),
+    sa.Column("request_id", sa.String(64)),
 )
-"""The upper services own `spec` and `tombstone`, the agent owns what is observed."""
+"""The upper services own `spec` and `tombstone`, the agent owns what is observed.  `request_id` is that of the request
+on account of which the spec is as it is."""
 
 call = sa.Table(
     "fleet_call",

@@ -157,7 +157,10 @@ def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
 
 def _wire(row: sa.Row[tuple[object, ...]]) -> Assignment:
     spec = msgspec.Raw(b"null") if row.spec is None or row.tombstone else msgspec.Raw(row.spec)
-    return Assignment(kind=row.kind, id=row.id, generation=row.generation, spec=spec, tombstone=row.tombstone)
+    cause = row.request_id or ""
+    return Assignment(
+        kind=row.kind, id=row.id, generation=row.generation, spec=spec, tombstone=row.tombstone, request_id=cause
+    )
 
 
 def _calls(tx: Tx, host_id: str) -> list[Call]:
@@ -183,6 +186,8 @@ def report(ctx: Context, body: Report) -> None:
 
 def _fold(tx: Tx, row: sa.Row[tuple[object, ...]], seen: Observation) -> None:
     same = (assignment.c.kind == row.kind, assignment.c.id == row.id, assignment.c.host_id == row.host_id)
+    if seen.request_id and seen.request_id == row.request_id:
+        tx.because(row.id, seen.request_id)
     if row.tombstone and seen.state == "absent" and seen.generation == row.generation:
         gone = tx.execute(sa.delete(assignment).where(*same, assignment.c.generation == row.generation))
         if gone.rowcount:

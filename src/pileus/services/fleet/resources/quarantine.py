@@ -47,6 +47,7 @@ def remove(ctx: Context, host_id: str, kind: str, object_id: str) -> None:
             generation=(1 + changes.position(tx)) << 10,
             tombstone=True,
             updated_at=tx.now,
+            request_id=tx.cause(object_id),
         )
     )
     tx.changed(f"host.{host_id}", f"{kind}/{object_id}")
