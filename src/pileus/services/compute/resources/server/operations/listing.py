@@ -219,11 +219,19 @@ def _when(ctx: Context, everything: bool) -> list[sa.ColumnElement[bool]]:
         if not ctx.auth.is_admin:
             raise Forbidden("Only administrators may list deleted instances")
         deleted = "true"
-    if deleted is not None:
-        found.append(_c.deleted_at.is_not(None) if _lenient(deleted) else _c.deleted_at.is_(None))
-    elif since is None and before is None:
+    softly = ctx.query.get("soft_deleted") if everything else None
+    if deleted is not None and _lenient(deleted):
+        found.append(_gone(_c.deleted_at.is_not(None), softly is None or _lenient(softly)))
+    elif deleted is not None or (since is None and before is None):
         found.append(_c.deleted_at.is_(None))
+        asked = "soft_deleted" in [one.lower() for one in ctx.query.all("status")]
+        if not asked and (softly is None or not _lenient(softly)):
+            found.append(_c.mode != "soft_deleted")
     return found
+
+
+def _gone(deleted: sa.ColumnElement[bool], softly: bool) -> sa.ColumnElement[bool]:
+    return sa.or_(deleted, _c.mode == "soft_deleted") if softly else deleted
 
 
 def _further(ctx: Context, everything: bool) -> list[sa.ColumnElement[bool]]:
