@@ -81,7 +81,7 @@ def test_a_process_gets_only_the_descriptors_it_needs(harness: QemuHarness, driv
     assert str(harness.root / "open") not in links
     files = {link for link in links if link.startswith("/") and not link.startswith("/dev/")}
     folder = harness.directory(guest)
-    expected = {folder / "console.log", folder / "stderr.log", folder / "pid", harness.disk(guest)}
+    expected = {folder / "process", folder / "console.log", folder / "stderr.log", folder / "pid", harness.disk(guest)}
     assert {file for file in files if not file.startswith("/memfd")} == {str(path) for path in expected}
     assert Path(f"/proc/{pid}/fd/0").readlink() == Path("/dev/null")
     assert os.getsid(pid) == pid

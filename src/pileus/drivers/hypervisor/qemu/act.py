@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pileus.contracts.hypervisor import GuestSpec
+from pileus.core.seams import reach
 from pileus.drivers.hypervisor.qemu.agent_channel import AgentFailure, converse
 from pileus.drivers.hypervisor.qemu.guest import Guest
 from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
@@ -26,6 +27,7 @@ def apply(guest: Guest, spec: GuestSpec) -> None:
         if name == "nmi":
             # Twice would spoil the dump that it is for, so an agent that is killed meanwhile does not try again.
             _record(guest, name, nonce, "")
+        reach(f"qemu.act.{name}")
         try:
             _apply(guest, spec, name)
         except (_Refused, MonitorFailure, AgentFailure) as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pileus.contracts.hypervisor import GuestFailure, SnapshotSpec
+from pileus.core.seams import reach
 from pileus.drivers.host.process import ChildFailure, Identity, run, spawn
 from pileus.drivers.hypervisor.qemu.agent_channel import AgentFailure, converse
 from pileus.drivers.hypervisor.qemu.device import node
@@ -96,6 +97,7 @@ def _new(target: Path, uid: int | None) -> Iterator[tuple[Path, int]]:
         yield new, fd
         os.fchown(fd, os.geteuid(), os.getegid())
         os.fsync(fd)
+        reach("qemu.backup.written")
         new.replace(target)
     except BaseException:
         new.unlink(missing_ok=True)
@@ -110,6 +112,7 @@ def _copy(guest: Guest, spec: SnapshotSpec, source: str, name: str, number: int)
     with _frozen(guest) if spec.quiesce else contextlib.nullcontext():
         backup = {"job-id": name, "device": source, "target": name, "sync": "full", "auto-dismiss": False}
         guest.execute("blockdev-backup", backup)
+    reach("qemu.backup.begun")
     deadline = time.monotonic() + _SECONDS
     while True:
         job = _job(guest, name)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from pileus.contracts.hypervisor import GuestFailure, GuestPlan, NicSpec
+from pileus.core.seams import reach
 from pileus.drivers.hypervisor.qemu.device import CARD, Board, backend, board_type, card, disk_slots
 from pileus.drivers.hypervisor.qemu.guest import Guest
 from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
@@ -55,6 +56,10 @@ def _plug(guest: Guest, plan: GuestPlan, nic: NicSpec, open_tap: Callable[[Guest
     others = tuple(one for one in kept.plan.spec.nics if one.port_id != nic.port_id)
     spec = msgspec.structs.replace(kept.plan.spec, nics=(*others, nic))
     nics = {**kept.plan.nics, nic.port_id: plan.nics[nic.port_id]} if nic.port_id in plan.nics else kept.plan.nics
+    # An agent that was killed may have left the tap with QEMU, by one name or the other.
+    for command, name in (("netdev_del", "id"), ("closefd", "fdname")):
+        with contextlib.suppress(MonitorFailure):
+            guest.execute(command, {name: backend(nic.port_id)})
     tap = open_tap(guest, plan, nic)
     try:
         # Recorded before it is done: a suspension has to know in which slot the card is.
@@ -62,11 +67,10 @@ def _plug(guest: Guest, plan: GuestPlan, nic: NicSpec, open_tap: Callable[[Guest
             plan=msgspec.structs.replace(kept.plan, spec=spec, nics=nics),
             cards={**kept.cards, nic.port_id: free[0]},
         )
-        with contextlib.suppress(MonitorFailure):
-            guest.execute("netdev_del", {"id": backend(nic.port_id)})
         guest.hand(tap, backend(nic.port_id))
         link = {"type": "tap", "id": backend(nic.port_id), "fd": backend(nic.port_id), "vhost": False}
         guest.execute("netdev_add", link)
+        reach("qemu.card.backed")
         try:
             guest.execute("device_add", card(nic, board.slot(free[0])))
         except MonitorFailure:
@@ -92,6 +96,7 @@ def _unplug(guest: Guest, port_id: str) -> None:
         if now > deadline or guest.hurry.is_set():
             raise GuestFailure(f"the guest does not let go of the card of port {port_id}")
         guest.rest(0.1)
+    reach("qemu.card.unplugged")
     with contextlib.suppress(MonitorFailure):
         guest.execute("netdev_del", {"id": backend(port_id)})
 

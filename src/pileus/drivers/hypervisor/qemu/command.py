@@ -22,6 +22,8 @@ AGENT = "org.qemu.guest_agent.0"
 class Descriptors:
     """Open descriptors that QEMU inherits, by number."""
 
+    process: int
+    """Nothing to QEMU, but what it holds the guest with."""
     qmp: int
     serial: int
     console: int
@@ -33,7 +35,7 @@ class Descriptors:
     def all(self) -> list[int]:
         """Every number, to be passed on."""
         more = [fd for fd in (self.agent, self.tpm) if fd is not None]
-        return [self.qmp, self.serial, self.console, *more, *self.taps.values()]
+        return [self.process, self.qmp, self.serial, self.console, *more, *self.taps.values()]
 
 
 def arguments(

@@ -1,7 +1,8 @@
 """A guest's run directory: what outlives the agent.
 
     applied.json   the plan that the process was started with, without its secrets, and what was done to it since
-    pid            QEMU's own pidfile, which it locks while it lives
+    process        empty; locked by the guest's process from its first moment on
+    pid            QEMU's own pidfile, which it locks once it has come up
     qmp.sock       QMP; takes one client
     serial.sock    the serial console; takes one client
     console.log    what the guest wrote to it
@@ -20,6 +21,7 @@ user and group id: it is the record of which id the guest has.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -69,6 +71,7 @@ class RunDirectory:
         self.errors = path / "stderr.log"
         self.memory = path / "memory"
         self._applied = path / "applied.json"
+        self._process = path / "process"
 
     def exists(self) -> bool:
         """Whether the guest is known here."""
@@ -165,6 +168,29 @@ class RunDirectory:
     def holder(self) -> int | None:
         """The pid of the guest's live process."""
         return lock_holder(self.pidfile)
+
+    def claim(self) -> int:
+        """A descriptor with which a process holds the guest for as long as it lives, whoever else has a copy.
+
+        Raises BlockingIOError while another process does.
+        """
+        fd = os.open(self._process, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def claimed(self) -> bool:
+        """Whether a process holds the guest, be it that it has hardly started."""
+        if not self._process.exists():
+            return False
+        try:
+            os.close(self.claim())
+        except BlockingIOError:
+            return True
+        return False
 
     def prepare(self, uid: int | None) -> None:
         """Make what QEMU writes itself: the pidfile."""

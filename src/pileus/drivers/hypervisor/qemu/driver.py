@@ -26,8 +26,9 @@ from pileus.contracts.hypervisor import (
     HypervisorFacts,
     SnapshotSpec,
 )
+from pileus.core.seams import reach
 from pileus.drivers.host.cgroup import Cgroups
-from pileus.drivers.hypervisor.qemu import accelerator, act, backup, card, console, machine, memory
+from pileus.drivers.hypervisor.qemu import accelerator, act, backup, card, console, limit, machine, memory
 from pileus.drivers.hypervisor.qemu.device import board_type, disk_slots, most_slots
 from pileus.drivers.hypervisor.qemu.guest import Guest
 from pileus.drivers.hypervisor.qemu.launch import Launch
@@ -255,6 +256,10 @@ class QemuHypervisor:
         if found:
             with ThreadPoolExecutor(max_workers=16) as pool:
                 list(pool.map(Guest.observe, found))
+        for guest in found:
+            # One that was started as the agent died is in no group yet.
+            if (pid := guest.directory.holder()) is not None:
+                self.cgroups.add(guest.id, pid)
 
     def _live(self, guest_id: str) -> Guest:
         """A guest whose processors exist. Raises GuestFailure."""
@@ -285,6 +290,7 @@ class QemuHypervisor:
                 elif live:
                     guest.end()
                 live = False
+                reach("qemu.guest.ended")
                 directory.drop_memory()
             self._bring_about(guest, plan, pending, live)
         act.apply(guest, spec)
@@ -317,7 +323,10 @@ class QemuHypervisor:
             # The nonce is recorded while no process runs.  A crash before this line finds none, and starting one is
             # the rest of the reboot; a crash after it finds the reboot applied.  It never happens twice.
             guest.note(plan=plan, reboot_nonce=nonce, cards=card.first_slots(plan), slots=self._slots(plan), pins=[])
+            reach("qemu.guest.recorded")
             self._launch.start(guest, plan)
+        if live:
+            limit.pin(guest, guest.note().pins)
         if power == "running":
             if guest.status() in _HALTED:
                 guest.execute("cont")

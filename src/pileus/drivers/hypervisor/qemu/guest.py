@@ -22,6 +22,8 @@ from pileus.drivers.hypervisor.qemu.monitor import Loop, Monitor, MonitorFailure
 
 _ANSWER = 5.0
 """Seconds that QEMU has to greet and to answer; it does both in milliseconds."""
+_COMING_UP = 5.0
+"""Seconds that a process has from its start to its pidfile; it takes a tenth."""
 _PRESS_AGAIN = 5.0
 """Seconds between two presses of the power button: a guest that still boots does not see the first."""
 _TERM = 5.0
@@ -258,6 +260,11 @@ class Guest:
     def _adopt(self) -> None:
         """Take hold of the process that an earlier driver started, if it lives."""
         pid = self.directory.holder()
+        deadline = time.monotonic() + _COMING_UP
+        while pid is None and self.directory.claimed() and time.monotonic() < deadline:
+            # An agent was killed as it started this one.
+            time.sleep(0.02)
+            pid = self.directory.holder()
         child = Child.adopt(pid) if pid is not None else None
         if child is None:
             return

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pileus.contracts.hypervisor import GuestFailure, GuestPlan, GuestSpec, NicLimit, NicSpec
+from pileus.core.seams import reach
 from pileus.drivers.host.cgroup import Cgroups
 from pileus.drivers.host.process import Identity
 from pileus.drivers.host.tap import open_blind_tap, open_tap
@@ -70,7 +71,10 @@ class Launch:
                 held.callback(os.close, tap)
             log = directory.open_console()
             held.callback(os.close, log)
+            claim = directory.claim()
+            held.callback(os.close, claim)
             descriptors = Descriptors(
+                process=claim,
                 qmp=held.enter_context(directory.listen("qmp.sock")).fileno(),
                 serial=held.enter_context(directory.listen("serial.sock")).fileno(),
                 agent=held.enter_context(directory.listen(SOCKET)).fileno() if spec.machine.guest_agent else None,
@@ -87,8 +91,10 @@ class Launch:
                 incoming=incoming,
             )
             pid = guest.start(argv, descriptors.all(), identity)
+        reach("qemu.guest.spawned")
         self.cgroups.add(spec.id, pid)
         guest.greet(self.timeout)
+        reach("qemu.guest.greeted")
         limit.pin(guest, processors)
 
     def open_tap(self, guest: Guest, plan: GuestPlan, nic: NicSpec) -> int:

@@ -11,6 +11,7 @@ import os
 import time
 
 from pileus.contracts.hypervisor import GuestFailure
+from pileus.core.seams import reach
 from pileus.drivers.hypervisor.qemu.guest import Guest
 from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
 
@@ -40,6 +41,7 @@ def suspend(guest: Guest) -> None:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             _write(guest, fd)
+            reach("qemu.memory.written")
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -50,6 +52,7 @@ def suspend(guest: Guest) -> None:
         raise GuestFailure(f"the guest's memory cannot be kept: {error}") from error
     new.replace(directory.memory)
     directory.sync()
+    reach("qemu.memory.kept")
     guest.end()
 
 
@@ -71,7 +74,9 @@ def take_in(guest: Guest) -> None:
         raise GuestFailure(f"the guest's memory cannot be taken in: {said or error}", permanent=ended) from error
     finally:
         os.close(fd)
+    reach("qemu.memory.taken")
     guest.directory.drop_memory()
+    reach("qemu.memory.dropped")
 
 
 def _write(guest: Guest, fd: int) -> None:
