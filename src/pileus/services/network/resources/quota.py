@@ -24,7 +24,7 @@ from pileus.core.policy import Rule
 from pileus.core.quota import Quota
 from pileus.core.store import Tx
 from pileus.services.network.resources.standard_attribute import ADMIN, ADMIN_OR_PROJECT_MANAGER, enforce
-from pileus.services.network.rules.fault import InvalidInput, OverQuota
+from pileus.services.network.rules.fault import InvalidInput, OverQuota, PolicyNotAuthorized
 
 quota = Quota(
     "network",
@@ -96,11 +96,11 @@ def _named(project_id: str) -> dict[str, str]:
 
 def _look(ctx: Context, project_id: str) -> None:
     """A project may always look at its own limits."""
-    if project_id != ctx.auth.project_id:
-        enforce(ctx, "get_quota", _named(project_id))
+    if not ctx.allows("get_quota", _named(project_id)) and project_id != ctx.auth.project_id:
+        raise PolicyNotAuthorized("get_quota")
 
 
-@resource.get("/quotas")
+@resource.get("/quotas", policy="get_quota", guarded=True)
 def index(ctx: Context) -> dict[str, Any]:
     """The limits of all projects that have some of their own."""
     enforce(ctx, "get_quota", {})
@@ -108,27 +108,27 @@ def index(ctx: Context) -> dict[str, Any]:
     return {"quotas": [{**quota.limits(ctx.tx, one), **_named(one)} for one in projects]}
 
 
-@resource.get("/quotas/{project_id}", wraps="quota")
+@resource.get("/quotas/{project_id}", policy="get_quota", guarded=True, wraps="quota")
 def show(ctx: Context, project_id: str) -> dict[str, int]:
     """The limits of a project."""
     _look(ctx, project_id)
     return quota.limits(ctx.tx, project_id)
 
 
-@resource.get("/quotas/{project_id}/default", wraps="quota")
+@resource.get("/quotas/{project_id}/default", policy="get_quota", guarded=True, wraps="quota")
 def defaults(ctx: Context, project_id: str) -> dict[str, int]:
     """The limits of a project that has none of its own."""
     _look(ctx, project_id)
     return quota.defaults(ctx.tx)
 
 
-@resource.get("/quotas/{project_id}/details.json", wraps="quota")
+@resource.get("/quotas/{project_id}/details.json", policy="get_quota", guarded=True, wraps="quota")
 def details(ctx: Context, project_id: str) -> dict[str, dict[str, int]]:
     """Limits and usage of a project."""
     return _details(ctx, project_id)
 
 
-@resource.get("/quotas/{project_id}/details", wraps="quota")
+@resource.get("/quotas/{project_id}/details", policy="get_quota", guarded=True, wraps="quota")
 def plain_details(ctx: Context, project_id: str) -> dict[str, dict[str, int]]:
     """`details` without a suffix."""
     return _details(ctx, project_id)

@@ -359,6 +359,8 @@ def tag_operations(
     would: 404 when the caller must not see it, 403 when it may not be changed.
     """
 
+    seen, changed = f"get_{resource.singular}", f"update_{resource.singular}"
+
     def settle(ctx: Context, row: Row, wanted: Collection[str]) -> None:
         before = tags_of(ctx.tx, [row["id"]]).get(row["id"], [])
         _check_tags(wanted)
@@ -370,44 +372,44 @@ def tag_operations(
         write_tags(ctx.tx, row["id"], set(wanted) - set(before))
         bump(ctx.tx, table, topic, row, {})
 
-    @resource.get(f"{path}/{{key}}/tags")
+    @resource.get(f"{path}/{{key}}/tags", policy=seen, guarded=True)
     def list_tags(ctx: Context, key: str) -> dict[str, list[str]]:
         """All tags of a thing."""
         find(ctx, key, "get")
         return {"tags": tags_of(ctx.tx, [key]).get(key, [])}
 
-    @resource.put(f"{path}/{{key}}/tags")
+    @resource.put(f"{path}/{{key}}/tags", policy=changed, guarded=True)
     def replace_tags(ctx: Context, key: str, body: TagList) -> dict[str, list[str]]:
         """Give a thing exactly these tags."""
         settle(ctx, find(ctx, key, "update"), body.tags)
         return {"tags": tags_of(ctx.tx, [key]).get(key, [])}
 
-    @resource.post(f"{path}/{{key}}/tags", status=201)
+    @resource.post(f"{path}/{{key}}/tags", policy=changed, guarded=True, status=201)
     def add_tags(ctx: Context, key: str, body: TagList) -> dict[str, list[str]]:
         """Give a thing these tags, besides those that it has."""
         row = find(ctx, key, "update")
         settle(ctx, row, [*tags_of(ctx.tx, [key]).get(key, []), *body.tags])
         return {"tags": tags_of(ctx.tx, [key]).get(key, [])}
 
-    @resource.delete(f"{path}/{{key}}/tags")
+    @resource.delete(f"{path}/{{key}}/tags", policy=changed, guarded=True)
     def delete_tags(ctx: Context, key: str) -> None:
         """Take all tags from a thing."""
         settle(ctx, find(ctx, key, "update"), [])
 
-    @resource.get(f"{path}/{{key}}/tags/{{one}}", status=204)
+    @resource.get(f"{path}/{{key}}/tags/{{one}}", policy=seen, guarded=True, status=204)
     def show_tag(ctx: Context, key: str, one: str) -> None:
         """Whether a thing has a tag. Raises TagNotFound."""
         find(ctx, key, "get")
         if one not in tags_of(ctx.tx, [key]).get(key, []):
             raise TagNotFound(one)
 
-    @resource.put(f"{path}/{{key}}/tags/{{one}}", status=201)
+    @resource.put(f"{path}/{{key}}/tags/{{one}}", policy=changed, guarded=True, status=201)
     def add_tag(ctx: Context, key: str, one: str) -> None:
         """Give a thing a tag."""
         row = find(ctx, key, "update")
         settle(ctx, row, [*tags_of(ctx.tx, [key]).get(key, []), one])
 
-    @resource.delete(f"{path}/{{key}}/tags/{{one}}")
+    @resource.delete(f"{path}/{{key}}/tags/{{one}}", policy=changed, guarded=True)
     def delete_tag(ctx: Context, key: str, one: str) -> None:
         """Take a tag from a thing. Raises TagNotFound."""
         row = find(ctx, key, "update")

@@ -146,7 +146,7 @@ def _views(tx: Tx, rows: Sequence[Row]) -> list[FloatingIPView]:
     return [view(row, known.get(row["port_id"]), tags.get(row["id"], ())) for row in rows]
 
 
-@resource.post("/floatingips", status=201)
+@resource.post("/floatingips", policy="create_floatingip", guarded=True, status=201)
 def create(ctx: Context, body: FloatingIPsCreate) -> FloatingIPReply:
     """Make one floating IP, or several: all or none."""
     if body.floatingip is not UNSET:
@@ -156,7 +156,7 @@ def create(ctx: Context, body: FloatingIPsCreate) -> FloatingIPReply:
     return FloatingIPReply(floatingips=_views(ctx.tx, [_create(ctx, one) for one in body.floatingips]))
 
 
-@resource.get("/floatingips", wraps="floatingips")
+@resource.get("/floatingips", policy="get_floatingip", guarded=True, wraps="floatingips")
 def index(ctx: Context) -> Page:
     """The floating IPs that the caller sees."""
     query = sa.select(floatingip)
@@ -166,13 +166,15 @@ def index(ctx: Context) -> Page:
     return make(_views(ctx.tx, rows))
 
 
-@resource.get("/floatingips/{floatingip_id}", wraps="floatingip")
+@resource.get("/floatingips/{floatingip_id}", policy="get_floatingip", guarded=True, wraps="floatingip")
 def show(ctx: Context, floatingip_id: str) -> FloatingIPView:
     """A floating IP."""
     return _views(ctx.tx, [policy.find(ctx, floatingip_id)])[0]
 
 
-@resource.put("/floatingips/{floatingip_id}", accepts="floatingip", wraps="floatingip")
+@resource.put(
+    "/floatingips/{floatingip_id}", policy="update_floatingip", guarded=True, accepts="floatingip", wraps="floatingip"
+)
 def update(ctx: Context, floatingip_id: str, body: FloatingIPUpdate) -> FloatingIPView:
     """Say what a floating IP leads to, or describe it."""
     tx, row = ctx.tx, policy.find(ctx, floatingip_id, "update")
@@ -195,7 +197,7 @@ def update(ctx: Context, floatingip_id: str, body: FloatingIPUpdate) -> Floating
     return _views(tx, [new])[0]
 
 
-@resource.delete("/floatingips/{floatingip_id}")
+@resource.delete("/floatingips/{floatingip_id}", policy="delete_floatingip", guarded=True)
 def delete(ctx: Context, floatingip_id: str) -> None:
     """Delete a floating IP; its address is free again."""
     tx, row = ctx.tx, policy.find(ctx, floatingip_id, "delete")

@@ -100,7 +100,7 @@ def _create(ctx: Context, body: NetworkCreate) -> NetworkView:
     return view(row)
 
 
-@resource.post("/networks", status=201)
+@resource.post("/networks", policy="create_network", guarded=True, status=201)
 def create(ctx: Context, body: NetworksCreate) -> NetworkReply:
     """Make one network, or several: all or none."""
     if body.network is not UNSET:
@@ -128,14 +128,14 @@ def _views(tx: Tx, rows: Sequence[Row]) -> list[NetworkView]:
     return [views[row["id"]] for row in rows]
 
 
-@resource.get("/networks", wraps="networks")
+@resource.get("/networks", policy="get_network", guarded=True, wraps="networks")
 def index(ctx: Context) -> Page:
     """The networks that the caller sees: its project's, shared ones and external ones."""
     rows, make = page(ctx, fields.listing, sa.select(network).where(policy.visible(ctx)))
     return make(_views(ctx.tx, rows))
 
 
-@resource.get("/networks/{network_id}", wraps="network")
+@resource.get("/networks/{network_id}", policy="get_network", guarded=True, wraps="network")
 def show(ctx: Context, network_id: str) -> NetworkView:
     """A network."""
     return _views(ctx.tx, [policy.find(ctx, network_id)])[0]
@@ -156,7 +156,7 @@ def _check_internal(tx: Tx, network_id: str) -> None:
         raise ExternalNetworkInUse(network_id)
 
 
-@resource.put("/networks/{network_id}", accepts="network", wraps="network")
+@resource.put("/networks/{network_id}", policy="update_network", guarded=True, accepts="network", wraps="network")
 def update(ctx: Context, network_id: str, body: NetworkUpdate) -> NetworkView:
     """Change a network."""
     tx, row = ctx.tx, policy.find(ctx, network_id, "update")
@@ -177,7 +177,7 @@ def update(ctx: Context, network_id: str, body: NetworkUpdate) -> NetworkView:
     return _views(tx, [new])[0]
 
 
-@resource.delete("/networks/{network_id}")
+@resource.delete("/networks/{network_id}", policy="delete_network", guarded=True)
 def delete(ctx: Context, network_id: str) -> None:
     """Delete a network on which nobody has a port, with its subnets, DHCP port and floating IPs that lead nowhere."""
     tx, row = ctx.tx, policy.find(ctx, network_id, "delete")

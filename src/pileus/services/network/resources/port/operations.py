@@ -260,7 +260,7 @@ def _leave(tx: Tx, one: Port) -> None:
     one.groups.clear()
 
 
-@resource.post("/ports", status=201)
+@resource.post("/ports", policy="create_port", guarded=True, status=201)
 def create(ctx: Context, body: PortsCreate) -> PortReply:
     """Make one port, or several: all or none."""
     if body.port is not UNSET:
@@ -270,7 +270,7 @@ def create(ctx: Context, body: PortsCreate) -> PortReply:
     return PortReply(ports=_create(ctx, body.ports))
 
 
-@resource.get("/ports", wraps="ports")
+@resource.get("/ports", policy="get_port", guarded=True, wraps="ports")
 def index(ctx: Context) -> Page:
     """The ports that the caller sees."""
     rows, make_page = page(ctx, fields.listing, sa.select(port).where(policy.visible(ctx)))
@@ -279,7 +279,7 @@ def index(ctx: Context) -> Page:
     return make_page(views(ctx.tx, load(ctx.tx, rows), domains))
 
 
-@resource.get("/ports/{port_id}", wraps="port")
+@resource.get("/ports/{port_id}", policy="get_port", guarded=True, wraps="port")
 def show(ctx: Context, port_id: str) -> PortView:
     """A port."""
     row, net = policy.find(ctx, port_id)
@@ -348,7 +348,7 @@ def _check_security(row: Mapping[str, Any], members: Sequence[str], body: PortUp
         raise AddressPairAndPortSecurityRequired
 
 
-@resource.put("/ports/{port_id}", accepts="port", wraps="port")
+@resource.put("/ports/{port_id}", policy="update_port", guarded=True, accepts="port", wraps="port")
 def update(ctx: Context, port_id: str, body: PortUpdate) -> PortView:
     """Change a port."""
     tx = ctx.tx
@@ -383,7 +383,7 @@ def update(ctx: Context, port_id: str, body: PortUpdate) -> PortView:
     return views(tx, [after], {net["id"]: net["dns_domain"]})[0]
 
 
-@resource.delete("/ports/{port_id}")
+@resource.delete("/ports/{port_id}", policy="delete_port", guarded=True)
 def delete(ctx: Context, port_id: str) -> None:
     """Delete a port that is nobody's but its owner's."""
     row, _ = policy.find(ctx, port_id, "delete")

@@ -180,7 +180,7 @@ def _create(ctx: Context, body: RouterCreate) -> RouterView:
     return view(row, ips)
 
 
-@resource.post("/routers", status=201)
+@resource.post("/routers", policy="create_router", guarded=True, status=201)
 def create(ctx: Context, body: RoutersCreate) -> RouterReply:
     """Make one router, or several: all or none."""
     if body.router is not UNSET:
@@ -190,7 +190,7 @@ def create(ctx: Context, body: RoutersCreate) -> RouterReply:
     return RouterReply(routers=[_create(ctx, one) for one in body.routers])
 
 
-@resource.get("/routers", wraps="routers")
+@resource.get("/routers", policy="get_router", guarded=True, wraps="routers")
 def index(ctx: Context) -> Page:
     """The routers that the caller sees."""
     query = sa.select(router)
@@ -200,7 +200,7 @@ def index(ctx: Context) -> Page:
     return make(_views(ctx.tx, rows))
 
 
-@resource.get("/routers/{router_id}", wraps="router")
+@resource.get("/routers/{router_id}", policy="get_router", guarded=True, wraps="router")
 def show(ctx: Context, router_id: str) -> RouterView:
     """A router."""
     return _views(ctx.tx, [policy.find(ctx, router_id)])[0]
@@ -223,7 +223,7 @@ def _hold(tx: Tx, router_id: str) -> None:
     tx.execute(sa.select(router.c.id).where(router.c.id == router_id).with_for_update(key_share=True))
 
 
-@resource.put("/routers/{router_id}", accepts="router", wraps="router")
+@resource.put("/routers/{router_id}", policy="update_router", guarded=True, accepts="router", wraps="router")
 def update(ctx: Context, router_id: str, body: RouterUpdate) -> RouterView:
     """Change a router."""
     tx, row = ctx.tx, policy.find(ctx, router_id, "update")
@@ -243,7 +243,7 @@ def update(ctx: Context, router_id: str, body: RouterUpdate) -> RouterView:
     return _views(tx, [change(ctx, router, TOPIC, row, values)])[0]
 
 
-@resource.delete("/routers/{router_id}")
+@resource.delete("/routers/{router_id}", policy="delete_router", guarded=True)
 def delete(ctx: Context, router_id: str) -> None:
     """Delete a router that has no legs but its gateway."""
     tx, row = ctx.tx, policy.find(ctx, router_id, "delete")
@@ -323,7 +323,7 @@ def _by_port(ctx: Context, row: Row, port_id: str, legs: Sequence[Leg]) -> Port:
     return Port(new, one.addresses, [])
 
 
-@resource.put("/routers/{router_id}/add_router_interface")
+@resource.put("/routers/{router_id}/add_router_interface", policy="add_router_interface", guarded=True)
 def add_interface(ctx: Context, router_id: str, body: InterfaceBody) -> InterfaceView:
     """Give a router a leg in a subnet, with the subnet's gateway address; or by way of a port."""
     tx, row = ctx.tx, policy.find_for(ctx, router_id, "add_router_interface")
@@ -339,7 +339,7 @@ def add_interface(ctx: Context, router_id: str, body: InterfaceBody) -> Interfac
     return _interface(row, one)
 
 
-@resource.put("/routers/{router_id}/remove_router_interface")
+@resource.put("/routers/{router_id}/remove_router_interface", policy="remove_router_interface", guarded=True)
 def remove_interface(ctx: Context, router_id: str, body: InterfaceBody) -> InterfaceView:
     """Take a leg from a router; its port goes with it."""
     tx, row = ctx.tx, policy.find_for(ctx, router_id, "remove_router_interface")
@@ -375,7 +375,9 @@ def remove_interface(ctx: Context, router_id: str, body: InterfaceBody) -> Inter
     return _interface(row, one)
 
 
-@resource.put("/routers/{router_id}/add_extraroutes", accepts="router", wraps="router")
+@resource.put(
+    "/routers/{router_id}/add_extraroutes", policy="add_extraroutes", guarded=True, accepts="router", wraps="router"
+)
 def add_routes(ctx: Context, router_id: str, body: RoutesBody) -> RouterView:
     """Add routes; those that the router has already stay."""
     row = policy.find_for(ctx, router_id, "add_extraroutes")
@@ -386,7 +388,13 @@ def add_routes(ctx: Context, router_id: str, body: RoutesBody) -> RouterView:
     return _views(ctx.tx, [change(ctx, router, TOPIC, row, {"routes": routes})])[0]
 
 
-@resource.put("/routers/{router_id}/remove_extraroutes", accepts="router", wraps="router")
+@resource.put(
+    "/routers/{router_id}/remove_extraroutes",
+    policy="remove_extraroutes",
+    guarded=True,
+    accepts="router",
+    wraps="router",
+)
 def remove_routes(ctx: Context, router_id: str, body: RoutesBody) -> RouterView:
     """Remove routes; those that the router has not got are passed over."""
     row = policy.find_for(ctx, router_id, "remove_extraroutes")

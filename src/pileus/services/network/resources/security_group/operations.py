@@ -157,7 +157,7 @@ def _create(ctx: Context, body: GroupCreate) -> GroupView:
     return group_view(row, rules)
 
 
-@resource.post("/security-groups", status=201)
+@resource.post("/security-groups", policy="create_security_group", guarded=True, status=201)
 def create(ctx: Context, body: GroupsCreate) -> GroupReply:
     """Make one security group, or several."""
     if body.security_group is not UNSET:
@@ -167,7 +167,7 @@ def create(ctx: Context, body: GroupsCreate) -> GroupReply:
     return GroupReply(security_groups=[_create(ctx, one) for one in body.security_groups])
 
 
-@resource.get("/security-groups", wraps="security_groups", writes=True)
+@resource.get("/security-groups", policy="get_security_group", guarded=True, wraps="security_groups", writes=True)
 def index(ctx: Context) -> Page:
     """The groups that the caller sees. The caller's project gets its default group now if it has none."""
     if ctx.auth.project_id is not None and ctx.allows("get_security_group"):
@@ -179,13 +179,19 @@ def index(ctx: Context) -> Page:
     return make(_views(ctx, rows))
 
 
-@resource.get("/security-groups/{group_id}", wraps="security_group")
+@resource.get("/security-groups/{group_id}", policy="get_security_group", guarded=True, wraps="security_group")
 def show(ctx: Context, group_id: str) -> GroupView:
     """A security group with its rules."""
     return _views(ctx, [policy.find(ctx, group_id)])[0]
 
 
-@resource.put("/security-groups/{group_id}", accepts="security_group", wraps="security_group")
+@resource.put(
+    "/security-groups/{group_id}",
+    policy="update_security_group",
+    guarded=True,
+    accepts="security_group",
+    wraps="security_group",
+)
 def update(ctx: Context, group_id: str, body: GroupUpdate) -> GroupView:
     """Change a security group."""
     row = policy.find(ctx, group_id, "update")
@@ -203,7 +209,7 @@ def _used(tx: Tx, group_id: str) -> bool:
     return tx.first(sa.select(port_group.c.port_id).where(port_group.c.group_id == group_id).limit(1)) is not None
 
 
-@resource.delete("/security-groups/{group_id}")
+@resource.delete("/security-groups/{group_id}", policy="delete_security_group", guarded=True)
 def delete(ctx: Context, group_id: str) -> None:
     """Delete a security group that no port has and no other group's rule names."""
     tx, row = ctx.tx, policy.find(ctx, group_id, "delete")
@@ -285,7 +291,7 @@ def _check_remote(ctx: Context, group_id: str) -> None:
         raise SecurityGroupNotFound(group_id)
 
 
-@rule_resource.post("/security-group-rules", status=201)
+@rule_resource.post("/security-group-rules", policy="create_security_group_rule", guarded=True, status=201)
 def create_rule(ctx: Context, body: RulesCreate) -> RuleReply:
     """Make one rule, or several of one group."""
     if body.security_group_rule is not UNSET:
@@ -295,7 +301,9 @@ def create_rule(ctx: Context, body: RulesCreate) -> RuleReply:
     return RuleReply(security_group_rules=_create_rules(ctx, body.security_group_rules))
 
 
-@rule_resource.get("/security-group-rules", wraps="security_group_rules", writes=True)
+@rule_resource.get(
+    "/security-group-rules", policy="get_security_group_rule", guarded=True, wraps="security_group_rules", writes=True
+)
 def index_rules(ctx: Context) -> Page:
     """The rules that the caller sees."""
     if ctx.auth.project_id is not None and ctx.allows("get_security_group"):
@@ -307,14 +315,16 @@ def index_rules(ctx: Context) -> Page:
     return make([rule_view(row, default=row["default_of"] is not None) for row in rows])
 
 
-@rule_resource.get("/security-group-rules/{rule_id}", wraps="security_group_rule")
+@rule_resource.get(
+    "/security-group-rules/{rule_id}", policy="get_security_group_rule", guarded=True, wraps="security_group_rule"
+)
 def show_rule(ctx: Context, rule_id: str) -> RuleView:
     """A rule."""
     row, parent = policy.find_rule(ctx, rule_id)
     return rule_view(row, default=parent["default_of"] is not None)
 
 
-@rule_resource.delete("/security-group-rules/{rule_id}")
+@rule_resource.delete("/security-group-rules/{rule_id}", policy="delete_security_group_rule", guarded=True)
 def delete_rule(ctx: Context, rule_id: str) -> None:
     """Delete a rule."""
     tx = ctx.tx

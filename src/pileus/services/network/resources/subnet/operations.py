@@ -173,7 +173,7 @@ def _self_address(tx: Tx, network_id: str, row: Row) -> None:
         tx.changed(PORT, one["id"])
 
 
-@resource.post("/subnets", status=201)
+@resource.post("/subnets", policy="create_subnet", guarded=True, status=201)
 def create(ctx: Context, body: SubnetsCreate) -> SubnetReply:
     """Make one subnet, or several: all or none."""
     if body.subnet is not UNSET:
@@ -183,7 +183,7 @@ def create(ctx: Context, body: SubnetsCreate) -> SubnetReply:
     return SubnetReply(subnets=[_create(ctx, one) for one in body.subnets])
 
 
-@resource.get("/subnets", wraps="subnets")
+@resource.get("/subnets", policy="get_subnet", guarded=True, wraps="subnets")
 def index(ctx: Context) -> Page:
     """The subnets that the caller sees."""
     rows, make = page(ctx, fields.listing, sa.select(subnet).where(policy.visible(ctx)))
@@ -195,7 +195,7 @@ def index(ctx: Context) -> Page:
     return make([view(row, external=row["network_id"] in external, tags=tags.get(row["id"], ())) for row in rows])
 
 
-@resource.get("/subnets/{subnet_id}", wraps="subnet")
+@resource.get("/subnets/{subnet_id}", policy="get_subnet", guarded=True, wraps="subnet")
 def show(ctx: Context, subnet_id: str) -> SubnetView:
     """A subnet."""
     row, net = policy.find(ctx, subnet_id)
@@ -242,7 +242,7 @@ def _values(tx: Tx, row: Row, body: SubnetUpdate) -> dict[str, Any]:
     return values
 
 
-@resource.put("/subnets/{subnet_id}", accepts="subnet", wraps="subnet")
+@resource.put("/subnets/{subnet_id}", policy="update_subnet", guarded=True, accepts="subnet", wraps="subnet")
 def update(ctx: Context, subnet_id: str, body: SubnetUpdate) -> SubnetView:
     """Change a subnet."""
     tx = ctx.tx
@@ -265,7 +265,7 @@ def tell_routers(tx: Tx, subnet_id: str) -> None:
         tx.changed(ROUTER, row.device_id)
 
 
-@resource.delete("/subnets/{subnet_id}")
+@resource.delete("/subnets/{subnet_id}", policy="delete_subnet", guarded=True)
 def delete(ctx: Context, subnet_id: str) -> None:
     """Delete a subnet of which nobody has an address but the DHCP service, or hosts that made it themselves."""
     tx = ctx.tx
