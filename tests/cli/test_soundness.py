@@ -68,6 +68,7 @@ def test_a_damaged_store_is_refused_with_what_to_do_and_left_as_it_is(
     with pytest.raises(CommandFailure, match="is damaged, and nothing was changed") as refused:
         soundness.check(config)
     assert "`pileus restore FILE`; there is none in its usual place" in str(refused.value)
+    assert refused.value.status == 65
     assert store(config).read_bytes() == before
 
 

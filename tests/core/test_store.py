@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from pileus.core import changes
+from pileus.core.cause import Causes
 from pileus.core.errors import QuotaExceeded, Raced, Unavailable
 from pileus.core.quota import Quota
 from pileus.core.seams import ManualClock, Seams
@@ -347,3 +348,41 @@ def test_neither_errors_nor_logs_hold_what_was_written(tmp_path: Path, caplog: p
         assert "s3cret" not in caplog.text
     finally:
         store.close()
+
+
+# -- causes --------------------------------------------------------------------------------------------------------
+
+
+def causes(store: Store) -> dict[str, str | None]:
+    """The request of each change, by key; of several the last."""
+    newest = sa.select(change).order_by(change.c.seq)
+    return store.read_here(lambda tx: {row.key: row.request_id for row in tx.all(newest)})
+
+
+def write_as(store: Store, request_id: str | None, *keys: str) -> None:
+    def work(tx: Tx) -> None:
+        tx.request_id = request_id
+        for key in keys:
+            tx.changed("topic", key)
+
+    store.write_here(work)
+
+
+def test_what_loops_change_is_put_down_to_who_asked_last(store: Store) -> None:
+    write_as(store, "req-1", "a", "b")
+    write_as(store, None, "guest/a", "c")
+    assert causes(store) == {"a": "req-1", "b": "req-1", "guest/a": "req-1", "c": "req-1"}
+    write_as(store, "req-2", "b")
+    write_as(store, None, "a", "b", "d")  # of two causes: the third thing is nobody's
+    found = causes(store)
+    assert (found["a"], found["b"], found["d"]) == ("req-1", "req-2", None)
+    write_as(store, None, "e")
+    assert causes(store)["e"] is None
+
+
+def test_what_is_remembered_of_causes_is_bounded() -> None:
+    known = Causes()
+    for number in range(3 * Causes.LIMIT):
+        known.note(str(number), "req")
+    assert len(known._known) <= Causes.LIMIT
+    assert known.get(str(3 * Causes.LIMIT - 1)) == "req"

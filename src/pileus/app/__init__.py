@@ -20,6 +20,7 @@ roles = Roles(
     join_host=join_host,
     teardown=teardown,
     examine_host=examine_host,
+    tell_story=maintenance.tell_story,
     examine_store=maintenance.examine_store,
     mend_store=maintenance.mend_store,
     backup=maintenance.backup,

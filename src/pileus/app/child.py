@@ -29,16 +29,19 @@ def as_owner(uid: int, work: Callable[[Say], None], say: Say) -> None:
         os.close(reader)
         _run(uid, work, writer)
     os.close(writer)
-    failure = ""
+    failure = CommandFailure("")
     with os.fdopen(reader, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith(_FAILED):
-                failure = line[1:].strip().replace("\x01", "\n")
+                number, _, text = line[1:].strip().partition(" ")
+                failure = CommandFailure(text.replace("\x01", "\n"), status=int(number))
             else:
                 say(line.rstrip("\n"))
     _, status = os.waitpid(child, 0)
-    if failure or status:
-        raise CommandFailure(failure or f"a child of this command ended with status {status}")
+    if str(failure):
+        raise failure
+    if status:
+        raise CommandFailure(f"a child of this command ended with status {status}")
 
 
 def _run(uid: int, work: Callable[[Say], None], writer: int) -> None:
@@ -48,10 +51,11 @@ def _run(uid: int, work: Callable[[Say], None], writer: int) -> None:
         os.umask(0o077)
         work(lambda text: _write(writer, text))
         status = 0
-    except (CommandFailure, OSError) as failure:
-        _write(writer, _FAILED + str(failure).replace("\n", "\x01"))
+    except CommandFailure as failure:
+        _write(writer, f"{_FAILED}{failure.status} {failure}".replace("\n", "\x01"))
     except Exception as error:
-        _write(writer, f"{_FAILED}{type(error).__name__}: {error}".replace("\n", "\x01"))
+        name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        _write(writer, f"{_FAILED}1 {name}{error}".replace("\n", "\x01"))
     finally:
         os._exit(status)
 

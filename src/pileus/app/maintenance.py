@@ -10,7 +10,7 @@ from pileus.core.config import Config
 
 if TYPE_CHECKING:
     from pileus.app.child import Say
-    from pileus.cli.main import Leftover
+    from pileus.cli.main import Leftover, Told
 
 
 def backup(config: Config, target: Path, images: bool, say: Say) -> str:
@@ -46,3 +46,10 @@ def mend_store(config: Config, keys: Sequence[str], say: Say) -> None:
     from pileus.app import repair
 
     repair.mend(config, keys, say)
+
+
+def tell_story(config: Config, wanted: str) -> list[Told]:
+    """What the store knows of a request or of a thing, by its id. Raises CommandFailure when it cannot be read."""
+    from pileus.app import repair
+
+    return repair.tell(config, wanted)

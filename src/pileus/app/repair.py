@@ -11,10 +11,10 @@ import msgspec
 import sqlalchemy as sa
 
 from pileus import migration
-from pileus.app import leftover, soundness
+from pileus.app import leftover, soundness, story
 from pileus.app.child import Say, as_owner
 from pileus.app.service import declare_tables
-from pileus.cli.main import CommandFailure, Leftover
+from pileus.cli.main import CommandFailure, Leftover, Told
 from pileus.core.config import Config
 from pileus.core.errors import Fault
 from pileus.core.store import Store, load_driver
@@ -32,6 +32,18 @@ def _tell(store: Store, config: Config, say: Say) -> None:
         say(msgspec.json.encode(found).decode())
 
 
+def tell(config: Config, wanted: str) -> list[Told]:
+    """What the store knows of a request or of a thing, by its id. Raises CommandFailure when it cannot be read."""
+    said: list[str] = []
+
+    def read(store: Store, say: Say) -> None:
+        for told in store.read_here(lambda tx: list(story.tell(tx, wanted))):
+            say(msgspec.json.encode(told).decode())
+
+    _in_store(config, read, said.append, check=False)
+    return [msgspec.json.decode(line, type=Told) for line in said]
+
+
 def mend(config: Config, keys: Sequence[str], say: Say) -> None:
     """Mend findings by their keys, each in a transaction of its own; says what was done line by line."""
     _in_store(config, lambda store, tell: _mend(store, config, keys, tell), say)
@@ -47,25 +59,25 @@ def _mend(store: Store, config: Config, keys: Sequence[str], say: Say) -> None:
             say(f"{key} {done or 'is as it should be by now'}")
 
 
-def _in_store(config: Config, work: Callable[[Store, Say], None], say: Say) -> None:
+def _in_store(config: Config, work: Callable[[Store, Say], None], say: Say, *, check: bool = True) -> None:
     declare_tables()
     load_driver(config.database_url)
 
     def within(tell: Say) -> None:
-        _check(config)
+        _check(config, whole=check)
         with _opened(config) as store:
             work(store, tell)
 
     as_owner(config.unprivileged_uid, within, say)
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, *, whole: bool) -> None:
     made = sa.make_url(config.database_url)
     if made.get_backend_name() != "sqlite":
         return
     if not made.database or not Path(made.database).exists():
         raise CommandFailure("there is no store yet")
-    if damage := soundness.examine_store(Path(made.database)):
+    if whole and (damage := soundness.examine_store(Path(made.database))):
         raise CommandFailure(f"the store {made.database} is damaged: {damage}; see `pileus restore`")
 
 

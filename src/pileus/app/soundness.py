@@ -18,6 +18,9 @@ from pileus.app.child import as_owner
 from pileus.cli.main import CommandFailure
 from pileus.core.config import Config
 
+EX_DATAERR = 65
+"""Exit status of a control plane whose store is damaged (sysexits.h): to start it again would change nothing."""
+
 ROOM = 1 << 20
 """Bytes that must fit: less than that and the first requests would fail."""
 
@@ -39,7 +42,8 @@ def _check(config: Config, backups: str) -> None:
         if damage := examine_store(store):
             raise CommandFailure(
                 f"the store {store} is damaged, and nothing was changed: {damage}. Copy it and what lies beside it to "
-                f"a safe place, look whether the disk is sound, then bring back a backup: {backups}"
+                f"a safe place, look whether the disk is sound, then bring back a backup: {backups}",
+                status=EX_DATAERR,
             )
 
 

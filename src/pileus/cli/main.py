@@ -50,6 +50,18 @@ class Leftover(NamedTuple):
     """Whether only people can mend it."""
 
 
+class Told(NamedTuple):
+    """One moment of a story."""
+
+    at: float
+    """Seconds since the epoch."""
+    where: str
+    """Who tells it: a service, a process, `request` or `store`."""
+    text: str
+    request_id: str
+    """Of the request that led to it; empty where none is known."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Roles:
     """What the commands may start but not import: supplied by the composition root, `pileus.app`."""
@@ -66,6 +78,8 @@ class Roles:
     """Ends all guests and takes all networks off this host; shows what it does, and says what it did."""
     examine_host: Callable[[Config], Iterable[Found]]
     """What the drivers find on this host, by trying."""
+    tell_story: Callable[[Config, str], list[Told]]
+    """What the store knows of a request or of a thing, by its id. Raises CommandFailure when it cannot be read."""
     examine_store: Callable[[Config], list[Leftover]]
     """What is left over in the store and among the control plane's files. Raises CommandFailure."""
     mend_store: Callable[[Config, Sequence[str], Callable[[str], None]], None]

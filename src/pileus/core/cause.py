@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from itertools import islice
 
 
@@ -30,3 +31,17 @@ class Causes:
             with self._lock:
                 for old in list(islice(self._known, self.LIMIT // 2)):
                     self._known.pop(old, None)
+
+    def attribute(self, ids: Sequence[str], request_id: str | None) -> list[str | None]:
+        """The cause of each thing that one transaction changes: its own request, or the last one of the thing.
+
+        What nobody has asked for by itself is put down to the others' one cause.
+        """
+        causes = [request_id or self._known.get(one) for one in ids]
+        known = set(causes) - {None}
+        if len(known) == 1:
+            causes = [*known] * len(ids)
+        for one, cause in zip(ids, causes, strict=True):
+            if cause is not None:
+                self.note(one, cause)
+        return causes

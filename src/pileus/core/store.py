@@ -174,13 +174,12 @@ class Tx:
         changes = list(self._changes)
         if changes:
             xid = 0 if self.dialect == "sqlite" else self.scalar(sa.text("SELECT pg_current_xact_id()::text::bigint"))
-            rows = []
-            for one in changes:
-                object_id = one.key.rpartition("/")[2]
-                if self.request_id is not None:
-                    self._causes.note(object_id, self.request_id)
-                cause = self.cause(object_id)
-                rows.append({"topic": one.topic, "key": one.key, "xid": xid, "at": self.now, "request_id": cause})
+            causes = self._causes.attribute([one.key.rpartition("/")[2] for one in changes], self.request_id)
+            entry = {"xid": xid, "at": self.now}
+            rows = [
+                {"topic": one.topic, "key": one.key, "request_id": cause, **entry}
+                for one, cause in zip(changes, causes, strict=True)
+            ]
             self.execute(sa.insert(change), rows)
         return changes
 

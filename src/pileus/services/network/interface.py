@@ -377,6 +377,8 @@ def bind_ports(
     for one in draft.load(tx, [row for row in moving if row["host_id"] is not None]):
         hold.review(tx, one.row["host_id"], [one.row["network_id"]], one.groups)
     for row in moving:
+        if (cause := tx.cause(row["device_id"])) is not None:
+            tx.because(row["id"], cause)
         tx.changed(TOPIC, row["id"])
 
 
