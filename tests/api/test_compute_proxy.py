@@ -7,16 +7,21 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
+import sqlalchemy as sa
 
+from pileus.core.store import Tx
 from pileus.drivers.images.fake import FakeImageStore
 from pileus.services.compute import service as compute
 from pileus.services.fleet import interface as fleet
+from pileus.services.fleet.resources.assignment import call
+from pileus.services.fleet.resources.host import host
 from pileus.services.image import service as image
 from pileus.services.image.interface import ImageStores
 from pileus.services.image.resources.image.table import image as image_table
 from pileus.services.network import service as network
-from tests.api.compute_cloud import fault, ok
+from tests.api.compute_cloud import FACTS, fault, ok
 from tests.api.edge import Response, Served, make_edge
 from tests.services.compute.cloud import image_row
 
@@ -344,3 +349,33 @@ def test_metadata_are_properties(edge: Served) -> None:
         fault(ask(edge, method, f"/images/{UNKNOWN}/metadata{tail}", body), 404)
     ok(ask(edge, "PUT", "/os-quota-sets/p1", {"quota_set": {"metadata_items": 1}}, token="admin:ops"))
     fault(ask(edge, "POST", path, first), 403)
+
+
+def test_an_aggregate_s_hosts_fetch_images_ahead(edge: Served) -> None:
+    def place(tx: Tx) -> None:
+        for name in ("alpha", "beta"):
+            row = {"id": f"host-{name}", "name": name, "facts": msgspec.to_builtins(FACTS), "network_filter": "fake"}
+            tx.execute(sa.insert(host).values(**row, version="0", created_at=tx.now, seen_at=tx.now))
+
+    def calls(tx: Tx) -> list[tuple[str, str, str, str]]:
+        found = tx.all(sa.select(call).order_by(call.c.target))
+        return [(row.host_id, row.verb, row.target, row.arguments["format"]) for row in found]
+
+    def post(body: Any, token: str = "admin:ops", version: str = "2.81") -> Response:
+        return ask(edge, "POST", f"{path}/images", body, token=token, version=version)
+
+    edge.store.write_here(place)
+    made = ask(edge, "POST", "/os-aggregates", {"aggregate": {"name": "some"}}, token="admin:ops")
+    path = f"/os-aggregates/{ok(made)['aggregate']['id']}"
+    ok(ask(edge, "POST", f"{path}/action", {"add_host": {"host": "alpha"}}, token="admin:ops"))
+    image_id, empty = put_image(edge), put_image(edge, status="queued", location=None)
+    assert post({"cache": [{"id": image_id}, {"id": empty}, {"id": UNKNOWN}]}).status == 202
+    assert edge.store.write_here(calls) == [("host-alpha", "fetch_image", image_id, "qcow2")]
+    assert "Duplicate" in fault(post({"cache": [{"id": image_id}, {"id": image_id}]}), 400)
+    fault(post({}), 400)
+    for wrong in ([], [{"id": "no uuid"}]):
+        fault(post({"cache": wrong}), 400)
+    fault(post({"cache": [{"id": image_id}]}, token="manager:p1"), 403)
+    fault(post({"cache": [{"id": image_id}]}, version="2.80"), 404)
+    path = "/os-aggregates/99"
+    fault(post({"cache": [{"id": image_id}]}), 404)

@@ -108,7 +108,7 @@ class Agent:
         self._changed: set[str] = set()
         self._waiting: set[Key] = set()
         self._guests = Guests(host.hypervisor, host.network, host.storage, host.images, host.metadata)
-        self._calls = Calls(host.hypervisor, link, pool)
+        self._calls = Calls(host.hypervisor, host.images, link, pool)
         self._answers = self._calls.tasks
         self._snapshots = Snapshots(host.hypervisor, host.storage, link, self.world, pool, self._observe)
         self._revision: int | None = None

@@ -12,9 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
+from pileus.agent.image_cache import ImageCache
 from pileus.agent.link import Channel, Link, LinkDown, LinkRefused
-from pileus.contracts.hypervisor import ConsoleKind, GuestFailure, Hypervisor
+from pileus.contracts.hypervisor import ConsoleKind, DiskSpec, GuestFailure, Hypervisor
 from pileus.contracts.link import Answer, Call
+from pileus.contracts.storage import StorageFailure
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -26,8 +28,9 @@ PIECE = 1 << 16
 class Calls:
     """Answers calls, each in a task of its own."""
 
-    def __init__(self, hypervisor: Hypervisor, link: Link, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, hypervisor: Hypervisor, images: ImageCache, link: Link, pool: ThreadPoolExecutor) -> None:
         self._hypervisor = hypervisor
+        self._images = images
         self._link = link
         self._pool = pool
         self.tasks: set[asyncio.Task[None]] = set()
@@ -50,9 +53,12 @@ class Calls:
             if call.verb == "open_console":
                 console = await self._open(call)
                 answer = Answer(id=call.id, output="")
+            elif call.verb == "fetch_image":
+                await self._fetch(call)
+                answer = Answer(id=call.id, output="")
             else:
                 answer = Answer(id=call.id, output=await self._measure(call))
-        except (GuestFailure, OSError, LinkDown, LinkRefused, msgspec.ValidationError) as error:
+        except (GuestFailure, StorageFailure, OSError, LinkDown, LinkRefused, msgspec.ValidationError) as error:
             answer = Answer(id=call.id, output=None, error=str(error) or type(error).__name__)
         try:
             await self._link.send("/answer", answer)
@@ -72,6 +78,11 @@ class Calls:
             return msgspec.json.encode(found).decode()
         lines = call.arguments.get("lines")
         return await self._blocking(lambda: self._hypervisor.console_log(call.target, lines))
+
+    async def _fetch(self, call: Call) -> None:
+        form, sha512 = (msgspec.convert(call.arguments.get(name), str) for name in ("format", "sha512"))
+        disk = DiskSpec(id="root", image_id=call.target, image_format=form, image_sha512=sha512, size_gib=0)
+        await self._images.fetch(disk, self._link)
 
     async def _open(self, call: Call) -> tuple[socket.socket, Channel]:
         kind: ConsoleKind = msgspec.convert(call.arguments.get("kind"), ConsoleKind)

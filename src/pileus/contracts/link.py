@@ -60,16 +60,17 @@ class Assignment(msgspec.Struct, kw_only=True):
 
 
 class Call(msgspec.Struct, kw_only=True):
-    """A question to the host, answered with an `Answer`; it changes nothing."""
+    """A question to the host, answered with an `Answer`; it changes nothing that anybody sees."""
 
     id: str
-    verb: Literal["console_log", "diagnostics", "open_console"]
+    verb: Literal["console_log", "diagnostics", "open_console", "fetch_image"]
     target: str
-    """The guest's id."""
+    """The guest's id; for `fetch_image` the image's."""
     arguments: dict[str, Any] = {}
     """For `console_log`, `lines`: how many of the last lines, null for all.  For `open_console`, `kind` (see
     `contracts.hypervisor.ConsoleKind`) and `stream`: the host opens the stream of that name to the control plane, and
-    passes bytes both ways between it and the guest's console."""
+    passes bytes both ways between it and the guest's console.  For `fetch_image`, `format` and `sha512` of the image,
+    which the host has ahead of guests that may start from it."""
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -78,7 +79,7 @@ class Answer(msgspec.Struct, kw_only=True):
     id: str
     output: str | None
     """For `console_log` the text, for `diagnostics` the JSON of `contracts.hypervisor.Diagnostics`, for
-    `open_console` nothing; None together with an error."""
+    `open_console` and `fetch_image` nothing; None together with an error."""
     error: str = ""
 
 

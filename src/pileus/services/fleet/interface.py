@@ -32,6 +32,7 @@ __all__ = [
     "assigned",
     "begin",
     "console",
+    "fetch_image",
     "hosts",
     "observed",
     "remove_host",
@@ -274,14 +275,24 @@ async def console(
         fleet.streams.end(name, channel)
 
 
+def fetch_image(tx: Tx, host_id: str, image_id: str, *, form: str, sha512: str) -> None:
+    """Let a host have an image ahead of guests that may start from it: a hint, which is lost where the host is away."""
+    arguments = {"format": form, "sha512": sha512}
+    _put(tx, Call(id=tx.seams.uuid(), verb="fetch_image", target=image_id, arguments=arguments), host_id)
+
+
+def _put(tx: Tx, asked: Call, host_id: str) -> None:
+    tx.execute(sa.delete(call).where(call.c.created_at < tx.now - _CALL_LIFE))
+    values = {**msgspec.structs.asdict(asked), "host_id": host_id, "created_at": tx.now}
+    tx.execute(sa.insert(call).values(**values))
+    tx.changed(f"host.{host_id}", f"call/{asked.id}")
+
+
 async def _ask(fleet: Fleet, store_: Store, asked: Call, host_id: str, seconds: float) -> str:
     clock, topic = store_.seams.clock, f"call.{asked.id}"
 
     def put(tx: Tx) -> None:
-        tx.execute(sa.delete(call).where(call.c.created_at < tx.now - _CALL_LIFE))
-        values = {**msgspec.structs.asdict(asked), "host_id": host_id, "created_at": tx.now}
-        tx.execute(sa.insert(call).values(**values))
-        tx.changed(f"host.{host_id}", f"call/{asked.id}")
+        _put(tx, asked, host_id)
 
     fleet.expect(topic)
     await store_.write(put)

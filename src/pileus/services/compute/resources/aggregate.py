@@ -25,8 +25,9 @@ from pileus.core.store import Instant, Tx, metadata
 from pileus.services.compute.resources.server.table import server
 from pileus.services.compute.rules.persona import ADMIN
 from pileus.services.compute.rules.placing import ZONE
-from pileus.services.compute.rules.shape import HostName, MetaKey, Name, bare
+from pileus.services.compute.rules.shape import HostName, MetaKey, Name, Uuid, bare
 from pileus.services.fleet import interface as fleet
+from pileus.services.image import interface as image
 from pileus.services.placement import interface as placement
 
 aggregate = sa.Table(
@@ -100,6 +101,18 @@ class MetadataUpdate(Body):
     metadata: dict[MetaKey, Annotated[str, msgspec.Meta(max_length=255)] | None]
 
 
+class CachedImage(Body):
+    """An image that hosts shall have."""
+
+    id: Uuid
+
+
+class ImageCaching(Body):
+    """Body of cache_images."""
+
+    cache: Annotated[list[CachedImage], msgspec.Meta(min_length=1)]
+
+
 class NewAggregate(View, kw_only=True):
     """An aggregate that was just made."""
 
@@ -129,6 +142,7 @@ RULES = (
     Rule("os_compute_api:os-aggregates:add_host", ADMIN, "Put a host into an aggregate"),
     Rule("os_compute_api:os-aggregates:remove_host", ADMIN, "Take a host out of an aggregate"),
     Rule("os_compute_api:os-aggregates:set_metadata", ADMIN, "Change an aggregate's metadata"),
+    Rule("compute:aggregates:images", ADMIN, "Have images fetched ahead by an aggregate's hosts"),
 )
 
 resource = Resource("aggregate", "aggregates", rules=RULES)
@@ -352,6 +366,24 @@ def set_metadata(ctx: Context, aggregate_id: str, body: MetadataUpdate) -> Aggre
     ctx.tx.execute(sa.update(aggregate).where(aggregate.c.id == one.row.id).values(updated_at=ctx.now))
     ctx.tx.changed("compute.aggregate", aggregate_id)
     return show(ctx, aggregate_id)
+
+
+@resource.post("/os-aggregates/{aggregate_id}/images", policy="compute:aggregates:images", since="2.81", status=202)
+def cache_images(ctx: Context, aggregate_id: str, body: ImageCaching) -> None:
+    """Let the hosts of an aggregate that are up fetch images; what is no image, or has no data, is passed over.
+
+    Raises BadRequest for an image that is named twice.
+    """
+    ids = [one.id for one in body.cache]
+    if len(set(ids)) != len(ids):
+        raise BadRequest("Duplicate images in request")
+    names = _find(ctx, aggregate_id).hosts
+    hosts = [one for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet)) if one.up and one.name in names]
+    for found in [image.find(ctx, one) for one in ids]:
+        if found is None or found.status != "active" or found.disk_format is None or found.sha512 is None:
+            continue
+        for host in hosts:
+            fleet.fetch_image(ctx.tx, host.id, found.id, form=found.disk_format, sha512=found.sha512)
 
 
 def _set(tx: Tx, aggregate_id: int, values: Mapping[str, str | None]) -> None:
