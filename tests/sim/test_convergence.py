@@ -19,7 +19,8 @@ import pytest
 from pileus.contracts.hypervisor import GuestSpec
 from pileus.contracts.link import KINDS
 from pileus.contracts.network import NetworkSpec, NetworkState, PortSpec, RouterSpec, SecurityGroupSpec
-from tests.agent.control import KIND, Control, Machine, group, guest, network, play, port, router, until
+from tests.agent.control import Control, Machine, play, until
+from tests.agent.spec import KIND, group, guest, network, port, router
 
 Object = NetworkSpec | PortSpec | SecurityGroupSpec | RouterSpec | GuestSpec
 

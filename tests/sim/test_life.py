@@ -58,6 +58,9 @@ async def play(template: Path, directory: Path, seed: int) -> Cloud:
 async def disturb(cloud: Cloud) -> None:
     """A turn of something, in any order."""
     choice = cloud.chance.random
+    if cloud.chance.often(0.02):
+        cloud.clock.jump(choice.choice((-1, 1)) * choice.choice((1, 60, 3600, 100_000)))
+        cloud.chance.met["the clock jumps"] += 1
     match choice.randrange(6):
         case 0 | 1:
             await cloud.loop(choice.choice(list(cloud.life.controllers)), listing=choice.random() < 0.5)

@@ -43,10 +43,11 @@ class ManualClock:
 
     def __init__(self, start: datetime | None = None) -> None:
         self._start = self._now = start or datetime(2030, 1, 1, tzinfo=UTC)
+        self._jumped = timedelta()
 
     def now(self) -> datetime:
         """The instant that the clock was last moved to."""
-        return self._now
+        return self._now + self._jumped
 
     def monotonic(self) -> float:
         """Seconds since the clock's start."""
@@ -55,6 +56,10 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Move the clock forward."""
         self._now += timedelta(seconds=seconds)
+
+    def jump(self, seconds: float) -> None:
+        """Set the clock, forward or back, as somebody would; `monotonic` does not notice."""
+        self._jumped += timedelta(seconds=seconds)
 
 
 class Seams:
