@@ -1,7 +1,8 @@
-"""Backup and restore of a cloud that runs, and of one that rests. The tests build on each other, in their order."""
+"""What operators do with a cloud: look into it, save it, bring it back, mend it. The tests build on each other."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import sqlite3
@@ -41,6 +42,67 @@ def later(cloud: Cloud, file: Path) -> str:
     """A server that is younger than the backup."""
     words = ("server", "create", "later", "--flavor", "m1.nano", "--image", "tiny", "--network", "private", "--wait")
     return cloud.run("openstack", *words, "-f", "value", "-c", "id").stdout.strip()
+
+
+# -- looking into it -------------------------------------------------------------------------------------------------
+
+
+def ask(cloud: Cloud, path: str, token: str = "") -> tuple[int, str]:
+    """Status and body of a GET."""
+    connection = http.client.HTTPConnection("127.0.0.1", cloud.port, timeout=10)
+    try:
+        connection.request("GET", path, headers={"x-auth-token": token} if token else {})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_probes_say_yes_or_no_to_everybody_and_figures_to_administrators(cloud: Cloud) -> None:
+    assert ask(cloud, "/healthz") == (200, "ok\n")
+    assert ask(cloud, "/readyz") == ask(cloud, "/healthz?ready") == (200, "ready\n")
+    assert ask(cloud, "/metrics")[0] == 401
+    token = cloud.run("openstack", "token", "issue", "-f", "value", "-c", "id").stdout.strip()
+    status, text = ask(cloud, "/metrics", token)
+    assert status == 200
+    assert 'pileus_servers{state="active"} 1\n' in text
+    assert 'pileus_hosts{state="up",disabled="no"} 2\n' in text
+    assert 'pileus_link_hosts{state="heard"} 2\n' in text
+    assert re.search(r'_count\{service="compute",method="POST",operation="compute[^"]+create",status="2xx"\} 1\n', text)
+    assert re.search(r'_count\{service="link",method="POST",operation="fleet[^"]+heartbeat",status="2xx"\} \d+\n', text)
+    assert re.search(r'pileus_loop_duration_seconds_count\{loop="compute.scheduler"\} \d+\n', text)
+    assert re.search(r"pileus_store_bytes \d{6,}\n", text)
+    assert token not in text
+
+
+def test_a_trace_is_the_whole_story(cloud: Cloud) -> None:
+    (server,) = (one["id"] for one in cloud.get("/compute/v2.1/servers")["servers"])
+    said = cloud.run("trace", server).stdout
+    steps = [
+        r"compute +user \w+ of project \w+ asked: create",
+        r"store +changed: compute.server",
+        r"scheduler +chose fake-\d",
+        r"store +changed: .*what host fake-\d is to hold: guest/",
+        r"request +POST /compute/v2.1/servers 202",
+        r"agent +guest/\S+ is running",
+        r"store +changed: fleet.guest",
+        r"compute +create \S+ ended: Success",
+    ]
+    for step in steps:
+        assert re.search(step, said), (step, said)
+    lines = said.splitlines()
+    assert lines == sorted(lines, key=lambda line: line[:23])
+    (request,) = set(re.findall(r"asked: create .*\[(req-\S+)\]", said))
+    # The request's own story is told by all who had a part in it, under its id.
+    story = [line for line in cloud.run("trace", request).stdout.splitlines() if request in line]
+    where = {line.split()[2] for line in story}
+    assert {"compute", "store", "request", "agent"} <= where
+    (port,) = (one["id"] for one in cloud.get(f"/network/v2.0/ports?device_id={server}")["ports"])
+    assert re.search(rf"agent +port/{port} is ready  \[{request}\]", cloud.run("trace", port).stdout)
+    assert "nothing is known of req-" in cloud.run("trace", f"req-{server}", status=1).stderr
+
+
+# -- saving it, and bringing it back ---------------------------------------------------------------------------------
 
 
 def test_a_backup_holds_what_a_cloud_cannot_be_without(file: Path) -> None:
