@@ -16,20 +16,8 @@ from pileus.core.errors import Unavailable
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
 from pileus.services.fleet.resources.assignment import assignment
-from tests.agent.control import (
-    Control,
-    Machine,
-    failure,
-    group,
-    guest,
-    hold,
-    index,
-    network,
-    play,
-    port,
-    router,
-    until,
-)
+from tests.agent.control import Control, Machine, failure, hold, index, play, until
+from tests.agent.spec import group, guest, network, port, router
 
 
 def test_a_guest_runs_with_all_that_it_needs(database_url: str, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pileus.contracts.hypervisor import DiskSpec
 from pileus.contracts.storage import StorageFailure
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from tests.agent.control import Control, Machine, guest, play, until
+from tests.agent.control import Control, Machine, play, until
+from tests.agent.spec import guest
 
 
 class Asked(NoImages):

@@ -11,7 +11,8 @@ import pytest
 from pileus.contracts.hypervisor import Diagnostics
 from pileus.core.errors import Unavailable
 from pileus.services.fleet import interface as fleet
-from tests.agent.control import Control, Machine, guest, play, until
+from tests.agent.control import Control, Machine, play, until
+from tests.agent.spec import guest
 
 
 async def _running(control: Control, *names: str) -> str:

@@ -9,7 +9,8 @@ import msgspec
 
 from pileus.contracts.hypervisor import DiskSpec, GuestObserved, GuestPlan, GuestSpec, MachineSpec
 from pileus.services.fleet import interface as fleet
-from tests.agent.control import Control, Machine, guest, hold, network, play, port
+from tests.agent.control import Control, Machine, hold, play
+from tests.agent.spec import guest, network, port
 
 
 def _root(**more: Any) -> DiskSpec:

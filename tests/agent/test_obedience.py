@@ -16,17 +16,8 @@ from pileus.core.store import Tx, change
 from pileus.services.fleet import interface as fleet
 from pileus.services.fleet.resources.assignment import assignment
 from pileus.services.fleet.resources.host import store as runs
-from tests.agent.control import (
-    Control,
-    Machine,
-    group,
-    guest,
-    hold,
-    network,
-    play,
-    port,
-    until,
-)
+from tests.agent.control import Control, Machine, hold, play, until
+from tests.agent.spec import group, guest, network, port
 
 # -- whom a host obeys -----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from pileus.core.api import Resource
 from pileus.core.context import Request
 from pileus.core.errors import NotFound, TooLarge, Unavailable
 from pileus.drivers.storage.fake import FakeStorage
-from tests.agent.control import Control, Machine, guest, play, snapshot, until
+from tests.agent.control import Control, Machine, play, until
+from tests.agent.spec import guest, snapshot
 
 
 class Taker:

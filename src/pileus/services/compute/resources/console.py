@@ -49,59 +49,6 @@ token = sa.Table(
     sa.Column("expires_at", Instant, nullable=False, index=True),
 )
 
-RULES = (
-    Rule("os_compute_api:os-remote-consoles", MEMBER, "Look at a server's screen or serial port"),
-    Rule("os_compute_api:os-console-auth-tokens", ADMIN, "See what a console's token is good for"),
-)
-
-resource = Resource("remote_console", "remote_consoles", rules=RULES)
-
-
-class Console(msgspec.Struct, frozen=True, kw_only=True):
-    """What a token is good for."""
-
-    server_id: str
-    host_id: str
-    host: str
-    kind: ConsoleKind
-    origin: str
-    """Scheme and address under which the API was asked for it, e.g. `https://cloud.example.org`."""
-    expires_at: datetime
-
-
-def lookup(tx: Tx, text: str) -> Console | None:
-    """What a token is good for now; None for nothing."""
-    query = (
-        sa.select(token, server.c.host)
-        .join(server, server.c.id == token.c.server_id)
-        .where(
-            token.c.hash == _hash(text),
-            token.c.expires_at > tx.now,
-            token.c.host_id == server.c.host_id,
-            server.c.deleting_at.is_(None),
-            server.c.deleted_at.is_(None),
-        )
-    )
-    row = tx.first(query)
-    if row is None:
-        return None
-    return Console(
-        server_id=row.server_id,
-        host_id=row.host_id,
-        host=row.host or "",
-        kind=row.kind,
-        origin=row.origin,
-        expires_at=row.expires_at,
-    )
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-# -- asking for a console --------------------------------------------------------------------------------------------
-
-
 _PROTOCOLS = Literal["vnc", "spice", "serial", "rdp"]
 _TYPES = Literal["novnc", "xvpvnc", "spice-html5", "serial", "rdp-html5"]
 _PROTOCOLS_28 = Literal["vnc", "spice", "serial", "rdp", "mks"]
@@ -152,6 +99,70 @@ class OldConsole(View):
 
     type: str
     url: str
+
+
+class ConsoleToken(View):
+    """Where a token's console is. Nothing of it is open to the network: it is reached through the API's address only,
+    so there is neither a port nor a path on the host."""
+
+    instance_uuid: str
+    host: str
+    port: int = 0
+    internal_access_path: str | None = None
+    tls_port: Annotated[int | UnsetType | None, W(since="2.99")] = UNSET
+
+
+class Console(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token is good for."""
+
+    server_id: str
+    host_id: str
+    host: str
+    kind: ConsoleKind
+    origin: str
+    """Scheme and address under which the API was asked for it, e.g. `https://cloud.example.org`."""
+    expires_at: datetime
+
+
+RULES = (
+    Rule("os_compute_api:os-remote-consoles", MEMBER, "Look at a server's screen or serial port"),
+    Rule("os_compute_api:os-console-auth-tokens", ADMIN, "See what a console's token is good for"),
+)
+
+resource = Resource("remote_console", "remote_consoles", rules=RULES)
+
+
+def lookup(tx: Tx, text: str) -> Console | None:
+    """What a token is good for now; None for nothing."""
+    query = (
+        sa.select(token, server.c.host)
+        .join(server, server.c.id == token.c.server_id)
+        .where(
+            token.c.hash == _hash(text),
+            token.c.expires_at > tx.now,
+            token.c.host_id == server.c.host_id,
+            server.c.deleting_at.is_(None),
+            server.c.deleted_at.is_(None),
+        )
+    )
+    row = tx.first(query)
+    if row is None:
+        return None
+    return Console(
+        server_id=row.server_id,
+        host_id=row.host_id,
+        host=row.host or "",
+        kind=row.kind,
+        origin=row.origin,
+        expires_at=row.expires_at,
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# -- asking for a console --------------------------------------------------------------------------------------------
 
 
 _VERBS: dict[str, Verb] = {
@@ -256,17 +267,6 @@ def _url(root: str, kind: ConsoleKind, text: str) -> str:
 
 
 # -- what a token is good for ----------------------------------------------------------------------------------------
-
-
-class ConsoleToken(View):
-    """Where a token's console is. Nothing of it is open to the network: it is reached through the API's address only,
-    so there is neither a port nor a path on the host."""
-
-    instance_uuid: str
-    host: str
-    port: int = 0
-    internal_access_path: str | None = None
-    tls_port: Annotated[int | UnsetType | None, W(since="2.99")] = UNSET
 
 
 @resource.get(

@@ -1,8 +1,8 @@
 """Streams: bytes both ways between a host and the control plane, for as long as somebody looks at a console.
 
 The host opens each stream, because it was asked to (`contracts.link.Call`, `open_console`): it posts what comes from
-the guest and reads what goes to it from the answer, side by side.  Upstream's console proxies dial the hosts instead
-(Compute administrator guide, "Configure remote console access").
+the guest and reads what goes to it from the answer, side by side.  Upstream's console proxies dial the hosts instead,
+as https://docs.openstack.org/api-ref/compute/#server-consoles-servers-remote-consoles leads to.
 """
 
 from __future__ import annotations
