@@ -347,11 +347,7 @@ def _check_tags(wanted: Collection[str]) -> None:
 
 
 def tag_operations(
-    resource: Resource,
-    path: str,
-    table: sa.Table,
-    topic: str,
-    find: Callable[[Context, str, str], Row],
+    resource: Resource, path: str, table: sa.Table, topic: str, find: Callable[[Context, str, str], Row]
 ) -> None:
     """Hang the operations on tags on a resource.
 
