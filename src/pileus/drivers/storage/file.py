@@ -213,14 +213,16 @@ class FileStorage:
         run(["cp", "--reflink=auto", "--sparse=auto", str(source), str(new)], timeout=SECONDS)
         reach("storage.copy.written")
         self._give(new)
+        most = 2 * max(found.size, disk.size_gib * _GIB)
         if own is not None:
-            self._change("rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", own.name, str(new))
+            self._change(most, "rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", own.name, str(new))
         if found.size < disk.size_gib * _GIB:
-            self._change("resize", "-q", "-f", "qcow2", str(new), str(disk.size_gib * _GIB))
+            self._change(most, "resize", "-q", "-f", "qcow2", str(new), str(disk.size_gib * _GIB))
         self._publish(new, path)
 
-    def _change(self, *arguments: str) -> None:
-        run([self._binary, *arguments], identity=self._identity, timeout=SECONDS)
+    def _change(self, most: int, *arguments: str) -> None:
+        """Change a disk that a guest wrote, whose file may have so many bytes."""
+        run([self._binary, *arguments], identity=self._identity, timeout=SECONDS, limits=limits(most))
 
     def _give(self, path: Path, *, make: bool = False) -> None:
         """Let the children without privilege write a file."""
