@@ -20,7 +20,7 @@ import pytest
 from pileus.contracts.suite import network_frame as frame
 from pileus.contracts.suite.network_bench import link_local
 from pileus.drivers.host.process import apart
-from tests.real.cloud import Cloud, until
+from tests.real.cloud import Cloud, run, until
 from tests.real.tenant import SDK, Guest, Land, Tenant, administrator, furnish, let_in, settle, tenant
 from tests.real.wire import Tap, Wire
 
@@ -31,14 +31,17 @@ pytestmark = [pytest.mark.slow, SDK]
 
 RANGE, RANGE_6 = "10.9.0.0/24", "fd00:9::/64"
 GATEWAY, GATEWAY_6, HOST = "10.9.0.1", "fd00:9::1", "172.24.4.1"
+WORLD = "192.0.2.2"
+"""A machine somewhere outside, to which the host forwards."""
+METADATA = "169.254.169.254"
 UNTRUE = "fa:16:3e:66:66:66"
 NOBODY = "0.0.0.0"
 ALL = "ff02::1"
 PORT = 8099
 
 CALL = f"""#!/bin/sh
-until word=$(wget -q -O - http://{HOST}:{PORT}/ask) && [ -n "$word" ]; do sleep 0.5; done
-wget -q -O /dev/null http://{HOST}:{PORT}/$word
+until word=$(wget -q -O - http://{WORLD}:{PORT}/ask) && [ -n "$word" ]; do sleep 0.5; done
+wget -q -O /dev/null http://{WORLD}:{PORT}/$word
 """
 """What `stranger` does on its first day: fetch a word from outside, and bring it back."""
 
@@ -96,8 +99,25 @@ def open_group(owner: Tenant) -> str:
 
 @contextmanager
 def outside(cloud: Cloud) -> Iterator[list[str]]:
-    """A web server in the external network, on the host: gives `xyzzy` to whoever asks; the paths asked for."""
-    listener = apart(lambda: socket.create_server((HOST, PORT)), cloud.namespace)
+    """A machine outside, with a web server that gives `xyzzy` to whoever asks; the paths asked for."""
+    name = f"{cloud.namespace}w"
+    run("ip", "netns", "add", name)
+    try:
+        cloud.inside("ip", "link", "add", "world", "type", "veth", "peer", "name", "eth0", "netns", name)
+        for space, device, address in ((cloud.namespace, "world", "192.0.2.1/24"), (name, "eth0", f"{WORLD}/24")):
+            run("ip", "-n", space, "address", "add", address, "dev", device)
+            run("ip", "-n", space, "link", "set", device, "up")
+        with serving(WORLD, name) as asked:
+            yield asked
+    finally:
+        cloud.inside("ip", "link", "delete", "world", check=False)
+        run("ip", "netns", "delete", name)
+
+
+@contextmanager
+def serving(address: str, namespace: str) -> Iterator[list[str]]:
+    """A web server in a namespace, that gives `xyzzy`; the paths asked for."""
+    listener = apart(lambda: socket.create_server((address, PORT)), namespace)
     asked: list[str] = []
 
     def serve() -> None:
@@ -105,7 +125,8 @@ def outside(cloud: Cloud) -> Iterator[list[str]]:
             while True:
                 caller, _ = listener.accept()
                 with caller, suppress(OSError):
-                    asked.append(caller.recv(4096).decode().split()[1])
+                    words = caller.recv(4096).decode().split()
+                    asked.extend(words[1:2])  # none from who connects and says nothing
                     caller.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nxyzzy")
 
     thread = Thread(target=serve)
@@ -340,6 +361,29 @@ def test_a_guest_that_serves_dhcp_is_not_heard(town: Town) -> None:
     assert liar.ip not in said
     until(lambda: "OFFER" in liar.shell("cat /tmp/served"), "it was asked, and answered", 10)
     liar.shell("sudo killall udhcpd")
+
+
+def test_the_host_is_not_there(town: Town) -> None:
+    liar = town.liar
+    served = town.namespace(town.red_land)
+    dhcp = next(
+        line.split()[3].partition("/")[0]
+        for line in run("ip", "-n", served, "-o", "-4", "address", "show", "dev", "br").splitlines()
+        if "10.9.0." in line
+    )
+    with serving(NOBODY, town.cloud.namespace) as asked:  # as the services of a host do: at all of its addresses
+        assert connects(town.cloud, HOST, PORT)
+        asked.clear()
+        listening = town.cloud.inside("ss", "-Hltn")
+        ports = {line.split()[3].rpartition(":")[2] for line in listening.splitlines()} | {"22", "53", "5000"}
+        assert {str(PORT), "5000"} <= ports
+        places = [f"{one}:{port}" for one in (HOST, "192.0.2.1", METADATA, dhcp, GATEWAY) for port in ports]
+        tries = "(nc -w 2 ${place%:*} ${place#*:} </dev/null >/dev/null 2>&1 && echo $place) &"
+        beyond = f"{WORLD}:{PORT}"
+        said = liar.shell(f"for place in {beyond} {' '.join(places)}; do {tries} done; wait")
+        assert said.split() == [beyond], "what is beyond the host is there"
+        assert asked == []
+    assert "hostname" in liar.shell(f"wget -q -O - http://{METADATA}/openstack/latest/meta_data.json")
 
 
 def test_another_tenants_things_are_not_there(town: Town) -> None:
