@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,10 @@ from pileus.contracts.hypervisor import (
     GuestPlan,
     MachineSpec,
     NicLimit,
+    SnapshotSpec,
 )
 from pileus.contracts.suite.hypervisor import eventually
+from pileus.drivers.host.process import ENVIRONMENT
 from pileus.drivers.hypervisor.qemu import QemuHypervisor
 from pileus.drivers.hypervisor.qemu.machine import VIDEO
 from tests.drivers.qemu_host import (
@@ -337,6 +340,9 @@ def test_a_disk_is_slowed_down(harness: QemuHarness, driver: QemuHypervisor, gue
     assert eventually(lambda: harness.boots(guest) == 1, harness.patience)
     group = next(json.loads(word) for word in words(harness, guest) if "throttle-group" in word and "qom-type" in word)
     assert group["limits"] == {"iops-read": 10, "bps-total": 1 << 20}
+    spec = SnapshotSpec(id=str(uuid.uuid4()), guest_id=guest, disk_id=GUEST.disks[0].id, format="raw")
+    driver.snapshot(spec, harness.disk(guest), harness.root / "snapshot")
+    assert (harness.root / "snapshot").read_bytes() == BOOT_SECTOR.ljust(1 << 20, b"\0")
     driver.ensure(harness.plan(guest, "suspended"))
     driver.ensure(harness.plan(guest, "running"))
     assert any('"iops-read"' in word for word in words(harness, guest)), "what it was suspended with"
@@ -406,3 +412,56 @@ def test_a_memory_that_qemu_does_not_take_is_kept_and_told(
     driver.ensure(harness.plan(guest, "running"))
     time.sleep(0.5)
     assert harness.boots(guest) == 1
+
+
+def test_an_agent_that_does_not_answer_is_told_in_time(
+    harness: QemuHarness, driver: QemuHypervisor, guest: str
+) -> None:
+    driver.ensure(plan(harness, guest, guest_agent=True))
+    assert eventually(lambda: harness.boots(guest) == 1, harness.patience)
+    begin = time.monotonic()
+    seen = driver.ensure(plan(harness, guest, guest_agent=True, acts={"password": 1}, password=GUEST.name))
+    assert seen.faults == {"password": "the guest's agent does not answer"}
+    assert time.monotonic() - begin < 8
+    spec = SnapshotSpec(id=str(uuid.uuid4()), guest_id=guest, disk_id=GUEST.disks[0].id, quiesce=True)
+    with pytest.raises(GuestFailure, match="file systems cannot be held"):
+        driver.snapshot(spec, harness.disk(guest), harness.root / "snapshot")
+    assert not list(harness.root.glob("snapshot*"))
+    assert driver.observe(guest).state == "running"
+
+
+def test_a_host_without_room_does_not_suspend(
+    harness: QemuHarness, driver: QemuHypervisor, guest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.ensure(harness.plan(guest, "running"))
+    assert eventually(lambda: harness.boots(guest) == 1, harness.patience)
+    with monkeypatch.context() as patch:
+        patch.setattr("pileus.drivers.hypervisor.qemu.memory.free_bytes", lambda folder: 1 << 20)
+        with pytest.raises(GuestFailure, match="room for 1 MiB"):
+            driver.ensure(harness.plan(guest, "suspended"))
+    assert driver.observe(guest).state == "running"
+    harness.type(guest, b"x")
+    assert driver.console_log(guest, None).endswith("x")
+
+
+def test_removal_does_not_wait_for_a_snapshot(
+    harness: QemuHarness, driver: QemuHypervisor, guest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = harness.root / "bin"
+    slow.mkdir()
+    (slow / "prlimit").write_text("#!/bin/sh\nexec sleep 60\n")
+    (slow / "prlimit").chmod(0o755)
+    slow.chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{slow}:{ENVIRONMENT['PATH']}")
+    driver.ensure(harness.plan(guest, "stopped"))
+    spec = SnapshotSpec(id=str(uuid.uuid4()), guest_id=guest, disk_id=GUEST.disks[0].id)
+    target = harness.root / "snapshot"
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(driver.snapshot, spec, harness.disk(guest), target)
+        assert eventually(lambda: target.with_name("snapshot.new").exists(), 5)
+        begin = time.monotonic()
+        driver.remove(guest)
+        assert time.monotonic() - begin < 5
+        with pytest.raises(GuestFailure, match="given up"):
+            taking.result()
+    assert not list(harness.root.glob("snapshot*"))

@@ -111,7 +111,8 @@ class CardContract(HypervisorFixture):
         session.ensure("running", cards=2)
         session.ensure("suspended", cards=2)
         assert session.ensure("running", cards=2).nics == ("port0", "port1")
-        session.ensure("suspended", cards=2)
+        assert session.ensure("suspended", cards=2).nics == ("port0", "port1")
+        assert session.ensure("suspended", cards=1).nics == ("port0",)
         assert session.ensure("running", cards=1).nics == ("port0",)
         session.stays_at(1)
 

@@ -13,6 +13,7 @@ from pileus.core.seams import reach
 from pileus.drivers.host.process import ChildFailure, Identity, run, spawn
 from pileus.drivers.hypervisor.qemu.agent_channel import AgentFailure, converse
 from pileus.drivers.hypervisor.qemu.device import node
+from pileus.drivers.hypervisor.qemu.directory import free_bytes
 from pileus.drivers.hypervisor.qemu.guest import Guest
 from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
 
@@ -48,7 +49,7 @@ def take_live(guest: Guest, spec: SnapshotSpec, target: Path) -> None:
             _create(new, spec.format, size)
             number = guest.hand_set(fd)
             try:
-                _copy(guest, spec, source, name, number)
+                _copy(guest, spec, source, name, number, target.parent)
             finally:
                 _discard(guest, name)
                 guest.execute("remove-fd", {"fdset-id": number})
@@ -63,7 +64,13 @@ def take_resting(guest: Guest, spec: SnapshotSpec, disk: Path, target: Path, uid
     """
     with _new(target, uid) as (_, fd):
         argv = [
-            *("prlimit", f"--as={_MEMORY}", "--core=0", f"--fsize={_room(target)}", "--"),
+            *(
+                "prlimit",
+                f"--as={_MEMORY}",
+                "--core=0",
+                f"--fsize={max(0, free_bytes(target.parent) - _KEPT_FREE)}",
+                "--",
+            ),
             *("qemu-img", "convert", "-q", "-f", "qcow2", "-O", spec.format),
             *(str(disk), f"/proc/self/fd/{fd}"),
         ]
@@ -106,7 +113,7 @@ def _new(target: Path, uid: int | None) -> Iterator[tuple[Path, int]]:
         os.close(fd)
 
 
-def _copy(guest: Guest, spec: SnapshotSpec, source: str, name: str, number: int) -> None:
+def _copy(guest: Guest, spec: SnapshotSpec, source: str, name: str, number: int, folder: Path) -> None:
     file = {"driver": "file", "filename": f"/dev/fdset/{number}", "locking": "off"}
     guest.execute("blockdev-add", {"driver": spec.format, "node-name": name, "file": file})
     with _frozen(guest) if spec.quiesce else contextlib.nullcontext():
@@ -120,6 +127,8 @@ def _copy(guest: Guest, spec: SnapshotSpec, source: str, name: str, number: int)
             break
         if guest.hurry.is_set() or time.monotonic() > deadline:
             raise MonitorFailure("it was given up")
+        if free_bytes(folder) < _KEPT_FREE:
+            raise MonitorFailure("no space is left for it")
         guest.rest(_LOOK)
     if job is None or job.get("error"):
         raise MonitorFailure(str(job["error"]) if job else "it was lost")
@@ -175,9 +184,3 @@ def _frozen(guest: Guest) -> Iterator[None]:
                 agent.thaw()
     except AgentFailure as error:
         raise GuestFailure(f"the guest's file systems cannot be held: {error}", permanent=True) from error
-
-
-def _room(target: Path) -> int:
-    """Bytes that a copy may have."""
-    found = os.statvfs(target.parent)
-    return max(0, found.f_bavail * found.f_frsize - _KEPT_FREE)

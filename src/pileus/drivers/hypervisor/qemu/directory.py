@@ -49,6 +49,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """How many slots for devices the process was started with."""
     shaped: list[str] = []
     """Ports whose cards have limits in force."""
+    ports: list[str] = []
+    """Ports of the cards that a suspended guest is to have when it wakes up."""
     pins: list[int] = []
     """The host's processors that the guest's own are pinned to, in their order."""
 
@@ -247,6 +249,12 @@ class RunDirectory:
             yield f"/proc/self/fd/{folder}/{name}"
         finally:
             os.close(folder)
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the file system of a directory."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def without_secrets(plan: GuestPlan) -> GuestPlan:

@@ -314,8 +314,10 @@ class QemuHypervisor:
     def _bring_about(self, guest: Guest, plan: GuestPlan, nonce: int, live: bool) -> None:
         """Bring a guest to a state other than `stopped`."""
         power, directory = plan.spec.power, guest.directory
+        ports = [nic.port_id for nic in plan.spec.nics]
         if directory.suspended():
             if power == "suspended":
+                guest.note(ports=ports)
                 return
             self._resume(guest, plan)
         elif not live:
@@ -338,6 +340,7 @@ class QemuHypervisor:
         if power == "paused" and status == "running":
             guest.execute("stop")
         elif power == "suspended" and status != "shutdown":
+            guest.note(ports=ports)
             memory.suspend(guest)
             guest.note(pins=[])
 

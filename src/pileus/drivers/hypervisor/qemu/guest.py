@@ -90,7 +90,7 @@ class Guest:
             nics=planned,
         )
         if self.directory.suspended():
-            return msgspec.structs.replace(seen, state="suspended")
+            return msgspec.structs.replace(seen, state="suspended", nics=tuple(kept.ports))
         if not self.alive():
             return msgspec.structs.replace(seen, detail=self._ended)
         try:

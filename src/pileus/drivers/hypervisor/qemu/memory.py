@@ -12,6 +12,7 @@ import time
 
 from pileus.contracts.hypervisor import GuestFailure
 from pileus.core.seams import reach
+from pileus.drivers.hypervisor.qemu.directory import free_bytes
 from pileus.drivers.hypervisor.qemu.guest import Guest
 from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
 
@@ -19,6 +20,8 @@ _RATE = 1 << 40
 """Bytes a second: as fast as the disk is."""
 _SECONDS = 900.0
 """Within which memory is written or read."""
+_KEPT_FREE = 256 << 20
+"""Bytes that stay free on the host's disk."""
 _LOOK = 0.1
 """Seconds between two looks at how far QEMU is."""
 
@@ -36,6 +39,11 @@ def suspend(guest: Guest) -> None:
     if before == "running":
         guest.execute("stop")
     directory = guest.directory
+    size = int(guest.execute("query-memory-size-summary")["base-memory"])
+    if (room := free_bytes(directory.path)) < size + _KEPT_FREE:
+        if before == "running":
+            guest.execute("cont")
+        raise GuestFailure(f"the guest's memory has {size >> 20} MiB, and its host room for {room >> 20} MiB")
     new = directory.memory.with_suffix(".new")
     try:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
