@@ -96,7 +96,7 @@ def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
         state=config.agent,
         hypervisor=driver("hypervisor", config.hypervisor)(state=config.agent / "hypervisor"),
         network=_network(config),
-        storage=driver("storage", config.storage)(root=config.agent / "disks"),
+        storage=driver("storage", config.storage)(root=config.agent / "disks", uid=config.unprivileged_uid + 2),
         images=FileImageCache(config.agent / "cache", functools.partial(convert, uid=config.unprivileged_uid + 2)),
         metadata=Metadata(functools.partial(_start_metadata, config)),
     )
