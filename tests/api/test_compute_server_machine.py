@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from pileus.contracts.hypervisor import DiskLimit, NicLimit
+from pileus.core.store import Tx
+from pileus.services.placement import interface as placement
+from pileus.services.placement.resources.trait import custom_trait
 from tests.services.compute.cloud import IMAGE, NEWEST, PROJECT, Cloud, at
 
 SERVERS = "/compute/v2.1/servers"
@@ -102,6 +106,35 @@ def test_a_host_that_cannot_give_it_is_refused_with_the_reason(cloud: Cloud) -> 
     assert "TPM of version 2.0" in shown["fault"]["details"]
     explained = cloud.admin.request("GET", f"{SERVERS}/{server_id}/explain", headers=NEWEST).json["explanation"]
     assert (explained["refused_by"], explained["hosts"][0]["filter"]) == ({"machine": 1}, "machine")
+
+
+def test_what_operators_say_of_a_host_is_asked_for(cloud: Cloud) -> None:
+    host = cloud.host("h1")
+    flavor = special(cloud, specs={"trait:CUSTOM_FAST": "required"})
+    shown = cloud.reach(cloud.made(flavorRef=flavor), "ERROR")
+    assert "the trait CUSTOM_FAST" in shown["fault"]["details"]
+
+    def offer(tx: Tx) -> None:
+        tx.execute(sa.insert(custom_trait).values(name="CUSTOM_FAST", created_at=tx.now))
+        placement.set_traits(tx, host.id, ["CUSTOM_FAST"])
+
+    cloud.store.write_here(offer)
+    cloud.reach(cloud.made(flavorRef=flavor), "ACTIVE")
+
+
+def test_a_resize_to_what_the_host_cannot_give_leaves_the_server_as_it_was(cloud: Cloud) -> None:
+    cloud.host("h1")
+    server_id = cloud.made()
+    cloud.reach(server_id, "ACTIVE")
+    flavor = special(cloud, specs={"hw:tpm_version": "2.0"}, ram=1024)
+    assert cloud.act(server_id, "resize", {"flavorRef": flavor}).status == 202
+    shown = cloud.show(server_id)
+    assert (shown["status"], shown["OS-EXT-STS:task_state"], shown["flavor"]["ram"]) == ("ACTIVE", None, 512)
+    actions = cloud.admin.request("GET", f"{SERVERS}/{server_id}/os-instance-actions", headers=NEWEST).json
+    assert actions["instanceActions"][0]["message"] == "Error"
+    contradiction = special(cloud, "10", specs={"os:secure_boot": "required"})
+    refused = cloud.act(server_id, "resize", {"flavorRef": contradiction})
+    assert (refused.status, "uefi" in refused.json["badRequest"]["message"]) == (400, True)
 
 
 def test_servers_together_and_apart(cloud: Cloud) -> None:

@@ -124,7 +124,9 @@ def test_what_cannot_be(specs: dict[str, str], properties: dict[str, str], words
     ("specs", "properties", "words"),
     [
         ({"hw:numa_nodes": "2"}, {}, "2 NUMA nodes"),
-        ({"trait:HW_CPU_X86_AVX": "required"}, {}, "the trait HW_CPU_X86_AVX"),
+        ({}, {"hw_architecture": "aarch64"}, "the image is for aarch64"),
+        ({}, {"img_hv_type": "hyperv"}, "the hypervisor hyperv"),
+        ({}, {"hw_vm_mode": "xen"}, "of another kind than hvm"),
         ({"hw:mem_encryption": "yes"}, {}, "encrypted memory"),
         ({"pci_passthrough:alias": "gpu:1"}, {}, "passed-through devices"),
         ({}, {"hw_firmware_type": "uefi"}, "firmware of type uefi"),
@@ -152,6 +154,12 @@ def test_a_host_that_can_give_it_has_no_objection() -> None:
 FACTS_UEFI = HypervisorFacts(
     type="QEMU", version=7002000, accelerator="tcg", vcpus=4, memory_mib=4096, disk_gib=10, firmwares=("bios", "uefi")
 )
+
+
+def test_traits_are_demanded_by_flavor_and_image() -> None:
+    specs = {"trait:HW_CPU_X86_AVX": "required", "trait1:CUSTOM_SLOW": "forbidden"}
+    found = machine({"vcpus": 1, "extra_specs": specs}, {"trait:CUSTOM_GOLD": "required"})
+    assert (found.required, found.forbidden) == (("CUSTOM_GOLD", "HW_CPU_X86_AVX"), ("CUSTOM_SLOW",))
 
 
 def test_every_topology_within_limits_is_found_and_has_as_many_processors() -> None:

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pileus.contracts.hypervisor import HypervisorFacts
 from pileus.services.compute.rules import placing
+from pileus.services.compute.rules.machine import PLAIN
 from pileus.services.compute.rules.placing import Host, Stock, Wish
+
+FACTS = HypervisorFacts(type="QEMU", version=1, accelerator="tcg", vcpus=8, memory_mib=16384, disk_gib=100)
+
+GOLD = PLAIN._replace(required=("CUSTOM_GOLD",), forbidden=("CUSTOM_SLOW",))
 
 PLENTY = {
     "VCPU": Stock(8, 0, 4.0, 0),
@@ -46,6 +52,17 @@ def wish(**changes: object) -> Wish:
         (wish(resources={"DISK_GB": 101}), host(), "DISK_GB"),
         (wish(host="h1", forced=True), host(up=False, disabled=True), None),
         (wish(host="h1", forced=True, resources={"VCPU": 33}), host(), "VCPU"),
+        (wish(resources={"CUSTOM_GOLD": 1}), host(), "resources"),
+        (wish(resources={"CUSTOM_GOLD": 1}), host(stock={"CUSTOM_GOLD": Stock(1, 0, 1.0, 0)}), None),
+        (wish(beside=["h1"]), host(), None),
+        (wish(beside=["h2"]), host(), "hinted"),
+        (wish(beside=[]), host(), "hinted"),
+        (wish(apart=["h1"]), host(), "hinted"),
+        (wish(apart=["h2"]), host(), None),
+        (wish(machine=GOLD), host(), "traits"),
+        (wish(machine=GOLD), host(traits={"CUSTOM_GOLD"}), None),
+        (wish(machine=GOLD), host(traits={"CUSTOM_GOLD", "CUSTOM_SLOW"}), "traits"),
+        (wish(machine=GOLD._replace(beyond="never")), host(facts=FACTS, traits={"CUSTOM_GOLD"}), "machine"),
     ],
 )
 def test_filters(asked: Wish, judged: Host, expected: str | None) -> None:
@@ -124,3 +141,10 @@ def test_who_is_refused_fits_nowhere(amounts: list[dict[str, int]]) -> None:
 def test_resources(flavor: dict[str, int], virtual: int | None, expected: tuple[int, int, int]) -> None:
     found = placing.resources(flavor, virtual)
     assert (found["VCPU"], found["MEMORY_MB"], found["DISK_GB"]) == expected
+
+
+def test_extra_specs_say_what_else_is_needed() -> None:
+    flavor = {"vcpus": 2, "ram": 512, "disk": 1, "ephemeral": 0, "swap": 0}
+    specs = {"resources:VCPU": "0", "resources:CUSTOM_GOLD": "2", "resources1:CUSTOM_GOLD": "1", "resources:X": "many"}
+    found = placing.resources({**flavor, "extra_specs": specs}, None)
+    assert found == {"VCPU": 0, "MEMORY_MB": 512, "DISK_GB": 1, "CUSTOM_GOLD": 3}

@@ -122,6 +122,15 @@ def test_what_is_so_already_is_not_written(store: Store) -> None:
     assert store.read_here(snapshot) == before
 
 
+def test_what_is_kept_stays_beside_what_is_offered(store: Store) -> None:
+    more = {**OFFER, "PCPU": Inventory(total=2)}
+    store.write_here(lambda tx: set_inventory(tx, P1, more))
+    assert not store.write_here(lambda tx: set_inventory(tx, P1, OFFER, keep="PC"))
+    less = {name: one for name, one in OFFER.items() if name != "DISK_GB"}
+    assert store.write_here(lambda tx: set_inventory(tx, P1, less, keep="PC"))
+    assert set(store.read_here(snapshot)[0].rooms) == {"VCPU", "MEMORY_MB", "PCPU"}
+
+
 def test_a_host_may_be_renamed_but_names_are_unique(store: Store) -> None:
     store.write_here(lambda tx: ensure_provider(tx, P1, "other"))
     assert store.read_here(snapshot)[0].name == "other"

@@ -90,12 +90,15 @@ def _generation(tx: Tx, uuid: str) -> int:
     return int(row.generation)
 
 
-def set_inventory(tx: Tx, provider_uuid: str, inventories: Mapping[str, Inventory]) -> bool:
+def set_inventory(tx: Tx, provider_uuid: str, inventories: Mapping[str, Inventory], *, keep: str | None = None) -> bool:
     """Let a provider offer exactly this; whether that is a change. Writes nothing when it is so already.
 
+    Classes whose names begin with `keep` stay as they are.
     Raises NotFound, BadRequest (an unknown resource class) and Conflict (what is left out is held).
     """
     present = table.inventories(tx, [provider_uuid]).get(provider_uuid, {})
+    if keep is not None:
+        inventories = {name: one for name, one in present.items() if name.startswith(keep)} | dict(inventories)
     if (
         present
         and present.keys() == inventories.keys()

@@ -46,5 +46,7 @@ class HostInventory(KeyController):
                     total=facts.disk_gib, max_unit=facts.disk_gib, allocation_ratio=config.disk_allocation_ratio
                 ),
             }
-            placement.set_inventory(tx, host.id, {name: one for name, one in offered.items() if one.total > 0})
+            placement.set_inventory(
+                tx, host.id, {name: one for name, one in offered.items() if one.total > 0}, keep="CUSTOM_"
+            )
         return DONE

@@ -61,6 +61,7 @@ def candidates(tx: Tx, hosts: Collection[fleet.Host]) -> list[placing.Host]:
                     for name, room in rooms.items()
                 },
                 facts=host.facts,
+                traits=frozenset() if capacity is None else capacity.traits,
             )
         )
     return found

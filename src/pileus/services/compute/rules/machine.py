@@ -47,6 +47,9 @@ class Machine(NamedTuple):
     architecture: str = ""
     hypervisor: str = ""
     """What the image is made for, as `HypervisorFacts` has it (in lower case); empty for anything."""
+    required: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+    """Traits that the host's provider must have, and must not."""
 
 
 PLAIN = Machine(MachineSpec(), DiskLimit(), NicLimit(), "virtio", "virtio", None)
@@ -162,6 +165,8 @@ def _machine(vcpus: int, specs: tuple[tuple[str, str], ...], said: tuple[tuple[s
         _beyond(source, policy, thread_policy),
         architecture=(properties.get("hw_architecture") or properties.get("architecture") or "").lower(),
         hypervisor=(properties.get("img_hv_type") or properties.get("hypervisor_type") or "").lower(),
+        required=_traits(source, "required"),
+        forbidden=_traits(source, "forbidden"),
     )
 
 
@@ -357,6 +362,13 @@ def _nic_limit(source: Source) -> NicLimit:
     return NicLimit(**found)
 
 
+def _traits(source: Source, demand: str) -> tuple[str, ...]:
+    """Traits that flavor and image demand; groups of them are all of the host, which is one provider."""
+    said = [*source.specs.items(), *source.properties.items()]
+    found = {name.partition(":")[2] for name, value in said if name.startswith("trait") and value == demand}
+    return tuple(sorted(found - {""}))
+
+
 def _beyond(source: Source, policy: str, thread_policy: str) -> str | None:
     """What no host of this cloud can give."""
     specs = source.specs
@@ -373,10 +385,6 @@ def _beyond(source: Source, policy: str, thread_policy: str) -> str | None:
         "passed-through devices": bool(specs.get("pci_passthrough:alias")),
         "guests of another kind than hvm": (source.properties.get("hw_vm_mode") or "hvm") != "hvm",
     }
-    for name, value in specs.items():
-        kind, _, what = name.partition(":")
-        if kind.startswith("trait") and value == "required":
-            asked[f"the trait {what}"] = True
     found = [what for what, wanted in asked.items() if wanted]
     return f"no host here has {found[0]}" if found else None
 

@@ -6,8 +6,8 @@ is taken; of equals the first by name, so that the same snapshot gives the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pileus.contracts.hypervisor import HypervisorFacts
 from pileus.services.compute.rules.group import Group
@@ -54,6 +54,8 @@ class Host(NamedTuple):
     """By resource class; empty until the host's inventory is known."""
     facts: HypervisorFacts | None = None
     """What the host measured of itself; None when nobody asks for more than its stock."""
+    traits: Collection[str] = ()
+    """Of the host's provider."""
 
 
 class Wish(NamedTuple):
@@ -128,6 +130,17 @@ def machine(wish: Wish, host: Host) -> str | None:
     return objection(wish.machine, wish.resources.get("VCPU", 0), host.facts)
 
 
+def traits(wish: Wish, host: Host) -> str | None:
+    """Only hosts whose providers have the traits that are required, and none of those that are forbidden."""
+    if wish.machine is None:
+        return None
+    missing = [one for one in wish.machine.required if one not in host.traits]
+    barred = [one for one in wish.machine.forbidden if one in host.traits]
+    if missing:
+        return f"the host has not the trait {missing[0]}"
+    return f"the host has the trait {barred[0]}" if barred else None
+
+
 def hinted(wish: Wish, host: Host) -> str | None:
     """Only hosts of servers that this one was asked to be with, and none of those that it is to be apart from."""
     if wish.beside is not None and host.name not in wish.beside:
@@ -150,16 +163,28 @@ def _capacity(resource: str) -> Filter:
     return judge
 
 
+def further(wish: Wish, host: Host) -> str | None:
+    """Only hosts that have room for what the flavor asks for besides processors, memory and disk."""
+    for resource in sorted(wish.resources.keys() - _USUAL):
+        if (reason := _capacity(resource)(wish, host)) is not None:
+            return reason
+    return None
+
+
+_USUAL = frozenset({"VCPU", "MEMORY_MB", "DISK_GB"})
+
 FILTERS: Mapping[str, Filter] = {
     "requested": requested,
     "up": up,
     "enabled": enabled,
     "zone": zone,
     "machine": machine,
+    "traits": traits,
     "hinted": hinted,
     "VCPU": _capacity("VCPU"),
     "MEMORY_MB": _capacity("MEMORY_MB"),
     "DISK_GB": _capacity("DISK_GB"),
+    "resources": further,
     "group": group,
 }
 """By name, in the order in which they are asked."""
@@ -225,8 +250,23 @@ def decide_all(wishes: Iterable[Wish], hosts: Sequence[Host]) -> list[Decision]:
     return decisions
 
 
-def resources(flavor: Mapping[str, int], virtual_size: int | None) -> dict[str, int]:
-    """What a server of a flavor needs; a flavor without disk needs as much as the image's virtual size (bytes)."""
+def resources(flavor: Mapping[str, Any], virtual_size: int | None) -> dict[str, int]:
+    """What a server of a flavor needs; a flavor without disk needs as much as the image's virtual size (bytes).
+
+    An extra spec `resources:CLASS` takes the place of an amount; those of numbered groups are added to it.
+    """
     root = flavor["disk"] or -(-(virtual_size or 0) // 2**30)
     disk = root + flavor["ephemeral"] + -(-flavor["swap"] // 1024)
-    return {"VCPU": flavor["vcpus"], "MEMORY_MB": flavor["ram"], "DISK_GB": disk}
+    found = {"VCPU": flavor["vcpus"], "MEMORY_MB": flavor["ram"], "DISK_GB": disk}
+    asked = [(name.partition(":"), value) for name, value in (flavor.get("extra_specs") or {}).items()]
+    said = [(kind, what, int(value)) for (kind, _, what), value in asked if _is_amount(kind, what, value)]
+    found |= {what: amount for kind, what, amount in said if kind == "resources"}
+    for kind, what, amount in said:
+        if kind != "resources":
+            found[what] = found.get(what, 0) + amount
+    return found
+
+
+def _is_amount(kind: str, what: str, value: str) -> bool:
+    """Whether an extra spec says how much of a resource class is needed; others are passed over, as upstream does."""
+    return kind.startswith("resources") and bool(what) and value.isdecimal()

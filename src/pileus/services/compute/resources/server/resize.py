@@ -17,6 +17,8 @@ from pileus.services.compute.resources.quota import QUOTA
 from pileus.services.compute.resources.server.table import want
 from pileus.services.compute.rules import disk, holding, placing
 from pileus.services.compute.rules.guest import disk_names
+from pileus.services.compute.rules.machine import machine, objection
+from pileus.services.fleet import interface as fleet
 from pileus.services.placement import interface as placement
 
 
@@ -30,7 +32,7 @@ def begin(tx: Tx, row: sa.Row[Any], flavor_id: str, flavor: Mapping[str, Any], u
     previous = {"flavor_id": row.flavor_id, "flavor": row.flavor, "disks": before, "migration": uuid}
     now, then = holding.quota(row.flavor), holding.quota(flavor, previous)
     QUOTA.take(tx, row.project_id, holding.difference(now, then))
-    reason = _claim(tx, row, uuid, flavor)
+    reason = _unfit(tx, row, flavor) or _claim(tx, row, uuid, flavor)
     if reason is not None:
         QUOTA.take(tx, row.project_id, holding.difference(then, now))
         migration.finish(tx, uuid, "error")
@@ -57,6 +59,14 @@ def grown(before: disk.Disks, old: Mapping[str, Any], new: Mapping[str, Any]) ->
     names, had = disk_names(new), disk_names(old)
     copies = [name for name in names if name in had and name != disk.SWAP]
     return disk.renewed(disk.copied(before, copies), [name for name in names if name not in copies])
+
+
+def _unfit(tx: Tx, row: sa.Row[Any], flavor: Mapping[str, Any]) -> str | None:
+    """Why the server's host cannot give the machine that the flavor asks for."""
+    wanted = machine(flavor, row.image.get("properties") or {})
+    for host in fleet.hosts(tx, fleet.Fleet(tx.seams.clock), [row.host_id]):
+        return objection(wanted, flavor["vcpus"], host.facts)
+    return None
 
 
 def _claim(tx: Tx, row: sa.Row[Any], uuid: str, flavor: Mapping[str, Any]) -> str | None:
