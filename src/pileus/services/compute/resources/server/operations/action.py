@@ -11,7 +11,7 @@ from pileus.core.config import Config
 from pileus.core.context import Context
 from pileus.core.errors import Forbidden
 from pileus.core.fields import UNSET, Body, UnsetType, W
-from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
 from pileus.services.compute.resources.server.table import server, want
 from pileus.services.compute.resources.server.transition import reset
 
@@ -53,7 +53,7 @@ def stop(ctx: Context, server_id: str, body: Any) -> None:
     """Let a server stop; one in error is then no more in error."""
     row = find(ctx, server_id)
     allow(ctx, row, "stop")
-    want(ctx.tx, row, power="stopped", error=False, fault=None)
+    want(ctx.tx, row, **recovered(ctx, row) | {"power": "stopped"})
     note(ctx, row.id, row.project_id, "stop", "compute_stop_instance", row.host)
 
 
@@ -63,8 +63,8 @@ def reboot(ctx: Context, server_id: str, body: Reboot) -> None:
     row = find(ctx, server_id)
     kind = body.type.upper()
     allow(ctx, row, "reboot_soft" if kind == "SOFT" else "reboot_hard")
-    values = {"reboot_nonce": row.reboot_nonce + 1, "reboot_kind": kind}
-    want(ctx.tx, row, power="running", error=False, fault=None, **values)
+    values = {"power": "running", "reboot_nonce": row.reboot_nonce + 1, "reboot_kind": kind}
+    want(ctx.tx, row, **recovered(ctx, row) | values)
     note(ctx, row.id, row.project_id, "reboot", "compute_reboot_instance", row.host)
 
 

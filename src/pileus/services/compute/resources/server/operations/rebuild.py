@@ -26,7 +26,7 @@ from pileus.services.compute.resources.server.fields import (
     ServerUpdated,
 )
 from pileus.services.compute.resources.server.operations.metadata import check_count
-from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
 from pileus.services.compute.resources.server.operations.show import described
 from pileus.services.compute.resources.server.table import want
 from pileus.services.compute.rules import address, disk
@@ -80,21 +80,17 @@ def rebuild(ctx: Context, server_id: str, body: Rebuild) -> Reply:
         ctx.enforce(_TRUSTED, target)
     allow(ctx, row, "rebuild")
     secret = source.password(ctx) if body.admin_pass is UNSET else body.admin_pass
-    changes = _changes(ctx, row.flavor, body) | {"admin_pass": secret}
+    values = recovered(ctx, row) | _changes(ctx, row.flavor, body)
     names = [one for one in disk_names(row.flavor) if one == disk.ROOT or not body.preserve_ephemeral]
-    disks = disk.renewed(disk.known(row.disks, disk_names(row.flavor)), names)
-    if row.rescue is not None:
-        disks = disk.retired(disks, [disk.RESCUE])
-    want(
-        ctx.tx,
-        row,
-        task="rebuilding",
-        disks=disks,
-        rescue=None,
-        reboot_nonce=row.reboot_nonce + 1,
-        reboot_kind="HARD",
-        **changes,
-    )
+    values |= {
+        "task": "rebuilding",
+        "disks": disk.renewed(disk.known(values.get("disks", row.disks), disk_names(row.flavor)), names),
+        "admin_pass": secret,
+        "reboot_nonce": row.reboot_nonce + 1,
+        "reboot_kind": "HARD",
+        "error": row.error,  # until it is done
+    }
+    want(ctx.tx, row, **values)
     note(ctx, row.id, row.project_id, "rebuild", "compute_rebuild_instance", row.host)
     again = find(ctx, server_id)
     view = Rebuilt(**described(ctx, again), admin_pass=secret)

@@ -19,7 +19,7 @@ from pileus.core.errors import BadRequest
 from pileus.core.fields import UNSET, Body, UnsetType
 from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import AdminPass
-from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
 from pileus.services.compute.resources.server.table import want
 from pileus.services.compute.rules import disk
 from pileus.services.compute.rules.guest import disk_names
@@ -48,18 +48,20 @@ def rescue(ctx: Context, server_id: str, body: Rescue | None) -> str:
     row = find(ctx, server_id)
     allow(ctx, row, "rescue")
     secret = source.password(ctx) if wanted.admin_pass is UNSET else wanted.admin_pass
-    disks = disk.known(row.disks, disk_names(row.flavor))
-    want(
-        ctx.tx,
-        row,
-        task="rescuing",
-        rescue=_disk(ctx, row, row.image_id if wanted.rescue_image_ref is UNSET else wanted.rescue_image_ref),
-        disks=disk.renewed(disks, [disk.RESCUE]),
-        power="running",
-        admin_pass=secret,
-        reboot_nonce=row.reboot_nonce + 1,
-        reboot_kind="SOFT",
-    )
+    image_id = row.image_id if wanted.rescue_image_ref is UNSET else wanted.rescue_image_ref
+    values = recovered(ctx, row)
+    disks = disk.known(values.get("disks", row.disks), disk_names(row.flavor))
+    values |= {
+        "task": "rescuing",
+        "rescue": _disk(ctx, row, image_id),
+        "disks": disk.renewed(disks, [disk.RESCUE]),
+        "power": "running",
+        "admin_pass": secret,
+        "reboot_nonce": row.reboot_nonce + 1,
+        "reboot_kind": "SOFT",
+        "error": row.error,  # until it is done
+    }
+    want(ctx.tx, row, **values)
     note(ctx, row.id, row.project_id, "rescue", "compute_rescue_instance", row.host)
     return secret
 

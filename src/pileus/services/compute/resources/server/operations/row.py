@@ -8,10 +8,12 @@ import msgspec
 import sqlalchemy as sa
 
 from pileus.core.api import Resource
+from pileus.core.config import Config
 from pileus.core.context import Context
 from pileus.core.errors import Conflict, NotFound
 from pileus.services.compute.resources.server.policy import RULES
 from pileus.services.compute.resources.server.table import facts, record, server
+from pileus.services.compute.resources.server.transition import reset
 from pileus.services.compute.rules.status import GUARDS, Verb, objection
 
 resource = Resource("server", "servers", rules=RULES)
@@ -37,6 +39,16 @@ def allow(ctx: Context, row: sa.Row[Any], verb: Verb) -> None:
     reason = objection(verb, facts(row), row.id)
     if reason is not None:
         raise Conflict(reason)
+
+
+def recovered(ctx: Context, row: sa.Row[Any]) -> dict[str, Any]:
+    """What changes besides when a server that may be in error is told to be something again.
+
+    Raises Conflict for one that is on no host: an ERROR says nothing of what it would need.
+    """
+    if row.host_id is None:
+        raise Conflict(f"Instance {row.id} is not ready")
+    return reset(ctx.tx, row, ctx.of(Config)) if row.error else {}
 
 
 def for_project(ctx: Context, row: sa.Row[Any]) -> Context:
