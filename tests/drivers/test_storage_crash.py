@@ -1,4 +1,4 @@
-"""A host that dies while it makes, copies or gives up disks: files are whole or not there, and the next try ends well."""
+"""A host that dies while it makes, copies or gives up disks: files are whole or not there; the next try ends well."""
 
 from __future__ import annotations
 
