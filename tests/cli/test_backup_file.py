@@ -42,6 +42,8 @@ def config(tmp_path: Path, database_url: str) -> Config:
     found = Config(state=state, database=None if database_url.startswith("sqlite") else database_url)
     (found.control / "keys").mkdir(parents=True)
     (found.control / "keys" / "master").write_text("the master key")
+    (found.control / "tls").mkdir()
+    (found.control / "tls" / "authority.pem").write_text("the authority")
     (state / "pileus.toml").write_text(f"database = '{found.database}'\n" if found.database else "")
     (state / "policy.yaml").write_text("{}")
     data = found.control / "images" / "data"
@@ -91,6 +93,7 @@ def test_a_backup_brings_everything_back(config: Config, tmp_path: Path) -> None
     assert "with data of images" in examine_backup(file, silent)
     prepare(config)
     (config.control / "keys" / "master").write_text("another key")
+    (config.control / "tls" / "authority.pem").unlink()
     (config.state / "policy.yaml").write_text("{a: '!'}")
     (config.control / "images" / "data" / "one").unlink()
     assert runs(config) == 2
@@ -98,6 +101,7 @@ def test_a_backup_brings_everything_back(config: Config, tmp_path: Path) -> None
     aside = Path(restore(config.state, file, False, silent))
     assert runs(config) == 1
     assert (config.control / "keys" / "master").read_text() == "the master key"
+    assert (config.control / "tls" / "authority.pem").read_text() == "the authority"
     assert (config.state / "policy.yaml").read_text() == "{}"
     image = config.control / "images" / "data" / "one"
     assert image.read_bytes() == b"x" * 5000 + b"\0" * (3 << 20)

@@ -3,7 +3,7 @@
 ::
 
     store.db | store.dump      the store: an SQLite database, or pg_dump's custom format
-    keys/NAME                  what `control/keys` holds
+    keys/NAME, tls/NAME        what `control/keys` and `control/tls` hold
     settings/NAME              the files of the state directory: settings, policy, credentials
     images/STORE/NAME          data of images, where it was asked for
     manifest.json
@@ -30,7 +30,7 @@ from pileus.cli.main import CommandFailure
 MANIFEST = "manifest.json"
 FORMAT = 1
 BLOCK = 1 << 20
-_FOLDERS = {"keys": 2, "settings": 2, "images": 3}
+_FOLDERS = {"keys": 2, "tls": 2, "settings": 2, "images": 3}
 """First part of a member's name to how many parts it has."""
 
 _STORES = ("store.db", "store.dump")

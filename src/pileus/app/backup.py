@@ -28,6 +28,9 @@ PAGES = 4096
 """Pages of SQLite that are copied between two words about the progress."""
 
 
+SECRET = ("keys", "tls")
+"""Directories of the control plane that hold keys: those of tokens and secrets, and the cloud's own authority."""
+
 SETTING_BYTES = 1 << 20
 """Files of the state directory that are larger are no settings."""
 
@@ -191,8 +194,9 @@ def _pack(config: Config, descriptor: int, settings: dict[str, bytes], images: b
             writer.add("store.db" if _embedded(config) else "store.dump", copy)
             manifest = _describe(config, copy, images)
             copy.unlink()
-            for key in sorted((config.control / "keys").iterdir()):
-                writer.add(f"keys/{key.name}", key)
+            for folder in SECRET:
+                for file in sorted((config.control / folder).glob("*")):
+                    writer.add(f"{folder}/{file.name}", file)
             for name, content in settings.items():
                 writer.add_bytes(f"settings/{name}", content)
             for number, (name, path) in enumerate(sorted(held.items()), 1):

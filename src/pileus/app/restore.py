@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from pileus import migration
 from pileus.app.archive import Reader, opened
-from pileus.app.backup import copy_database, image_places, libpq_environment, libpq_url, make_durable
+from pileus.app.backup import SECRET, copy_database, image_places, libpq_environment, libpq_url, make_durable
 from pileus.app.child import Say, as_owner
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import settings
@@ -101,7 +101,8 @@ def _put(config: Config, found: Reader, aside: Path, say: Say) -> None:
             _put_sqlite(Path(sa.make_url(config.database_url).database or ""), found, aside)
         else:
             _put_postgresql(config.database_url, found, aside)
-        _put_keys(config.control / "keys", found, aside)
+        for folder in SECRET:
+            _put_keys(config.control / folder, found, aside)
     except (OSError, sqlite3.Error) as error:
         raise CommandFailure(f"the backup cannot be put in place: {error}; what was replaced is in {aside}") from error
 
@@ -177,10 +178,13 @@ def _run(words: list[str], url: sa.URL) -> None:
 
 
 def _put_keys(keys: Path, found: Reader, aside: Path) -> None:
+    names = found.names(keys.name)
+    if not names:
+        return
     if keys.exists():
-        shutil.copytree(keys, aside / "keys")
+        shutil.copytree(keys, aside / keys.name)
     keys.mkdir(mode=0o700, exist_ok=True)
-    for name in found.names("keys"):
+    for name in names:
         partial = keys / "restored.new"
         partial.unlink(missing_ok=True)
         found.extract(name, partial)
