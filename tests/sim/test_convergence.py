@@ -156,9 +156,10 @@ class Play:
             return
         changes: dict[str, Any] = self.random.choice(
             [
-                {"power": self.random.choice(["running", "stopped", "paused"])},
+                {"power": self.random.choice(["running", "stopped", "paused", "suspended"])},
                 {"reboot_nonce": found.reboot_nonce + 1, "power": "running"},
                 {"memory_mib": found.memory_mib + 1},
+                {"acts": {"nmi": found.acts.get("nmi", 0) + 1}},
             ]
         )
         self.assign(machine, msgspec.structs.replace(found, **changes))
@@ -280,7 +281,7 @@ class Play:
 
 
 def _observed(row: Any) -> bool:
-    states = ("running", "stopped", "paused", "shutdown") if row.kind == "guest" else ("ready",)
+    states = ("running", "stopped", "paused", "suspended", "shutdown") if row.kind == "guest" else ("ready",)
     return row.observed_generation == row.generation and row.state in states
 
 
