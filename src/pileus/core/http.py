@@ -209,7 +209,7 @@ class Edge:
             # By what was declared alone: whatever else a client may send, there are only so many.
             named = ("", "", "")
             if operation is not None and exchange.service is not None:
-                named = (exchange.service.name, operation.method, operation.name)
+                named = (exchange.service.type, operation.method, operation.name)
             labels = self._labels[id(operation), status] = (*named, f"{status}xx")
         self.answered.observe(seconds, labels)
 

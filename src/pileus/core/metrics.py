@@ -8,13 +8,10 @@ A figure is counted where the work is done, by a list's element that grows, and 
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
@@ -26,6 +23,7 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Upper bounds of group sizes."""
 
 _BEGAN = time.time()
+_OPEN = Path("/proc/self/fd")
 
 Labels = tuple[str, ...]
 Sample = tuple[str, Sequence[tuple[str, str]], float]
@@ -156,22 +154,18 @@ def render(families: Iterable[Family]) -> bytes:
 
 
 def process() -> list[Family]:
-    """Figures of this process, by the names that all client libraries of Prometheus give them."""
+    """Figures of this process, by the names that all client libraries of Prometheus give them; what only Linux tells
+    is there on Linux alone."""
     found: list[Family] = [
         Gauge("process_cpu_seconds_total", "User and system time.", lambda: [((), _cpu())], kind="counter"),
         Gauge("process_start_time_seconds", "When the process began, since the epoch.", lambda: [((), _BEGAN)]),
-        Gauge("process_resident_memory_bytes", "Memory in use.", lambda: [((), _resident())]),
     ]
-    if Path("/proc/self/fd").is_dir():
-        found.append(
-            Gauge(
-                "process_open_fds",
-                "Open file descriptors.",
-                lambda: [((), sum(1 for _ in Path("/proc/self/fd").iterdir()))],
-            )
-        )
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    found.append(Gauge("process_max_fds", "The most file descriptors that may be open.", lambda: [((), limit)]))
+    if Path("/proc/self/statm").exists():
+        found += [
+            Gauge("process_resident_memory_bytes", "Memory in use.", lambda: [((), _resident())]),
+            Gauge("process_open_fds", "Open file descriptors.", lambda: [((), sum(1 for _ in _OPEN.iterdir()))]),
+            Gauge("process_max_fds", "The most that may be open.", lambda: [((), os.sysconf("SC_OPEN_MAX"))]),
+        ]
     return found
 
 
@@ -181,10 +175,7 @@ def _cpu() -> float:
 
 
 def _resident() -> float:
-    with suppress(OSError):  # only Linux has it; elsewhere it is the most that ever was
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _number(value: float) -> str:
