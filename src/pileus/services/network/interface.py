@@ -40,6 +40,7 @@ from pileus.services.network.resources.proxy import (
     security_groups,
     update_security_group,
 )
+from pileus.services.network.resources.rbac_policy.table import granted
 from pileus.services.network.resources.security_group import operations as groups
 from pileus.services.network.resources.security_group.table import MEMBER, group
 from pileus.services.network.resources.standard_attribute import Row, bump, every
@@ -147,7 +148,7 @@ def requested(ctx: Context, wanted: Sequence[Wanted] | Literal["auto", "none"] |
 def _usual(ctx: Context, *, auto: bool) -> list[Row]:
     """The networks that stand for themselves when none is named: one at most."""
     own = sa.and_(network.c.project_id == (ctx.auth.project_id or ""), network.c.external.is_(False))
-    query = sa.select(network).where(sa.or_(own, network.c.shared.is_(True)))
+    query = sa.select(network).where(sa.or_(own, network.c.shared.is_(True), network.c.id.in_(granted(ctx))))
     if auto:
         query = query.where(network.c.admin_state_up.is_(True))
     found = every(ctx.tx, query.limit(2))

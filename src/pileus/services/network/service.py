@@ -20,6 +20,7 @@ from pileus.services.network.resources import (
 from pileus.services.network.resources.floatingip import operations as floatingip
 from pileus.services.network.resources.network import operations as network
 from pileus.services.network.resources.port import operations as port
+from pileus.services.network.resources.rbac_policy import operations as rbac_policy
 from pileus.services.network.resources.router import operations as router
 from pileus.services.network.resources.security_group import operations as security_group
 from pileus.services.network.resources.subnet import operations as subnet
@@ -46,6 +47,7 @@ def service() -> Service:
             security_group.resource,
             security_group.rule_resource,
             quota.resource,
+            rbac_policy.resource,
             metering.resource,
             agent.resource,
             ip_availability.resource,

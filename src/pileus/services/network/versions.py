@@ -87,6 +87,9 @@ EXTENSIONS = {
     ),
     "quota_details": Extension("Quota details management support", "Usage beside limits", "2017-02-10T10:00:00-00:00"),
     "quotas": Extension("Quota management support", "Limits of projects", "2012-07-29T10:00:00-00:00"),
+    "rbac-policies": Extension(
+        "RBAC Policies", "Networks that are shared with single projects", "2015-06-17T12:15:12-00:00"
+    ),
     "revision-if-match": Extension(
         "If-Match constraints based on revision_number",
         "Updates and deletes that hold only for a revision",

@@ -463,3 +463,24 @@ class AgentNotFound(NotFound):
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(f"Agent {agent_id} could not be found.")
+
+
+class RbacPolicyNotFound(NotFound):
+    """404: no such RBAC policy for this caller."""
+
+    def __init__(self, policy_id: str) -> None:
+        super().__init__(f"RBAC policy {policy_id} could not be found.")
+
+
+class RbacPolicyInUse(Conflict):
+    """409: a project that would see the network no more has ports on it."""
+
+    def __init__(self, network_id: str) -> None:
+        super().__init__(f"RBAC policy on network {network_id} cannot be removed: ports depend on it.")
+
+
+class DuplicateRbacPolicy(Conflict):
+    """409: the network is shared with the project already."""
+
+    def __init__(self) -> None:
+        super().__init__("An RBAC policy already exists with those values.")

@@ -28,6 +28,7 @@ from pileus.services.network.resources.network.fields import (
 )
 from pileus.services.network.resources.network.table import TOPIC, network
 from pileus.services.network.resources.port.table import port
+from pileus.services.network.resources.rbac_policy import table as rbac_policy
 from pileus.services.network.resources.router.table import TOPIC as ROUTER
 from pileus.services.network.resources.router.table import router
 from pileus.services.network.resources.standard_attribute import (
@@ -96,6 +97,8 @@ def _create(ctx: Context, body: NetworkCreate) -> NetworkView:
         "availability_zone_hints": body.availability_zone_hints,
     }
     tx.execute(sa.insert(network).values(row))
+    if row["shared"]:
+        rbac_policy.note_shared(tx, row, shared=True)
     tx.changed(TOPIC, row["id"])
     return view(row)
 
@@ -132,7 +135,7 @@ def _views(tx: Tx, rows: Sequence[Row]) -> list[NetworkView]:
 def index(ctx: Context) -> Page:
     """The networks that the caller sees: its project's, shared ones and external ones."""
     rows, make = page(ctx, fields.listing, sa.select(network).where(policy.visible(ctx)))
-    return make(_views(ctx.tx, rows))
+    return make(_views(ctx.tx, rbac_policy.shared_with(ctx, rows)))
 
 
 @resource.get("/networks/{network_id}", policy="get_network", guarded=True, wraps="network")
@@ -168,6 +171,8 @@ def update(ctx: Context, network_id: str, body: NetworkUpdate) -> NetworkView:
     if "mtu" in values:
         values["mtu"] = _mtu(values["mtu"])
     new = change(ctx, network, TOPIC, row, values)
+    if new["shared"] != row["shared"]:
+        rbac_policy.note_shared(tx, new, shared=new["shared"])
     if new["mtu"] != row["mtu"]:
         query = sa.select(port.c.device_id).where(
             port.c.network_id == network_id, port.c.device_owner.in_((draft.LEG, draft.GATEWAY))
@@ -191,6 +196,7 @@ def delete(ctx: Context, network_id: str) -> None:
     if rows:
         subnets.forget(tx, rows)
     tx.execute(sa.delete(network).where(network.c.id == network_id))
+    rbac_policy.forget(tx, network_id)
     drop_tags(tx, [network_id])
     quota.give_back(tx, row["project_id"], {"network": 1})
     tx.changed(TOPIC, network_id)

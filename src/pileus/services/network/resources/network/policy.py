@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from pileus.core.context import Context
 from pileus.core.policy import Rule
 from pileus.services.network.resources.network.table import network
+from pileus.services.network.resources.rbac_policy.table import granted, shared_with
 from pileus.services.network.resources.standard_attribute import (
     ADMIN,
     ADMIN_OR_PROJECT_MEMBER,
@@ -65,7 +66,14 @@ def visible(ctx: Context) -> sa.ColumnElement[bool]:
     if sees_all(ctx, "get_network"):
         return sa.true()
     c = network.c
-    return sa.or_(c.project_id == (ctx.auth.project_id or ""), c.shared.is_(True), c.external.is_(True))
+    own = c.project_id == (ctx.auth.project_id or "")
+    return sa.or_(own, c.shared.is_(True), c.external.is_(True), c.id.in_(granted(ctx)))
+
+
+def load(ctx: Context, network_id: str) -> Row | None:
+    """A network as the caller's project has it, whether the caller may see it or not."""
+    rows = shared_with(ctx, every(ctx.tx, sa.select(network).where(network.c.id == network_id)))
+    return rows[0] if rows else None
 
 
 def find(ctx: Context, network_id: str, verb: str = "get", *, missing: str | None = None) -> Row:
@@ -74,16 +82,18 @@ def find(ctx: Context, network_id: str, verb: str = "get", *, missing: str | Non
     Raises NetworkNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
     row = first_row(ctx.tx, sa.select(network).where(network.c.id == network_id))
-    if row is None or not ctx.allows("get_network", target(row)):
+    seen = None if row is None else shared_with(ctx, [row])[0]
+    if row is None or seen is None or not ctx.allows("get_network", target(seen)):
         raise NetworkNotFound(missing or network_id)
-    if verb != "get":
-        enforce(ctx, f"{verb}_network", target(row))
-    return row
+    if verb == "get":
+        return seen
+    enforce(ctx, f"{verb}_network", target(seen))
+    return row  # what is changed is what is kept, not what this caller has of it
 
 
 def find_all(ctx: Context, ids: Collection[str]) -> dict[str, Row]:
     """Networks that the caller sees, by id. Raises NetworkNotFound for the first that is not among them."""
-    rows = every(ctx.tx, sa.select(network).where(network.c.id.in_(ids)))
+    rows = shared_with(ctx, every(ctx.tx, sa.select(network).where(network.c.id.in_(ids))))
     found = {row["id"]: row for row in rows if ctx.allows("get_network", target(row))}
     for one in ids:
         if one not in found:

@@ -107,7 +107,7 @@ def find(ctx: Context, port_id: str, verb: str = "get") -> tuple[Row, Row]:
     Raises PortNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
     row = first_row(ctx.tx, sa.select(port).where(port.c.id == port_id))
-    net = first_row(ctx.tx, sa.select(network).where(network.c.id == row["network_id"])) if row else None
+    net = networks.load(ctx, row["network_id"]) if row else None
     if row is None or net is None or not ctx.allows("get_port", target(row, net)):
         raise PortNotFound(port_id)
     if verb != "get":

@@ -56,7 +56,7 @@ def find(ctx: Context, subnet_id: str, verb: str = "get") -> tuple[Row, Row]:
     row = first_row(ctx.tx, sa.select(subnet).where(subnet.c.id == subnet_id))
     if row is None:
         raise SubnetNotFound(subnet_id)
-    net = first_row(ctx.tx, sa.select(network).where(network.c.id == row["network_id"]))
+    net = networks.load(ctx, row["network_id"])
     if net is None or not ctx.allows("get_subnet", target(row, net)):
         raise SubnetNotFound(subnet_id)
     if verb != "get":
