@@ -55,6 +55,31 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_network_metering_label_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "network_rbac_policy",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("object_type", sa.String(length=64), nullable=False),
+        sa.Column("object_id", sa.String(length=64), nullable=False),
+        sa.Column("action", sa.String(length=64), nullable=False),
+        sa.Column("target", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_network_rbac_policy")),
+        sa.UniqueConstraint(
+            "object_id",
+            "object_type",
+            "action",
+            "target",
+            name=op.f("uq_network_rbac_policy_object_id_object_type_action_target"),
+        ),
+    )
+    with op.batch_alter_table("network_rbac_policy", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_network_rbac_policy_project_id"), ["project_id"], unique=False)
+        batch_op.create_index("ix_network_rbac_policy_target_object_id", ["target", "object_id"], unique=False)
+
+    op.create_table(
         "compute_console_token",
         sa.Column("hash", sa.String(length=64), nullable=False, comment="SHA-256 of the token, in hexadecimal"),
         sa.Column("server_id", sa.String(length=64), nullable=False),
