@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pileus.contracts.hypervisor import GuestPlan, GuestSpec
+from pileus.drivers.hypervisor.qemu import console
 from pileus.drivers.hypervisor.qemu.directory import Applied, RunDirectory
 
 GUEST = "00000000-0000-4000-8000-000000000001"
@@ -48,3 +49,14 @@ def test_a_disk_that_gets_full_leaves_what_was_kept_before(tmp_path: Path) -> No
     assert kept is not None
     assert kept.reboot_nonce == 3
     assert not any(b"s3cret" in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_guest_that_has_qemu_complain_without_end_costs_nothing(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    with directory.errors.open("wb") as file:
+        file.truncate(1 << 40)  # what is left of a log whose beginning was given back again and again
+        file.seek(0, 2)
+        file.write(b"first\nlast words\n")
+    assert directory.complaint() == "last words"
+    console.bound(directory.errors)
+    assert directory.errors.stat().st_blocks * 512 < 8 << 20

@@ -213,7 +213,10 @@ class RunDirectory:
     def complaint(self) -> str:
         """The last line that QEMU wrote to its standard error."""
         try:
-            lines = self.errors.read_bytes()[-2000:].decode(errors="replace").strip().splitlines()
+            with self.errors.open("rb") as file:
+                # A guest can have QEMU say a lot: what was given back to the host's disk is a hole of any length.
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 2000))
+                lines = file.read(2000).replace(b"\0", b"").decode(errors="replace").strip().splitlines()
         except OSError:
             return ""
         return lines[-1].strip() if lines else ""
