@@ -303,8 +303,11 @@ def test_pinned_processors_are_a_guests_alone(harness: QemuHarness, driver: Qemu
     with pytest.raises(GuestFailure, match="0 that are free") as failure:
         driver.ensure(plan(harness, other, pinned=True))
     assert not failure.value.permanent
-    driver.ensure(msgspec.structs.replace(harness.plan(guest, "stopped")))
+    driver.ensure(plan(harness, guest, pinned=True, vcpus=total, reboot_nonce=1))
+    driver.ensure(harness.plan(guest, "stopped", 1))
     assert driver.ensure(plan(harness, other, pinned=True)).state == "running"
+    driver.ensure(plan(harness, other, reboot_nonce=1))
+    assert driver.ensure(plan(harness, guest, pinned=True, vcpus=total, reboot_nonce=1)).state == "running"
 
 
 @pytest.fixture

@@ -96,12 +96,18 @@ class CardContract(HypervisorFixture):
         assert session.ensure("paused", cards=1).nics == ("port0",)
         assert session.ensure("stopped", cards=0).nics == ()
 
-    def test_a_paused_guest_gets_cards(self, session: Session) -> None:
+    def test_a_paused_guest_gets_cards_and_loses_them_when_it_goes_on(self, session: Session) -> None:
         session.ensure("running")
         session.booted(1)
         session.ensure("paused")
         assert session.ensure("paused", cards=1).nics == ("port0",)
         assert session.ensure("running", cards=1).nics == ("port0",)
+        session.ensure("paused", cards=1)
+        assert session.ensure("paused", cards=2).nics == ("port0", "port1")
+        session.ensure("paused", cards=1)
+        session.reopen()
+        assert session.ensure("running", cards=1).nics == ("port0",)
+        assert session.ensure("running", cards=2).nics == ("port0", "port1")
         session.stays_at(1)
 
     def test_a_suspended_guest_wakes_with_the_cards_that_it_is_to_have_then(self, session: Session) -> None:

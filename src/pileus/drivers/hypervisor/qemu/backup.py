@@ -116,7 +116,8 @@ def _new(target: Path, uid: int | None) -> Iterator[tuple[Path, int]]:
 def _copy(guest: Guest, spec: SnapshotSpec, source: str, name: str, number: int, folder: Path) -> None:
     file = {"driver": "file", "filename": f"/dev/fdset/{number}", "locking": "off"}
     guest.execute("blockdev-add", {"driver": spec.format, "node-name": name, "file": file})
-    with _frozen(guest) if spec.quiesce else contextlib.nullcontext():
+    # The agent of a guest whose processors stand still does not answer, and nothing writes.
+    with _frozen(guest) if spec.quiesce and guest.status() == "running" else contextlib.nullcontext():
         backup = {"job-id": name, "device": source, "target": name, "sync": "full", "auto-dismiss": False}
         guest.execute("blockdev-backup", backup)
     reach("qemu.backup.begun")

@@ -52,7 +52,7 @@ def _plug(guest: Guest, plan: GuestPlan, nic: NicSpec, open_tap: Callable[[Guest
     if nic.port_id in kept.cards:
         free = [kept.cards[nic.port_id]]
     if not free:
-        raise GuestFailure("the guest has no slot free for another card until it starts anew", permanent=True)
+        raise GuestFailure("the guest has no slot free for another card until it starts anew")
     others = tuple(one for one in kept.plan.spec.nics if one.port_id != nic.port_id)
     spec = msgspec.structs.replace(kept.plan.spec, nics=(*others, nic))
     nics = {**kept.plan.nics, nic.port_id: plan.nics[nic.port_id]} if nic.port_id in plan.nics else kept.plan.nics

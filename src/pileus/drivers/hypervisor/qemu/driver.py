@@ -324,7 +324,7 @@ class QemuHypervisor:
             machine.check(plan.spec)
             # The nonce is recorded while no process runs.  A crash before this line finds none, and starting one is
             # the rest of the reboot; a crash after it finds the reboot applied.  It never happens twice.
-            guest.note(plan=plan, reboot_nonce=nonce, cards=card.first_slots(plan), slots=self._slots(plan), pins=[])
+            guest.note(plan=plan, reboot_nonce=nonce, cards=card.first_slots(plan), slots=self._slots(plan))
             reach("qemu.guest.recorded")
             self._launch.start(guest, plan)
         if live:

@@ -22,6 +22,8 @@ from pileus.drivers.hypervisor.qemu.monitor import Loop, Monitor, MonitorFailure
 
 _ANSWER = 5.0
 """Seconds that QEMU has to greet and to answer; it does both in milliseconds."""
+_NEWS = ("SHUTDOWN", "STOP", "RESUME", "GUEST_PANICKED", "WATCHDOG", "DEVICE_DELETED", "EOF")
+"""Events after which something else may be seen of a guest."""
 _COMING_UP = 5.0
 """Seconds that a process has from its start to its pidfile; it takes a tenth."""
 _PRESS_AGAIN = 5.0
@@ -308,7 +310,7 @@ class Guest:
 
     def _heard(self, event: str) -> None:
         self._pulse.set()
-        if event in ("SHUTDOWN", "STOP", "RESUME", "GUEST_PANICKED", "EOF"):
+        if event in _NEWS:
             self._changed(self.id)
 
     def _started(self) -> float | None:

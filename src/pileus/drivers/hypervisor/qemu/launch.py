@@ -21,6 +21,7 @@ from pileus.drivers.hypervisor.qemu.confinement import choose_processors, choose
 from pileus.drivers.hypervisor.qemu.device import Board, board_type
 from pileus.drivers.hypervisor.qemu.directory import RunDirectory
 from pileus.drivers.hypervisor.qemu.guest import Guest
+from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,11 @@ class Launch:
         self.cgroups.add(spec.id, pid)
         guest.greet(self.timeout)
         reach("qemu.guest.greeted")
-        limit.pin(guest, processors)
+        try:
+            limit.pin(guest, processors)
+        except (GuestFailure, MonitorFailure):
+            guest.end(0)
+            raise
 
     def open_tap(self, guest: Guest, plan: GuestPlan, nic: NicSpec) -> int:
         """The tap of a port, with its limits in force. Raises GuestFailure."""
@@ -127,15 +132,20 @@ class Launch:
         return line.fileno()
 
     def _claim_processors(self, guest: Guest, spec: GuestSpec) -> list[int]:
-        """Processors of the host that are the guest's alone, recorded so that no other guest gets them."""
-        if not spec.machine.pinned:
-            return []
+        """Processors of the host that are the guest's alone, recorded so that no other guest gets them.
+
+        A guest that starts anew keeps those that it has.
+        """
+        wanted = spec.vcpus if spec.machine.pinned else 0
         with self._lock:
+            held = guest.note().pins
+            if len(held) == wanted:
+                return held
             taken: set[int] = set()
             for entry in self.folder.iterdir():
                 other = RunDirectory(entry).applied() if entry.name != guest.id else None
                 taken |= set() if other is None else set(other.pins)
-            processors = choose_processors(spec.vcpus, taken)
+            processors = choose_processors(wanted, taken)
             guest.note(pins=processors)
         return processors
 
