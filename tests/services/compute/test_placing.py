@@ -54,6 +54,7 @@ def wish(**changes: object) -> Wish:
         (wish(host="h1", forced=True, resources={"VCPU": 33}), host(), "VCPU"),
         (wish(resources={"CUSTOM_GOLD": 1}), host(), "resources"),
         (wish(resources={"CUSTOM_GOLD": 1}), host(stock={"CUSTOM_GOLD": Stock(1, 0, 1.0, 0)}), None),
+        (wish(capabilities={"vcpus": ">= 9"}), host(facts=FACTS), "capabilities"),
         (wish(beside=["h1"]), host(), None),
         (wish(beside=["h2"]), host(), "hinted"),
         (wish(beside=[]), host(), "hinted"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pileus.contracts.hypervisor import HypervisorFacts
+from pileus.services.compute.rules import capability
 from pileus.services.compute.rules.group import Group
 from pileus.services.compute.rules.machine import Machine, objection
 
@@ -73,6 +74,8 @@ class Wish(NamedTuple):
     """The server group that the server is in, with where the other members are."""
     machine: Machine | None = None
     """What the guest is to be like; None for anything."""
+    capabilities: Mapping[str, str] = {}
+    """What the flavor demands of measures of the host, by their names."""
     beside: Sequence[str] | None = None
     apart: Sequence[str] = ()
     """Hosts by name, of servers that this one is to be with (None: of any) and of those that it is to be apart from."""
@@ -130,6 +133,11 @@ def machine(wish: Wish, host: Host) -> str | None:
     return objection(wish.machine, wish.resources.get("VCPU", 0), host.facts)
 
 
+def capabilities(wish: Wish, host: Host) -> str | None:
+    """Only hosts whose measures are what the flavor demands."""
+    return None if host.facts is None else capability.objection(wish.capabilities, host.name, host.facts)
+
+
 def traits(wish: Wish, host: Host) -> str | None:
     """Only hosts whose providers have the traits that are required, and none of those that are forbidden."""
     if wish.machine is None:
@@ -179,6 +187,7 @@ FILTERS: Mapping[str, Filter] = {
     "enabled": enabled,
     "zone": zone,
     "machine": machine,
+    "capabilities": capabilities,
     "traits": traits,
     "hinted": hinted,
     "VCPU": _capacity("VCPU"),

@@ -20,6 +20,8 @@ from pileus.services.compute.rules.machine import MachineError, machine
 from pileus.services.compute.rules.shape import bare
 from pileus.services.fleet import interface as fleet
 
+_CAPABILITY = "capabilities:"
+
 
 class Verdict(View):
     """What is said of one host: `taken`, `passed` or `refused`."""
@@ -51,7 +53,7 @@ class Explanation(View):
 
 def wish(row: sa.Row[Any], group: Group | None = None, company: Companions = NOBODY) -> placing.Wish:
     """What a server needs of a host, given the server group that it is in and where its companions are."""
-    target = row.target
+    target, specs = row.target, row.flavor.get("extra_specs") or {}
     try:
         like = machine(row.flavor, row.image.get("properties") or {})
     except MachineError:
@@ -64,6 +66,9 @@ def wish(row: sa.Row[Any], group: Group | None = None, company: Companions = NOB
         forced=bool(target.get("forced")),
         group=group,
         machine=like,
+        capabilities={
+            name.removeprefix(_CAPABILITY): value for name, value in specs.items() if name.startswith(_CAPABILITY)
+        },
         beside=company.beside,
         apart=company.apart,
     )
