@@ -15,7 +15,7 @@ ANYONE = "system_scope:None and domain_id:None"
 BASE = (
     Rule("context_is_admin", "role:admin", "What makes an admin"),
     Rule("project_admin", f"rule:context_is_admin and {ANYONE}", "Admins, by a token that is of no system or domain"),
-    Rule("service_api", f"role:service and {ANYONE}", "Other services"),
+    Rule("service_api", "role:service and not project_id:None", "Other services, as Placement has it too"),
     Rule("project_manager_api", "role:manager and project_id:%(project_id)s", "Managers of the project"),
     Rule("project_member_api", "role:member and project_id:%(project_id)s", "Members of the project"),
     Rule("project_reader_api", "role:reader and project_id:%(project_id)s", "Readers of the project"),
