@@ -104,11 +104,15 @@ def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
 
 
 def _network(config: Config) -> Network:
-    """This host's network driver; clouds in different directories do not share names on one host."""
-    own = f"p{zlib.crc32(str(config.state).encode()) & 0xFFFFF:05x}"
-    prefix = "pileus" if config.state == STATE else own
-    found: Network = driver("network", config.network)(state=config.agent / "network", prefix=prefix)
+    """This host's network driver."""
+    found: Network = driver("network", config.network)(state=config.agent / "network", prefix=prefix(config))
     return found
+
+
+def prefix(config: Config) -> str:
+    """What the names of a cloud's networks on this host begin with: those of other directories do not share them."""
+    own = f"p{zlib.crc32(str(config.state).encode()) & 0xFFFFF:05x}"
+    return "pileus" if config.state == STATE else own
 
 
 def _start_metadata(config: Config, channel: socket.socket) -> Callable[[], bool]:

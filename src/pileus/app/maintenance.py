@@ -35,17 +35,21 @@ def restore(state: Path, file: Path, with_settings: bool, say: Say) -> str:
 
 
 def examine_store(config: Config) -> list[Leftover]:
-    """What is left over in the store and among the control plane's files. Raises CommandFailure."""
-    from pileus.app import repair
+    """What is left over on this host, in the store and among the control plane's files. Raises CommandFailure."""
+    from pileus.app import remains, repair
 
-    return repair.examine(config)
+    return [*remains.examine(config), *repair.examine(config)]
 
 
 def mend_store(config: Config, keys: Sequence[str], say: Say) -> None:
     """Mend what is left over, by keys; says what it does line by line."""
-    from pileus.app import repair
+    from pileus.app import remains, repair
 
-    repair.mend(config, keys, say)
+    here = [key for key in keys if key.partition("/")[0] in remains.KINDS]
+    for key in here:
+        say(f"{key} {remains.mend(config, key) or 'is as it should be by now'}")
+    if rest := [key for key in keys if key not in here]:
+        repair.mend(config, rest, say)
 
 
 def tell_story(config: Config, wanted: str) -> list[Told]:
