@@ -12,9 +12,9 @@ from typing import Literal
 import msgspec
 import pytest
 
-from pileus.contracts.hypervisor import GuestFailure, GuestPlan, GuestSpec, NicSpec, Power
+from pileus.contracts.hypervisor import GuestFailure, GuestPlan, GuestSpec, MachineSpec, NicSpec, Power
 from pileus.contracts.suite.hypervisor import HypervisorContract, HypervisorHarness
-from pileus.drivers.hypervisor.fake import FakeGuest, FakeHypervisor
+from pileus.drivers.hypervisor.fake import FACTS, FakeGuest, FakeHypervisor
 
 
 def plan(guest_id: str, power: Power, nonce: int = 0, kind: Literal["SOFT", "HARD"] = "HARD") -> GuestPlan:
@@ -127,6 +127,28 @@ def test_a_failed_guest_succeeds_later() -> None:
             states.add(driver.observe(guest).state)
     assert "running" in states
     assert driver.boots(guest) == 1
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        MachineSpec(firmware="uefi"),
+        MachineSpec(firmware="uefi", secure_boot=True),
+        MachineSpec(tpm="2.0"),
+        MachineSpec(page_kib=2048),
+        MachineSpec(type="microvm"),
+    ],
+)
+def test_what_the_facts_do_not_say_is_refused_for_good(machine: MachineSpec) -> None:
+    driver = FakeHypervisor(facts=msgspec.structs.replace(FACTS, firmwares=("bios",), tpm=(), page_kib=()))
+    wanted = plan(str(uuid.uuid4()), "running")
+    wanted = msgspec.structs.replace(wanted, spec=msgspec.structs.replace(wanted.spec, machine=machine))
+    with pytest.raises(GuestFailure, match="this host has") as failure:
+        driver.ensure(wanted)
+    assert failure.value.permanent
+    assert driver.observe(wanted.spec.id).state == "stopped"
+    if machine.type != "microvm":
+        assert FakeHypervisor().ensure(wanted).state == "running"
 
 
 def test_a_transition_takes_its_time() -> None:

@@ -307,6 +307,8 @@ class FakeHypervisor:
         return guest
 
     def _start(self, guest: FakeGuest, spec: GuestSpec) -> None:
+        if (why := _refusal(spec, self._facts)) is not None:
+            raise GuestFailure(why, permanent=True)
         self._transition(guest, "start")
         guest.boots += 1
         guest.state = spec.power
@@ -374,6 +376,23 @@ class FakeHypervisor:
     def _tell(self, guest_id: str) -> None:
         for changed in self._watchers:
             changed(guest_id)
+
+
+def _refusal(spec: GuestSpec, facts: HypervisorFacts) -> str | None:
+    """Why a host of these facts can never start the guest."""
+    machine = spec.machine
+    firmware = "bios" if machine.firmware == "bios" else "uefi-secure" if machine.secure_boot else "uefi"
+    if firmware not in facts.firmwares:
+        return f"this host has no {firmware} firmware"
+    if machine.tpm and machine.tpm not in facts.tpm:
+        return f"this host has no TPM of version {machine.tpm}"
+    if machine.page_kib and machine.page_kib not in facts.page_kib:
+        return f"this host has set aside no pages of {machine.page_kib} KiB"
+    if machine.pinned and spec.vcpus > facts.vcpus:
+        return f"{spec.vcpus} processors cannot be pinned: this host has {facts.vcpus}"
+    if machine.type == "microvm":
+        return "this host has no machines of type microvm"
+    return None
 
 
 def _dice(name: str) -> float:
