@@ -24,6 +24,7 @@ from pileus.services.compute.resources.quota import QUOTA
 from pileus.services.compute.resources.server import snapshot
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
 from pileus.services.compute.resources.server.table import want
+from pileus.services.compute.rules.building import snapshot_size
 from pileus.services.compute.rules.extra_spec import truth
 from pileus.services.compute.rules.machine import wants_agent
 from pileus.services.compute.rules.shape import Metadata, Name, Natural
@@ -31,7 +32,6 @@ from pileus.services.compute.versions import IMAGE_ID_IN_BODY, IMAGE_METADATA_LI
 from pileus.services.image import interface as images
 
 _ACTION = "/servers/{server_id}/action"
-_GIB = 2**30
 
 
 class CreateImage(Body):
@@ -89,7 +89,6 @@ def _begin(
         limit = QUOTA.limits(ctx.tx, row.project_id)["metadata_items"]
         if limit != UNLIMITED and len(body.metadata) > limit:
             raise Forbidden("Image metadata limit exceeded")
-    size = -(-(row.image.get("virtual_size") or 0) // _GIB)
     wanted = images.Snapshot(
         name=body.name,
         image_type=kind,
@@ -98,7 +97,7 @@ def _begin(
         project_id=ctx.auth.project_id or row.project_id,
         user_id=ctx.auth.user_id,
         base_image_id=row.image_id,
-        min_disk=max(row.flavor["disk"] or size, row.image.get("min_disk") or 0),
+        min_disk=snapshot_size(row.flavor, row.image),
         min_ram=row.image.get("min_ram") or 0,
         inherited=row.image.get("properties") or {},
         properties=said,
