@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,34 @@ def test_processes_that_end_again_and_again_are_given_up(cloud: Cloud) -> None:
     said = refused(cloud, "--listen", cloud.listen, seconds=30)
     assert "end again and again" in said
     assert "unable to open database file" in said
+
+
+@pytest.mark.slow
+def test_a_store_of_another_version_is_upgraded_with_a_copy_or_refused(cloud: Cloud) -> None:
+    cloud.up("--fake", "1", "--no-demo", "--listen", cloud.listen)
+    cloud.run("down")
+    store = cloud.state / "control" / "pileus.db"
+
+    def pretend(revision: str) -> str:
+        with closing(sqlite3.connect(store)) as connection, connection:
+            (old,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            connection.execute("UPDATE alembic_version SET version_num = ?", [revision])
+        return str(old)
+
+    head = pretend("9999")
+    for words in (("up", "--detach"), ("control",)):
+        said = cloud.run(*words, status=65).stderr
+        assert f"at revision 9999 of its schema, and this Pileus knows {head}: nothing was touched" in said
+    assert not runs(cloud.state)
+    # What the last step makes is there already, so that it fails.
+    older = f"{int(head) - 1:04d}"
+    pretend(older)
+    said = cloud.up(status=1).stderr
+    assert "✗ schema of the store" in said
+    assert f"is as it was, at revision {older}; a copy of it is {cloud.state / 'control' / 'schema-backups'}" in said
+    assert not runs(cloud.state)
+    assert pretend(head) == older
+    cloud.up("--no-demo")
 
 
 def test_commands_without_a_cloud_say_so(cloud: Cloud) -> None:

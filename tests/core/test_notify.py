@@ -16,7 +16,7 @@ from pileus.core.notify import notify, watchdog_seconds
 
 
 @pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+def systemd(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A socket that stands for systemd's."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     address = str(tmp_path / "notify") if request.param == "path" else f"@pileus-test-{os.getpid()}"
@@ -28,7 +28,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_process_says_that_it_serves_goes_on_and_ends(
-    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "100000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
@@ -41,7 +41,7 @@ def test_a_process_says_that_it_serves_goes_on_and_ends(
             await task
 
     asyncio.run(live())
-    heard = [manager.recv(200).decode() for _ in range(5)]
+    heard = [systemd.recv(200).decode() for _ in range(5)]
     assert heard[0] == "READY=1\nSTATUS=serves"
     assert heard[1:4] == ["WATCHDOG=1"] * 3
     assert heard[4] == "STOPPING=1\nSTATUS=ending"
@@ -52,7 +52,7 @@ def test_nobody_listens() -> None:
     assert notify("READY=1") is False
 
 
-def test_a_manager_that_went_away_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_listener_that_went_away_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     assert notify("READY=1") is False
 
@@ -67,7 +67,7 @@ def test_a_manager_that_went_away_is_no_error(monkeypatch: pytest.MonkeyPatch, t
         ("x", None, None),
     ],
 )
-def test_how_often_the_manager_wants_to_hear(
+def test_how_often_systemd_wants_to_hear(
     monkeypatch: pytest.MonkeyPatch, microseconds: str, pid: str | None, seconds: float | None
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", microseconds)
