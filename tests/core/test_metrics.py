@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pileus.core.errors import Unavailable
 from pileus.core.metrics import Counter, Family, Gauge, Histogram, Joint, process, render
 from pileus.core.probe import Probe
 
@@ -138,3 +139,11 @@ def test_all_else_is_the_applications(asked: Asked) -> None:
     assert Probe(None, asked.unready, asked.figures, asked.admits)._application is None
     asked.probe = Probe(None, asked.unready, asked.figures, asked.admits)
     assert asked.get("/identity/v3") == (404, b"not found\n")
+
+
+def test_figures_that_cannot_be_had_are_no_secret_fault(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> bytes:
+        raise Unavailable("postgresql at 10.0.0.1 is away")
+
+    monkeypatch.setattr(asked.probe, "_figures", fail)
+    assert asked.get("/metrics", x_auth_token="admin") == (503, b"no figures now\n")

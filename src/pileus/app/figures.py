@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -42,12 +44,14 @@ class Figures:
         self._loops = loops
         self._edges = tuple(edges)
         self._draining = draining
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._kept = [*metrics.process(), *self._store.families(), *loops.families()]
 
     async def text(self) -> bytes:
         """All figures, in Prometheus' text format."""
         # In a thread of its own: counting ten thousand servers shall keep no request waiting.
-        counted = await self._store.slow(lambda: self._store.read_here(self._count))
+        count = functools.partial(self._store.read_here, self._count)
+        counted = await asyncio.get_running_loop().run_in_executor(self._thread, count)
         requests = metrics.Joint([edge.answered for edge in self._edges])
         return metrics.render([requests, *self._kept, *counted])
 
@@ -58,10 +62,10 @@ class Figures:
         if not self._loops.alive or not self._store.alive:
             return "a loop or the writer has ended"
         try:
-            await asyncio.wait_for(self._store.read(lambda tx: tx.scalar(sa.select(sa.literal(1)))), PATIENCE)
+            up = await asyncio.wait_for(self._store.read(self._up), PATIENCE)
         except (Fault, sa.exc.SQLAlchemyError, TimeoutError):
             return "the store does not answer"
-        return "" if self._heard() else "no host is heard"
+        return "" if up else "no host is heard"
 
     async def admits(self, headers: dict[bytes, bytes]) -> bool:
         """Whether a request's token lets its caller see the hosts, and so the figures."""
@@ -73,10 +77,15 @@ class Figures:
             auth = await self._store.read(lambda tx: self._control.tokens.authenticate(tx, text, headers))
         except Fault:
             return False
+        if auth.access is not None and not auth.access("fleet", "GET", "/metrics"):
+            return False
         return self._control.policy.passes(RULE, {}, auth.credentials)
 
-    def _heard(self) -> bool:
-        return any(age < self._fleet.silence for age in self._fleet.silences().values())
+    def _up(self, tx: Tx) -> bool:
+        """Whether any host is heard: by this process, or by another that serves the same store."""
+        rows = tx.all(sa.select(host.c.id, host.c.name, host.c.forced_down, host.c.seen_at))
+        heard = self._fleet.silences()
+        return any(self._fleet.up(row) for row in rows if row.id in heard or not self._store.embedded)
 
     def _count(self, tx: Tx) -> list[Family]:
         alive = server.c.deleted_at.is_(None)

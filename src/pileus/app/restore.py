@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -134,9 +134,16 @@ def _put_sqlite(store: Path, found: Reader, aside: Path) -> None:
         damage = [row[0] for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
     if damage:
         raise CommandFailure(f"the store in the backup is damaged, nothing was replaced: {'; '.join(damage)}")
-    for old in _files(store):
-        old.rename(aside / old.name)
-    fresh.rename(store)
+    with suppress(sqlite3.Error), closing(sqlite3.connect(store)) as connection:  # what is damaged stays as it is
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    old = list(_files(store))
+    if old == [store]:
+        # In one step: whoever is killed here leaves one store or the other, and never none.
+        os.link(store, aside / store.name)
+    else:
+        for one in old:
+            one.rename(aside / one.name)
+    fresh.replace(store)
     make_durable(store.parent)
 
 

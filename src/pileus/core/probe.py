@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from pileus.core.errors import Fault
 from pileus.core.http import Receive, Scope, Send
 from pileus.core.metrics import MEDIA
 
@@ -95,4 +96,8 @@ class Probe:
     async def _metrics(self, scope: Scope) -> _Answer:
         if not await self._admits(dict(scope["headers"])):
             return _Answer(401, b"for administrators: send a token as X-Auth-Token\n")
-        return _Answer(200, await self._figures(), MEDIA)
+        try:
+            return _Answer(200, await self._figures(), MEDIA)
+        except Fault as fault:
+            logger.warning("figures: %s", fault.message)
+            return _Answer(503, b"no figures now\n")
