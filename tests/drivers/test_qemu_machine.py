@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -28,6 +29,7 @@ from pileus.contracts.hypervisor import (
 from pileus.contracts.suite.hypervisor import eventually
 from pileus.drivers.host.process import ENVIRONMENT
 from pileus.drivers.hypervisor.qemu import QemuHypervisor
+from pileus.drivers.hypervisor.qemu.directory import RunDirectory
 from pileus.drivers.hypervisor.qemu.machine import VIDEO
 from tests.drivers.qemu_host import (
     BOOT_SECTOR,
@@ -404,6 +406,9 @@ def test_a_memory_that_qemu_does_not_take_is_kept_and_told(
     assert eventually(lambda: harness.boots(guest) == 1, harness.patience)
     driver.ensure(harness.plan(guest, "suspended"))
     memory = harness.directory(guest) / "memory"
+    kept = RunDirectory(harness.directory(guest)).applied()
+    assert kept is not None
+    assert re.fullmatch(r"pc-q35-\d+\.\d+", kept.board)
     assert memory.stat().st_mode & 0o777 == 0o600
     whole = memory.read_bytes()
     memory.write_bytes(b"\0" * 100)
@@ -413,6 +418,7 @@ def test_a_memory_that_qemu_does_not_take_is_kept_and_told(
     assert driver.observe(guest).state == "suspended"
     memory.write_bytes(whole)
     driver.ensure(harness.plan(guest, "running"))
+    assert f"{kept.board},vmport=off,smm=off" in words(harness, guest)
     time.sleep(0.5)
     assert harness.boots(guest) == 1
 

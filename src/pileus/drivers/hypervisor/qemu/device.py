@@ -44,6 +44,8 @@ class Board:
     type: Literal["q35", "pc"]
     slots: int
     """Slots for disks and cards, of those that there are."""
+    model: str = ""
+    """The type with a version, when it must be that one."""
 
     def fixed(self, number: int) -> dict[str, object]:
         """The place of one of the devices that every guest of a kind has, from 1 on."""

@@ -49,6 +49,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """How many slots for devices the process was started with."""
     shaped: list[str] = []
     """Ports whose cards have limits in force."""
+    board: str = ""
+    """The machine that a suspended guest ran on, with QEMU's version: its memory fits no other."""
     ports: list[str] = []
     """Ports of the cards that a suspended guest is to have when it wakes up."""
     pins: list[int] = []

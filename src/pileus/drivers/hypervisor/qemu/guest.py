@@ -77,6 +77,14 @@ class Guest:
                 self._bury()
             return self._child is not None
 
+    def gone(self, timeout: float) -> bool:
+        """Whether its process has ended, or does so within `timeout` seconds."""
+        with self._inner:
+            child = self._child
+        if child is not None:
+            child.wait(timeout)
+        return not self.alive()
+
     def observe(self) -> GuestObserved:
         """What is seen of it now."""
         if not self.directory.exists():

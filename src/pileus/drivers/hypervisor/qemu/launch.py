@@ -83,7 +83,7 @@ class Launch:
                 taps=taps,
                 tpm=self._start_tpm(guest, spec, identity, held),
             )
-            board = Board(board_type(spec.machine), kept.slots)
+            board = Board(board_type(spec.machine), kept.slots, kept.board if incoming else "")
             argv = arguments(
                 *(self.binary, plan, descriptors),
                 accelerator=name,

@@ -96,7 +96,7 @@ def arguments(spec: GuestSpec, board: Board, accelerator: str) -> list[str]:
     """Processors, memory, firmware and the devices of which a guest has one at most."""
     machine = spec.machine
     secure = firmware_name(machine) == "uefi-secure"
-    kind = f"{board.type},vmport=off,smm={'on' if secure else 'off'}"
+    kind = f"{board.model or board.type},vmport=off,smm={'on' if secure else 'off'}"
     files, parts = firmware(machine), []
     if files is not None:
         kind += ",pflash0=pflash0,pflash1=pflash1"

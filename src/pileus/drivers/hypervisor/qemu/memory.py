@@ -39,6 +39,8 @@ def suspend(guest: Guest) -> None:
     if before == "running":
         guest.execute("stop")
     directory = guest.directory
+    model = str(guest.execute("qom-get", {"path": "/machine", "property": "type"}))
+    guest.note(board=model.removesuffix("-machine"))
     size = int(guest.execute("query-memory-size-summary")["base-memory"])
     if (room := free_bytes(directory.path)) < size + _KEPT_FREE:
         if before == "running":
@@ -75,7 +77,8 @@ def take_in(guest: Guest) -> None:
         guest.execute("migrate-incoming", {"uri": "fd:memory"})
         _await(guest)
     except MonitorFailure as error:
-        ended = not guest.alive()
+        # QEMU says why, hangs up and ends, in this order and not at once.
+        ended = guest.gone(1.0)
         said = guest.directory.complaint() if ended else ""
         guest.end(0)
         # What QEMU does not take today it does not take tomorrow; a reboot gives the memory up.
