@@ -110,3 +110,14 @@ def test_who_may_share_what(cloud: Cloud) -> None:
         cloud.refused(404, "RbacPolicyNotFound", verb, f"{PATH}/{made['id']}", by=cloud.stranger)
     cloud.refused(403, "PolicyNotAuthorized", "DELETE", f"{PATH}/{made['id']}", by=cloud.reader)
     assert cloud.get(PATH, by=cloud.stranger)["rbac_policies"] == []
+
+
+def test_policies_count_against_the_quota(cloud: Cloud) -> None:
+    net, _ = cloud.net()
+    cloud.ask("PUT", "/quotas/p1", {"quota": {"rbac_policy": 1}}, by=cloud.admin)
+    made = share(cloud, net)
+    cloud.refused(409, "OverQuota", "POST", PATH, body(net, "p3"))
+    assert cloud.ask("DELETE", f"{PATH}/{made['id']}").status == 204
+    share(cloud, net)
+    assert cloud.ask("DELETE", f"/networks/{net['id']}").status == 204
+    assert cloud.get("/quotas/p1/details")["quota"]["rbac_policy"] == {"limit": 1, "used": 0, "reserved": 0}

@@ -58,7 +58,7 @@ rule = sa.Table(
 )
 
 
-class LabelCreate(Owned, kw_only=True):
+class MeteringLabelCreate(Owned, kw_only=True):
     """A new label: the value of `metering_label`."""
 
     name: Name = ""
@@ -66,7 +66,7 @@ class LabelCreate(Owned, kw_only=True):
     shared: bool = False
 
 
-class RuleCreate(Owned, kw_only=True):
+class MeteringRuleCreate(Owned, kw_only=True):
     """A new rule: the value of `metering_label_rule`."""
 
     metering_label_id: Id
@@ -77,7 +77,7 @@ class RuleCreate(Owned, kw_only=True):
     destination_ip_prefix: str | None = None
 
 
-class LabelView(View, kw_only=True):
+class MeteringLabelView(View, kw_only=True):
     """A label in a response."""
 
     id: str
@@ -88,7 +88,7 @@ class LabelView(View, kw_only=True):
     shared: bool
 
 
-class RuleView(View, kw_only=True):
+class MeteringRuleView(View, kw_only=True):
     """A rule in a response."""
 
     id: str
@@ -144,8 +144,8 @@ rule_kind = Kind("metering_label_rule", rule, MeteringLabelRuleNotFound)
 LABELS, LABEL_RULES = "/metering/metering-labels", "/metering/metering-label-rules"
 
 
-def _label_view(row: Mapping[str, Any]) -> LabelView:
-    return LabelView(
+def _label_view(row: Mapping[str, Any]) -> MeteringLabelView:
+    return MeteringLabelView(
         id=row["id"],
         project_id=row["project_id"],
         tenant_id=row["project_id"],
@@ -155,8 +155,8 @@ def _label_view(row: Mapping[str, Any]) -> LabelView:
     )
 
 
-def _rule_view(row: Mapping[str, Any]) -> RuleView:
-    return RuleView(**{name: row[name] for name in RuleView.__struct_fields__})
+def _rule_view(row: Mapping[str, Any]) -> MeteringRuleView:
+    return MeteringRuleView(**{name: row[name] for name in MeteringRuleView.__struct_fields__})
 
 
 @resource.get(LABELS, policy="get_metering_label", guarded=True, wraps="metering_labels")
@@ -167,7 +167,7 @@ def index(ctx: Context) -> Page:
 
 
 @resource.get(f"{LABELS}/{{label_id}}", policy="get_metering_label", guarded=True, wraps="metering_label")
-def show(ctx: Context, label_id: str) -> LabelView:
+def show(ctx: Context, label_id: str) -> MeteringLabelView:
     """A label."""
     return _label_view(label_kind.find(ctx, label_id))
 
@@ -175,7 +175,7 @@ def show(ctx: Context, label_id: str) -> LabelView:
 @resource.post(
     LABELS, policy="create_metering_label", guarded=True, status=201, accepts="metering_label", wraps="metering_label"
 )
-def create(ctx: Context, body: LabelCreate) -> LabelView:
+def create(ctx: Context, body: MeteringLabelCreate) -> MeteringLabelView:
     """Make a label."""
     project_id = owner(ctx, body)
     label_kind.may_create(ctx, project_id)
@@ -200,12 +200,12 @@ def index_rules(ctx: Context) -> Page:
 
 
 @resource.get(f"{LABEL_RULES}/{{rule_id}}", policy="get_metering_label_rule", guarded=True, wraps="metering_label_rule")
-def show_rule(ctx: Context, rule_id: str) -> RuleView:
+def show_rule(ctx: Context, rule_id: str) -> MeteringRuleView:
     """A rule."""
     return _rule_view(rule_kind.find(ctx, rule_id))
 
 
-def _prefixes(body: RuleCreate) -> dict[str, str | None]:
+def _prefixes(body: MeteringRuleCreate) -> dict[str, str | None]:
     """What traffic a rule is about. Raises InvalidInput."""
     given = {
         "remote_ip_prefix": body.remote_ip_prefix,
@@ -227,7 +227,7 @@ def _prefixes(body: RuleCreate) -> dict[str, str | None]:
     accepts="metering_label_rule",
     wraps="metering_label_rule",
 )
-def create_rule(ctx: Context, body: RuleCreate) -> RuleView:
+def create_rule(ctx: Context, body: MeteringRuleCreate) -> MeteringRuleView:
     """Make a rule of a label. Raises InvalidInput, MeteringLabelNotFound."""
     project_id = owner(ctx, body)
     rule_kind.may_create(ctx, project_id)

@@ -32,6 +32,7 @@ quota = Quota(
         "floatingip": 50,
         "network": 100,
         "port": 500,
+        "rbac_policy": 10,
         "router": 10,
         "security_group": 10,
         "security_group_rule": 100,
@@ -70,6 +71,7 @@ class QuotaUpdate(Body, kw_only=True):
     floatingip: Limit | UnsetType = UNSET
     network: Limit | UnsetType = UNSET
     port: Limit | UnsetType = UNSET
+    rbac_policy: Limit | UnsetType = UNSET
     router: Limit | UnsetType = UNSET
     security_group: Limit | UnsetType = UNSET
     security_group_rule: Limit | UnsetType = UNSET

@@ -14,6 +14,7 @@ from pileus.core.fields import Body, View
 from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
 from pileus.core.store import Tx
+from pileus.services.network.resources import quota
 from pileus.services.network.resources.kind import Kind
 from pileus.services.network.resources.network import policy as networks
 from pileus.services.network.resources.network.table import TOPIC as NETWORK_TOPIC
@@ -134,6 +135,7 @@ def create(ctx: Context, body: RbacCreate) -> RbacView:
     row = {**fresh(tx, project_id), **key}
     if not tx.insert_missing(rbac_policy, row, key=tuple(key)):
         raise DuplicateRbacPolicy
+    quota.take(tx, project_id, {"rbac_policy": 1})
     _settle(tx, net["id"], body.target_tenant, shared=True)
     return _view(row)
 
@@ -187,5 +189,6 @@ def delete(ctx: Context, policy_id: str) -> None:
     """Share a network with a project no more. Raises RbacPolicyInUse while the project has ports on it."""
     row = kind.find(ctx, policy_id, "delete")
     _check_unused(ctx.tx, row)
-    ctx.tx.execute(sa.delete(rbac_policy).where(rbac_policy.c.id == policy_id))
+    if ctx.tx.execute(sa.delete(rbac_policy).where(rbac_policy.c.id == policy_id)).rowcount:
+        quota.give_back(ctx.tx, row["project_id"], {"rbac_policy": 1})
     _settle(ctx.tx, row["object_id"], row["target"], shared=False)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.store import Tx, metadata
+from pileus.services.network.resources import quota
 from pileus.services.network.resources.standard_attribute import Row, columns, fresh
 
 rbac_policy = sa.Table(
@@ -49,13 +50,19 @@ def note_shared(tx: Tx, row: Row, *, shared: bool) -> None:
     """Let the policy that shares a network with everybody be there, or not, as the network says."""
     key: dict[str, Any] = {"object_type": NETWORK, "object_id": row["id"], "action": SHARED, "target": EVERYBODY}
     if shared:
-        tx.insert_missing(rbac_policy, {**fresh(tx, row["project_id"]), **key}, key=tuple(key))
+        if tx.insert_missing(rbac_policy, {**fresh(tx, row["project_id"]), **key}, key=tuple(key)):
+            quota.count(tx, row["project_id"], {"rbac_policy": 1})
     else:
-        same = [rbac_policy.c[name] == value for name, value in key.items()]
-        tx.execute(sa.delete(rbac_policy).where(*same))
+        _drop(tx, *(rbac_policy.c[name] == value for name, value in key.items()))
 
 
 def forget(tx: Tx, network_id: str) -> None:
     """Forget the policies of a network that goes."""
-    c = rbac_policy.c
-    tx.execute(sa.delete(rbac_policy).where(c.object_id == network_id, c.object_type == NETWORK))
+    _drop(tx, rbac_policy.c.object_id == network_id, rbac_policy.c.object_type == NETWORK)
+
+
+def _drop(tx: Tx, *where: sa.ColumnElement[bool]) -> None:
+    owners = [row.project_id for row in tx.all(sa.select(rbac_policy.c.project_id).where(*where))]
+    tx.execute(sa.delete(rbac_policy).where(*where))
+    for project_id in sorted(set(owners)):
+        quota.give_back(tx, project_id, {"rbac_policy": owners.count(project_id)})
