@@ -38,7 +38,7 @@ def examine(config: Config) -> list[Leftover]:
     """All that is left over; nothing on a simulated host, and for those who are not root."""
     if config.fake or os.getuid() or sys.platform != "linux":
         return []
-    return [*_processes(config), *_interfaces(config)]
+    return [*_processes(config), *(_interfaces(config) if config.network == "bridge" else ())]
 
 
 def mend(config: Config, key: str) -> str | None:
