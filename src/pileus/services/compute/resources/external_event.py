@@ -31,7 +31,7 @@ _TAGGED = ("volume-extended", "power-update", "accelerator-request-bound")
 """Events that tell nothing without a tag."""
 
 
-class Event(Body):
+class ExternalEvent(Body):
     """One event."""
 
     name: Annotated[
@@ -47,10 +47,10 @@ class Event(Body):
     tag: Annotated[str, msgspec.Meta(max_length=255)] | UnsetType = UNSET
 
 
-class Events(Body):
+class ExternalEvents(Body):
     """Body of create."""
 
-    events: Annotated[list[Event], msgspec.Meta(min_length=1)]
+    events: Annotated[list[ExternalEvent], msgspec.Meta(min_length=1)]
 
 
 class Taken(View):
@@ -74,7 +74,7 @@ RULES = (Rule("os_compute_api:os-server-external-events:create", SERVICE, "Tell 
 resource = Resource("event", "events", rules=RULES)
 
 
-def _code(event: Event, hosts: dict[str, str | None]) -> int:
+def _code(event: ExternalEvent, hosts: dict[str, str | None]) -> int:
     if event.server_uuid not in hosts:
         return 404
     if event.name in _TAGGED and event.tag is UNSET:
@@ -83,7 +83,7 @@ def _code(event: Event, hosts: dict[str, str | None]) -> int:
 
 
 @resource.post("/os-server-external-events", policy="os_compute_api:os-server-external-events:create", successes=(207,))
-def create(ctx: Context, body: Events) -> Reply:
+def create(ctx: Context, body: ExternalEvents) -> Reply:
     """Take events; 207 when some were refused: 404 no such server, 422 one without a host, 400 without a needed tag."""
     ids = {event.server_uuid for event in body.events}
     query = sa.select(server.c.id, server.c.host_id).where(server.c.id.in_(ids), server.c.deleted_at.is_(None))
