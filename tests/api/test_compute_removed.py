@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def one_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def test_what_was_taken_out_is_gone(cloud: Cloud, version: str) -> None:
     for operation in REMOVED:
         method, _, path = operation.partition(" ")
-        body = {"anything": {}} if method in ("POST", "PUT") else None
+        body: dict[str, Any] | None = {"anything": {}} if method in ("POST", "PUT") else None
         found = cloud.ask(method, path.replace("{}", "one"), body, version=version, token="reader:p1")
         assert "no longer available" in fault(found, 410), operation
 
