@@ -46,9 +46,10 @@ def remove(table: str) -> str:
 
 def _track(most: int) -> Iterator[str]:
     each = max(most // SHARE, LEAST)
-    yield f"ct state new ct count over {most} drop"
     yield f"ct state new add @shares4 {{ ip saddr ct count over {each} }} drop"
     yield f"ct state new add @shares6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: ct count over {each} }} drop"
+    # Last: what a source has too many of must not count for all.
+    yield f"ct state new ct count over {most} drop"
 
 
 def _input() -> Iterator[str]:
