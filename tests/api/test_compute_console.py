@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,19 +108,29 @@ def _host(tx: Tx, text: str, headers: Mapping[bytes, bytes]) -> Auth:
 
 async def _start(
     served: Served, known: fleet.Fleet, config: Config, place: Path, host: Host, pool: ThreadPoolExecutor
-) -> tuple[int, list[asyncio.Task[None]]]:
+) -> tuple[int, Callable[[], Coroutine[Any, Any, None]]]:
+    """Let all of it run; the port, and what ends it."""
     known.attach(served.store)
     public = serve.listen_tcp("127.0.0.1", 0)
     link = serve.listen_unix(place / "link.sock")
     edge = Edge([link_service()], served.store, Policy(), _host, {fleet.Fleet: known})
     console = Console(served.edge, known, served.store, config)
     agent = Agent(host, Link(place / "link.sock"), pool)
-    tasks = [
-        asyncio.create_task(serve.server(console, websockets=True).serve(sockets=[public])),
-        asyncio.create_task(serve.server(edge, serve.checked(lambda _: 0)).serve(sockets=[link])),
-        asyncio.create_task(agent.run()),
+    servers = [serve.server(console, websockets=True), serve.server(edge, serve.checked(lambda _: 0))]
+    serving = [
+        asyncio.create_task(server.serve(sockets=[listener]))
+        for server, listener in zip(servers, (public, link), strict=True)
     ]
-    return public.getsockname()[1], tasks
+    running = asyncio.create_task(agent.run())
+
+    async def stop() -> None:
+        running.cancel()
+        known.close()
+        for one in servers:
+            one.should_exit = True
+        await asyncio.gather(running, *serving, return_exceptions=True)
+
+    return public.getsockname()[1], stop
 
 
 @pytest.fixture
@@ -145,17 +155,10 @@ def house(database_url: str, tmp_path: Path) -> Iterator[House]:
         make_edge(database_url, service(), provided=provided, seams=Seams(clock)) as served,
     ):
         served.store.write_here(fleet.begin)
-        port, tasks = served.run(_start(served, known, config, tmp_path, host, pool))
+        port, stop = served.run(_start(served, known, config, tmp_path, host, pool))
         _until(lambda: bool(served.store.read_here(lambda tx: fleet.hosts(tx, known))))
         (found,) = served.store.read_here(lambda tx: fleet.hosts(tx, known))
         yield House(Cloud(served, clock, known), f"http://127.0.0.1:{port}", hypervisor, found.id)
-
-        async def stop() -> None:
-            known.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
         served.run(stop())
 
 
