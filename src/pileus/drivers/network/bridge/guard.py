@@ -132,7 +132,11 @@ class Guard:
             ),
             (_LAYER_2, "forward"): _TOWARDS,
             (_LAYER_2, "input"): tuple(_asked()),
-            (_LAYER_2, "output"): (f'oifname "{TAP}*" ip saddr {METADATA} oifname . ip daddr != @residents drop',),
+            (_LAYER_2, "output"): (
+                # An offer of DHCP goes to all stations, and the kernel gives it the bridge's first address as source.
+                f'oifname "{TAP}*" ip saddr {METADATA} ip daddr != 255.255.255.255 '
+                "oifname . ip daddr != @residents drop",
+            ),
             **{(_LAYER_2, name): lines for name, lines in _shared().items()},
             (family, "judge-prerouting"): (judged, "meta mark vmap @outgoing", "drop"),
             (family, "judge-forward"): (judged, "meta mark vmap @incoming", "drop"),
