@@ -132,11 +132,7 @@ class Guard:
             ),
             (_LAYER_2, "forward"): _TOWARDS,
             (_LAYER_2, "input"): tuple(_asked()),
-            (_LAYER_2, "output"): (
-                # An offer of DHCP goes to all stations, and the kernel gives it the bridge's first address as source.
-                f'oifname "{TAP}*" ip saddr {METADATA} ip daddr != 255.255.255.255 '
-                "oifname . ip daddr != @residents drop",
-            ),
+            (_LAYER_2, "output"): (_ANSWERED,),
             **{(_LAYER_2, name): lines for name, lines in _shared().items()},
             (family, "judge-prerouting"): (judged, "meta mark vmap @outgoing", "drop"),
             (family, "judge-forward"): (judged, "meta mark vmap @incoming", "drop"),
@@ -174,6 +170,9 @@ class Guard:
         if len(self._groups) > 2 * len(state.groups) + 64:
             self._groups.clear()
 
+
+_ANSWERED = f'oifname "{TAP}*" ip saddr {METADATA} ip daddr != 255.255.255.255 oifname . ip daddr != @residents drop'
+"""Answers of metadata go to whom they are for.  Offers of DHCP, to all stations, have the bridge's first address, too."""
 
 _TOWARDS = (
     f"meta mark set {_OURS}",
