@@ -180,6 +180,26 @@ def examine_host(config: Config) -> Iterator[Found]:
         yield "namespaces and packet filter", "good", f"{facts.driver}, filtered by {facts.filter}", ""
     finally:
         network.close()
+    yield from examine_isolation()
+
+
+NEIGHBOURS = 16384
+"""How many neighbours a host of many tenants should be able to remember at once."""
+
+
+def examine_isolation() -> Iterator[Found]:
+    """What the kernel leaves tenants to share; see docs/security.md."""
+    from pileus.drivers.host import confinement, namespace
+
+    for version in ("ipv4", "ipv6"):
+        name = f"{version}/neigh/default/gc_thresh3"
+        room = namespace.get_kernel(name)
+        if room and int(room) < NEIGHBOURS:
+            found = f"{room} neighbours of all networks together ({version}): one guest can fill the table"
+            yield "table of neighbours", "note", found, f"sysctl -w net.{name.replace('/', '.')}={NEIGHBOURS}"
+    if not confinement.version():
+        found = "the kernel has no Landlock: what converts images is confined by its user and its limits alone"
+        yield "confinement", "note", found, "add landlock to the kernel's lsm= parameter (Linux 5.13 or newer)"
 
 
 def fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
