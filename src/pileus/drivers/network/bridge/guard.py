@@ -172,7 +172,7 @@ class Guard:
 
 
 _ANSWERED = f'oifname "{TAP}*" ip saddr {METADATA} ip daddr != 255.255.255.255 oifname . ip daddr != @residents drop'
-"""Answers of metadata go to whom they are for.  Offers of DHCP, to all stations, have the bridge's first address, too."""
+"""Answers of metadata go to whom they are for; offers of DHCP, which go to all, have the same source."""
 
 _TOWARDS = (
     f"meta mark set {_OURS}",
