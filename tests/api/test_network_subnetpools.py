@@ -231,6 +231,17 @@ def test_a_pool_takes_in_the_subnets_of_a_network(cloud: Cloud) -> None:
     cloud.refused(403, "PolicyNotAuthorized", "PUT", path, {"network_id": net["id"]}, by=cloud.reader)
 
 
+def test_subnets_that_are_made_at_once_have_prefixes_of_their_own(cloud: Cloud) -> None:
+    pool = make_pool(cloud, "10.0.0.0/24", default_prefixlen=27)
+    nets = [cloud.make("network", name=f"net-{number}") for number in range(8)]
+    bodies = [{"subnet": {"network_id": net["id"], "subnetpool_id": pool["id"], "ip_version": 4}} for net in nets]
+    waiting = [cloud.member.submit("POST", "/network/v2.0/subnets", json=one) for one in bodies]
+    answers = [one.result(60) for one in waiting]
+    made = [one.json["subnet"]["cidr"] for one in answers if one.status == 201]
+    assert {one.status for one in answers} <= {201, 409}, "whoever loses a race three times is told so"
+    assert len(set(made)) == len(made) >= 1
+
+
 # -- address scopes --------------------------------------------------------------------------------------------------
 
 
