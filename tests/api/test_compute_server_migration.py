@@ -28,6 +28,13 @@ def one_cloud(tmp_path_factory: pytest.TempPathFactory, databases: Databases) ->
     databases.drop(url)
 
 
+@pytest.fixture(autouse=True)
+def _beat(cloud: Cloud) -> None:
+    """Let the hosts be heard: the module may take longer than they may be silent."""
+    for one in cloud.hosts:
+        cloud.served.run(one.beat())
+
+
 @pytest.fixture(name="server_id", scope="module")
 def one_server(cloud: Cloud) -> str:
     found = cloud.made()

@@ -35,6 +35,7 @@ def one_cloud(tmp_path_factory: pytest.TempPathFactory, databases: Databases) ->
 def host(cloud: Cloud) -> Iterator[Host]:
     """The host; when the test is over all servers go for good, and nothing is left of them."""
     found = cloud.hosts[0]
+    cloud.served.run(found.beat())  # the module may take longer than a host may be silent
     yield found
     found.answers.clear()
     found.silent = False
