@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,11 @@ NOBODY = 64731
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that the child may pass through."""
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    return tmp_path
+def place() -> Iterator[Path]:
+    """A directory that the child may pass through: none of pytest's, which it closes when another run begins."""
+    with tempfile.TemporaryDirectory(prefix="convert-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 @pytest.mark.parametrize(
