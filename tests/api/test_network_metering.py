@@ -103,6 +103,18 @@ def test_addresses_in_use_are_counted(cloud: Cloud) -> None:
         cloud.refused(404, "NetworkNotFound", "GET", f"{path}/{key}", by=by)
 
 
+def test_pools_of_floating_ips_are_subnets_of_external_networks(cloud: Cloud) -> None:
+    net, subnet = cloud.public()
+    cloud.net()
+    [pool] = cloud.get("/floatingip_pools", by=cloud.reader)["floatingip_pools"]
+    assert (pool["subnet_id"], pool["network_id"], pool["cidr"]) == (subnet["id"], net["id"], "172.24.4.0/24")
+    assert (pool["subnet_name"], pool["project_id"], pool["tenant_id"]) == ("", "adm", "adm")
+    assert cloud.get("/floatingip_pools?cidr=172.24.4.0/24")["floatingip_pools"] == [pool]
+    assert cloud.get("/floatingip_pools?cidr=10.0.0.0/24")["floatingip_pools"] == []
+    service = cloud.served.client("service:services")
+    cloud.refused(403, "Forbidden", "GET", "/floatingip_pools", by=service)
+
+
 def test_each_host_has_an_agent(cloud: Cloud) -> None:
     assert cloud.get("/agents", by=cloud.admin)["agents"] == []
     host_id = cloud.host("alpha")

@@ -50,6 +50,9 @@ EXTENSIONS = {
     "fip-port-details": Extension(
         "Floating IP Port Details Extension", "Floating IPs tell of their ports", "2018-04-09T10:00:00-00:00"
     ),
+    "floatingip-pools": Extension(
+        "Floating IP Pools Extension", "Subnets out of which floating IPs come", "2018-03-21T10:00:00-00:00"
+    ),
     "ip-substring-filtering": Extension(
         "IP address substring filtering", "Ports found by a part of their address", "2017-11-28T09:00:00-00:00"
     ),
