@@ -218,11 +218,11 @@ def config_drive(file: Path, contents: dict[str, bytes]) -> Path:
     """An ISO 9660 image with the label of config drives."""
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=4, vol_ident="config-2", rock_ridge="1.09", joliet=3)
-    for place in ("/openstack", "/openstack/latest"):
+    for place in ("/openstack", "/openstack/latest", "/openstack/content"):
         iso.add_directory(place, rr_name=place.rsplit("/", 1)[1], joliet_path=place)
     for name, content in contents.items():
-        place = f"/openstack/latest/{name}"
-        iso.add_fp(io.BytesIO(content), len(content), place, rr_name=name, joliet_path=place)
+        place = f"/openstack/latest/{name}" if "/" not in name else f"/openstack/{name}"
+        iso.add_fp(io.BytesIO(content), len(content), place, rr_name=name.rsplit("/", 1)[-1], joliet_path=place)
     iso.write(str(file))
     iso.close()
     return file
@@ -266,7 +266,8 @@ STATIC = {
 def test_config_drive(guest: Guest) -> None:
     script = b"#!/bin/sh\necho the script ran as $(id -un)\necho once >>/root/ran\n"
     contents = {
-        "meta_data.json": meta_data(guest.key),
+        "meta_data.json": meta_data(guest.key, files=[{"path": "/made/here.txt", "content_path": "/content/0000"}]),
+        "content/0000": b"a file",
         "network_data.json": json.dumps(STATIC).encode(),
         "user_data": script,
     }
@@ -281,6 +282,7 @@ def test_config_drive(guest: Guest) -> None:
     assert guest.ssh("hostname") == "hello\n"
     assert guest.ssh("sudo -n id -u") == "0\n"
     assert guest.ssh("sudo cat /root/ran") == "once\n"
+    assert guest.ssh("cat /made/here.txt") == "a file"
     assert int(guest.ssh("df -m / | awk 'NR == 2 { print $2 }'")) > 900
     assert guest.ssh("cat /sys/class/net/eth0/mtu") == "1400\n"
     addresses = guest.ssh("ip -o address show dev eth1")
@@ -298,12 +300,17 @@ def test_config_drive(guest: Guest) -> None:
 def test_metadata_service(guest: Guest) -> None:
     latest = guest.metadata / "openstack" / "latest"
     latest.mkdir(parents=True)
-    (latest / "meta_data.json").write_bytes(meta_data(guest.key, admin_pass="s3cret'$x"))
+    (latest.parent / "content").mkdir()
+    files = [{"path": f"/file{number}", "content_path": f"/content/000{number}"} for number in (0, 1)]
+    (latest.parent / "content" / "0000").write_bytes(b"first")
+    (latest.parent / "content" / "0001").write_bytes(b"")
+    (latest / "meta_data.json").write_bytes(meta_data(guest.key, admin_pass="s3cret'$x", files=files))
     (latest / "user_data").write_bytes(b"#!/bin/sh\necho hello from user data\n")
     guest.start(memory=96)
     guest.until_log("=== tiny ready: hello")
     assert "hello from user data" in guest.log()
     assert guest.ssh("hostname") == "hello\n"
+    assert guest.ssh("cat /file0; wc -c < /file1") == "first0\n"
     assert guest.ssh("id -un", password="s3cret'$x", user="root") == "root\n"
     with pytest.raises(AssertionError, match="Permission denied"):
         guest.ssh("true", password="gocubsgo")
