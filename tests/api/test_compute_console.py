@@ -315,6 +315,10 @@ def test_pages_are_served_without_a_token(house: House) -> None:
     assert "<script" in text
     with urllib.request.urlopen(f"{house.root}/console/novnc/core/rfb.js") as answer:
         assert answer.headers["content-type"].startswith("text/javascript")
+        again = urllib.request.Request(answer.url, headers={"If-None-Match": answer.headers["etag"]})
+    for request, status in ((again, 304), (urllib.request.Request(again.full_url, method="POST"), 405)):
+        with pytest.raises(urllib.error.HTTPError, match=str(status)):
+            urllib.request.urlopen(request)
     with urllib.request.urlopen(f"{house.root}/console/serial?token=x") as answer:
         assert "serial.js" in answer.read().decode()
     for path in ("/console/", "/console/../compute", "/console/page.py"):

@@ -287,8 +287,8 @@ class SimulatedHost:
                     await agent._tell()
             elif agent._obeying.is_set():
                 await agent.link.post("/heartbeat", agent._heartbeat(), Pace)
-            while agent._answers:
-                await asyncio.wait(set(agent._answers))
+            while agent._calls.tasks:
+                await asyncio.wait(set(agent._calls.tasks))
         except (LinkDown, LinkRefused):
             pass
         except Death:

@@ -109,7 +109,6 @@ class Agent:
         self._waiting: set[Key] = set()
         self._guests = Guests(host.hypervisor, host.network, host.storage, host.images, host.metadata)
         self._calls = Calls(host.hypervisor, host.images, link, pool)
-        self._answers = self._calls.tasks
         self._snapshots = Snapshots(host.hypervisor, host.storage, link, self.world, pool, self._observe)
         self._revision: int | None = None
         """How far the assignments were heard; None before everything was."""

@@ -55,6 +55,12 @@ class File(NamedTuple):
 
     content: bytes
     media: str
+    tag: bytes
+    """What tells this version from others, as an entity tag (RFC 9110, 8.8.3)."""
+
+
+def _file(name: str, content: bytes) -> File:
+    return File(content, _media(name), f'"{hashlib.sha256(content).hexdigest()[:32]}"'.encode())
 
 
 def integrity(data: bytes) -> str:
@@ -64,7 +70,7 @@ def integrity(data: bytes) -> str:
 
 def _read() -> Iterator[tuple[str, File]]:
     for name in OWN:
-        yield name, File((PLACE / name).read_bytes(), _media(name))
+        yield name, _file(name, (PLACE / name).read_bytes())
     for folder, package in PACKAGES.items():
         with tarfile.open(PLACE / package.file) as archive:
             for member in archive:
@@ -72,7 +78,7 @@ def _read() -> Iterator[tuple[str, File]]:
                 wanted = any(name == part or (part.endswith("/") and name.startswith(part)) for part in package.parts)
                 data = archive.extractfile(member) if wanted and member.isfile() else None
                 if data is not None and not name.endswith((".map", ".d.ts")):
-                    yield f"{folder}/{name}", File(data.read(), _media(name))
+                    yield f"{folder}/{name}", _file(name, data.read())
 
 
 def _media(name: str) -> str:

@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pileus.app.console import page
@@ -159,14 +158,19 @@ async def _refuse(send: Send, status: int) -> None:
 
 
 async def _answer(scope: Scope, send: Send) -> None:
-    """Give a file to a browser."""
-    name = scope["path"].removeprefix(ROOT)
-    found = page.FILES.get("serial.html" if scope["path"] == compute.SERIAL else name)
-    status = 200 if found is not None else 404
+    """Give a file to a browser, unless it has this very version."""
+    serial = scope["path"] == compute.SERIAL
+    found = page.FILES.get("serial.html" if serial else scope["path"].removeprefix(ROOT))
+    status, content, headers = 404, b"There is no such page.\n", [*page.HEADERS]
     if scope["method"] not in ("GET", "HEAD"):
-        status, found = 405, None
-    content, media = found if found is not None else (b"There is no such page.\n", "text/plain; charset=utf-8")
-    length = (b"content-length", str(len(content)).encode())
-    headers: list[Any] = [(b"content-type", media.encode()), length, *page.HEADERS]
+        status, content = 405, b"Pages are read.\n"
+        headers.append((b"allow", b"GET, HEAD"))
+    elif found is not None:
+        known = dict(scope["headers"]).get(b"if-none-match") == found.tag
+        status, content = (304, b"") if known else (200, found.content)
+        headers.append((b"etag", found.tag))
+    media = found.media if status == 200 and found is not None else "text/plain; charset=utf-8"
+    if status != 304:
+        headers += [(b"content-type", media.encode()), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
