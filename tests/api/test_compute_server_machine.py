@@ -26,11 +26,11 @@ def cloud(database_url: str) -> Iterator[Cloud]:
         yield found
 
 
-def special(cloud: Cloud, flavor_id: str = "9", specs: dict[str, str] | None = None, **values: Any) -> str:
+def special(cloud: Cloud, flavor_id: str = "9", *, specs: dict[str, str], **values: Any) -> str:
     """A flavor with extra specs."""
     cloud.flavor(flavor_id, **values)
     path = f"/compute/v2.1/flavors/{flavor_id}/os-extra_specs"
-    assert cloud.admin.request("POST", path, json={"extra_specs": specs or {}}, headers=NEWEST).status == 200
+    assert cloud.admin.request("POST", path, json={"extra_specs": specs}, headers=NEWEST).status == 200
     return flavor_id
 
 
@@ -51,7 +51,8 @@ def test_a_guest_is_what_its_flavor_and_image_say(cloud: Cloud) -> None:
         "quota:disk_total_iops_sec": "100",
         "quota:vif_outbound_average": "125",
     }
-    flavor = special(cloud, specs=specs, vcpus=2, swap=512, **{"OS-FLV-EXT-DATA:ephemeral": 2})
+    more: dict[str, Any] = {"OS-FLV-EXT-DATA:ephemeral": 2}
+    flavor = special(cloud, specs=specs, vcpus=2, swap=512, **more)
     says(cloud, hw_disk_bus="scsi", hw_vif_model="e1000", hw_video_model="virtio", hw_qemu_guest_agent="yes")
     network = cloud.network()
     server_id = cloud.made(flavorRef=flavor, networks=[{"uuid": network, "tag": "front"}])

@@ -15,8 +15,8 @@ from pileus.services.compute.rules.topology import NOTHING, Topology
 FACTS = HypervisorFacts(type="QEMU", version=7002000, accelerator="tcg", vcpus=4, memory_mib=4096, disk_gib=10)
 
 
-def made(specs: dict[str, str] | None = None, *, vcpus: int = 4, **properties: str) -> Machine:
-    return machine({"vcpus": vcpus, "extra_specs": specs or {}}, properties)
+def made(specs: dict[str, str] | None = None, **properties: str) -> Machine:
+    return machine({"vcpus": 4, "extra_specs": specs or {}}, properties)
 
 
 def test_a_flavor_and_an_image_that_say_nothing_leave_everything_to_the_driver() -> None:
