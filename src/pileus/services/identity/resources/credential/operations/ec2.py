@@ -14,7 +14,6 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import Unavailable
 from pileus.services.identity.resources import user as users
-from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.attribute import link, missing, permit
 from pileus.services.identity.resources.credential import table as credentials
 from pileus.services.identity.resources.credential.fields import Ec2Credential, Ec2CredentialCreate
@@ -54,13 +53,6 @@ def _seen(ctx: Context, user_id: str, access: str) -> sa.Row[Any]:
     return row
 
 
-def _known(ctx: Context, project_id: str) -> bool:
-    """Whether the caller has to do with a project, so that it may learn that there is one."""
-    if project_id == ctx.auth.project_id:
-        return True
-    return bool(assignments.roles_of(ctx.tx, ctx.auth.user_id, "project", project_id))
-
-
 @resource.get("/users/{user_id}/credentials/OS-EC2", policy="identity:ec2_list_credentials", guarded=True)
 def list_all(ctx: Context, user_id: str) -> Page:
     """List the EC2 keys of a user."""
@@ -84,8 +76,6 @@ def create(ctx: Context, user_id: str, body: Ec2CredentialCreate) -> Ec2Credenti
     own_only(ctx, _ACT)
     if body.tenant_id is None:
         raise missing("project", "None")
-    if not ctx.auth.is_admin and not _known(ctx, body.tenant_id):
-        raise missing("project", body.tenant_id)
     blob = {"access": ctx.seams.hex(), "secret": ctx.seams.hex(), "trust_id": None}
     row = credentials.insert(
         ctx,
