@@ -12,9 +12,9 @@ from pileus.core.config import Config
 from pileus.core.reconcile import DONE, KeyController, Outcome
 from pileus.core.store import Tx
 from pileus.services.compute.resources.server.operations.ending import begin_deletion, finish_deletions
-from pileus.services.compute.resources.server.resize import confirm
+from pileus.services.compute.resources.server.operations.resizing import confirm
+from pileus.services.compute.resources.server.operations.transition import offload
 from pileus.services.compute.resources.server.table import record, server, want
-from pileus.services.compute.resources.server.transition import offload
 
 
 class Deadlines(KeyController):

@@ -12,8 +12,8 @@ from pileus.core.reconcile import Outcome
 from pileus.core.store import Store, Tx
 from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.resources.server.operations.ending import finish_deletions
+from pileus.services.compute.resources.server.operations.transition import ended, failed, fault, write
 from pileus.services.compute.resources.server.table import facts, finish_actions, server
-from pileus.services.compute.resources.server.transition import ended, failed, fault, write
 from pileus.services.compute.rules.folding import Fold, Seen, Wanted, fold
 from pileus.services.compute.rules.status import Facts, settled
 from pileus.services.compute.rules.task import ENDS

@@ -16,8 +16,8 @@ from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
 from pileus.services.compute.resources.server.companion import NOBODY, Companions, companions
 from pileus.services.compute.resources.server.operations.explain import wish
+from pileus.services.compute.resources.server.operations.transition import fault
 from pileus.services.compute.resources.server.table import decision, finish_actions, server, set_each
-from pileus.services.compute.resources.server.transition import fault
 from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.group import Group
 from pileus.services.fleet import interface as fleet

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from pileus.core.config import Config
 from pileus.core.reconcile import DONE, KeyController, Outcome
 from pileus.core.store import Tx
-from pileus.services.compute.resources.server.snapshot import end
+from pileus.services.compute.resources.server.operations.snapshot import end
+from pileus.services.compute.resources.server.operations.transition import drop_image, ended, failed, write
 from pileus.services.compute.resources.server.table import finish_actions, server, snapshot
-from pileus.services.compute.resources.server.transition import drop_image, ended, failed, write
 from pileus.services.compute.rules.task import ENDS
 from pileus.services.fleet import interface as fleet
 from pileus.services.image import interface as image

@@ -21,16 +21,6 @@ from pileus.services.compute.rules.persona import ADMIN, MANAGER
 from pileus.services.compute.rules.shape import bare
 from pileus.services.compute.versions import MIGRATION_CHANGES_BEFORE, MIGRATION_PAGES, MIGRATION_USERS
 
-_POLICY = "os_compute_api:os-migrations"
-
-RULES = (
-    Rule(f"{_POLICY}:index", MANAGER, "List the migrations of one's own project"),
-    Rule(f"{_POLICY}:index:all_projects", ADMIN, "List the migrations of all projects"),
-    Rule(f"{_POLICY}:index:host", ADMIN, "See the hosts of migrations"),
-)
-
-resource = Resource("migration", "migrations", rules=RULES)
-
 migration = sa.Table(
     "compute_migration",
     metadata,
@@ -79,25 +69,15 @@ def finish(tx: Tx, uuid: str, status: str) -> None:
     tx.execute(sa.update(migration).where(migration.c.uuid == uuid).values(status=status, updated_at=tx.now))
 
 
-# -- listing ---------------------------------------------------------------------------------------------------------
+def of_server(tx: Tx, server_id: str, migration_id: str) -> sa.Row[Any] | None:
+    """A migration of a server, by its number."""
+    if not migration_id.isdecimal() or len(migration_id) > 9:
+        return None
+    query = sa.select(migration).where(migration.c.id == int(migration_id), migration.c.server_id == server_id)
+    return tx.first(query)
 
-_MOST = 1000
-_FILTERS = {
-    "instance_uuid": migration.c.server_id,
-    "source_compute": migration.c.source_host,
-    "status": migration.c.status,
-    "migration_type": migration.c.type,
-}
-_OF_WHOM = {"user_id": migration.c.user_id, "project_id": migration.c.project_id}
-_QUERY = Parameters(
-    *("hidden", "host", *_FILTERS),
-    later={
-        **dict.fromkeys(("limit", "marker", "changes-since"), "2.59"),
-        "changes-before": "2.66",
-        **dict.fromkeys(_OF_WHOM, "2.80"),
-    },
-    closed="2.59",
-)
+
+# -- listing -----------------------------------------------------------------------------------------------------------
 
 
 class Migration(View):
@@ -119,6 +99,35 @@ class Migration(View):
     project_id: Annotated[str | UnsetType, W(since="2.80")]
     created_at: str | None
     updated_at: str | None
+
+
+_POLICY = "os_compute_api:os-migrations"
+
+RULES = (
+    Rule(f"{_POLICY}:index", MANAGER, "List the migrations of one's own project"),
+    Rule(f"{_POLICY}:index:all_projects", ADMIN, "List the migrations of all projects"),
+    Rule(f"{_POLICY}:index:host", ADMIN, "See the hosts of migrations"),
+)
+
+resource = Resource("migration", "migrations", rules=RULES)
+
+_MOST = 1000
+_FILTERS = {
+    "instance_uuid": migration.c.server_id,
+    "source_compute": migration.c.source_host,
+    "status": migration.c.status,
+    "migration_type": migration.c.type,
+}
+_OF_WHOM = {"user_id": migration.c.user_id, "project_id": migration.c.project_id}
+_QUERY = Parameters(
+    *("hidden", "host", *_FILTERS),
+    later={
+        **dict.fromkeys(("limit", "marker", "changes-since"), "2.59"),
+        "changes-before": "2.66",
+        **dict.fromkeys(_OF_WHOM, "2.80"),
+    },
+    closed="2.59",
+)
 
 
 def _number(flavor_id: str) -> int | None:
@@ -198,11 +207,3 @@ def _limit(ctx: Context) -> int:
     if not text.isdecimal():
         raise BadRequest(f"limit must be a non-negative integer, not {text!r}")
     return min(int(text) or _MOST, _MOST)
-
-
-def of_server(tx: Tx, server_id: str, migration_id: str) -> sa.Row[Any] | None:
-    """A migration of a server, by its number."""
-    if not migration_id.isdecimal() or len(migration_id) > 9:
-        return None
-    query = sa.select(migration).where(migration.c.id == int(migration_id), migration.c.server_id == server_id)
-    return tx.first(query)

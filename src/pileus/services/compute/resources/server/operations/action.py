@@ -12,8 +12,8 @@ from pileus.core.context import Context
 from pileus.core.errors import Forbidden
 from pileus.core.fields import UNSET, Body, UnsetType, W
 from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
+from pileus.services.compute.resources.server.operations.transition import reset
 from pileus.services.compute.resources.server.table import server, want
-from pileus.services.compute.resources.server.transition import reset
 
 _ACTION = "/servers/{server_id}/action"
 

@@ -15,8 +15,8 @@ from pileus.core.fields import UNSET
 from pileus.core.quota import UNLIMITED
 from pileus.services.compute.resources import aggregate, server_group
 from pileus.services.compute.resources.quota import QUOTA, check_user
-from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import CreateBody, Disk, ServerCreate, ServerMade
+from pileus.services.compute.resources.server.operations import source
 from pileus.services.compute.resources.server.operations.metadata import check_count
 from pileus.services.compute.resources.server.operations.row import note, resource
 from pileus.services.compute.resources.server.table import server, set_each, tag

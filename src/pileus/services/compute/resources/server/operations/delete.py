@@ -16,8 +16,8 @@ from pileus.core.context import Context
 from pileus.services.compute.resources.quota import QUOTA
 from pileus.services.compute.resources.server.operations import ending
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations.transition import reset
 from pileus.services.compute.resources.server.table import want
-from pileus.services.compute.resources.server.transition import reset
 from pileus.services.compute.rules import holding
 
 _ACTION = "/servers/{server_id}/action"

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from pileus.core.store import Tx
 from pileus.services.compute.resources.quota import QUOTA
-from pileus.services.compute.resources.server import snapshot
+from pileus.services.compute.resources.server.operations import snapshot
+from pileus.services.compute.resources.server.operations.transition import forget
 from pileus.services.compute.resources.server.table import finish_actions, server, want
-from pileus.services.compute.resources.server.transition import forget
 from pileus.services.compute.rules import holding
 from pileus.services.fleet import interface as fleet
 from pileus.services.network import interface as network

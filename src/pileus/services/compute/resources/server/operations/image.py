@@ -21,7 +21,7 @@ from pileus.core.errors import Forbidden, TooLarge
 from pileus.core.fields import Body
 from pileus.core.quota import UNLIMITED
 from pileus.services.compute.resources.quota import QUOTA
-from pileus.services.compute.resources.server import snapshot
+from pileus.services.compute.resources.server.operations import snapshot
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
 from pileus.services.compute.resources.server.table import want
 from pileus.services.compute.rules.building import snapshot_size

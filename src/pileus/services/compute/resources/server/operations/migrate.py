@@ -21,12 +21,12 @@ from pileus.core.context import Context
 from pileus.core.errors import BadRequest, NotFound
 from pileus.core.fields import UNSET, Body, UnsetType, View, W
 from pileus.services.compute.resources import migration
-from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import AdminPass
+from pileus.services.compute.resources.server.operations import source
 from pileus.services.compute.resources.server.operations.hosting import check_up, up
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations.transition import fault, reset
 from pileus.services.compute.resources.server.table import finish_actions, server, want
-from pileus.services.compute.resources.server.transition import fault, reset
 from pileus.services.compute.rules.extra_spec import truth
 from pileus.services.compute.rules.shape import HostName
 from pileus.services.compute.versions import EVACUATION_HAS_NO_PASSWORD, LIVE_MIGRATION_LATER

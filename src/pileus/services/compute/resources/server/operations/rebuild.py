@@ -15,7 +15,6 @@ from pileus.core.api import Reply
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import UNSET, Body, UnsetType, W, given
-from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import (
     AdminPass,
     DiskConfig,
@@ -25,6 +24,7 @@ from pileus.services.compute.resources.server.fields import (
     ServerHostName,
     ServerUpdated,
 )
+from pileus.services.compute.resources.server.operations import source
 from pileus.services.compute.resources.server.operations.metadata import check_count
 from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
 from pileus.services.compute.resources.server.operations.show import described

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import UNSET, Body, UnsetType
-from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import AdminPass
+from pileus.services.compute.resources.server.operations import source
 from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
 from pileus.services.compute.resources.server.table import want
 from pileus.services.compute.rules import disk

@@ -17,13 +17,12 @@ import sqlalchemy as sa
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import UNSET, Body, UnsetType
-from pileus.services.compute.resources.server import resize as resizing
-from pileus.services.compute.resources.server import source
 from pileus.services.compute.resources.server.fields import DiskConfig
+from pileus.services.compute.resources.server.operations import resizing, source
 from pileus.services.compute.resources.server.operations.hosting import check_up
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations.transition import fault
 from pileus.services.compute.resources.server.table import finish_actions, server
-from pileus.services.compute.resources.server.transition import fault
 from pileus.services.compute.rules.building import check_disk_config, check_flavor, check_machine
 
 _ACTION = "/servers/{server_id}/action"

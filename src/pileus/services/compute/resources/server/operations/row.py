@@ -11,9 +11,9 @@ from pileus.core.api import Resource
 from pileus.core.config import Config
 from pileus.core.context import Context
 from pileus.core.errors import Conflict, NotFound
+from pileus.services.compute.resources.server.operations.transition import reset
 from pileus.services.compute.resources.server.policy import RULES
 from pileus.services.compute.resources.server.table import facts, record, server
-from pileus.services.compute.resources.server.transition import reset
 from pileus.services.compute.rules.status import GUARDS, Verb, objection
 
 resource = Resource("server", "servers", rules=RULES)

@@ -16,8 +16,8 @@ from pileus.core.errors import BadRequest, Conflict, Forbidden, TooLarge
 from pileus.core.fields import UNSET, Body, UnsetType, W
 from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
+from pileus.services.compute.resources.server.operations.transition import offload
 from pileus.services.compute.resources.server.table import want
-from pileus.services.compute.resources.server.transition import offload
 from pileus.services.compute.rules import disk
 from pileus.services.compute.rules.building import snapshot_size
 from pileus.services.compute.rules.guest import disk_names

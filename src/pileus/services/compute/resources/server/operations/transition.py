@@ -16,7 +16,7 @@ from pileus.core.config import Config
 from pileus.core.store import Tx
 from pileus.services.compute.resources.migration import finish
 from pileus.services.compute.resources.quota import QUOTA
-from pileus.services.compute.resources.server import snapshot
+from pileus.services.compute.resources.server.operations import snapshot
 from pileus.services.compute.resources.server.table import server
 from pileus.services.compute.rules import disk, holding, placing
 from pileus.services.compute.rules.shape import instant
