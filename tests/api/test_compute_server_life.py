@@ -1,113 +1,31 @@
-"""What changes a server's disks, flavor or host: through the real edge, link and loops."""
+"""What changes a server's disks or its flavor: through the real edge, link and loops."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from pileus.contracts.hypervisor import DiskSpec
-from pileus.services.image.resources.image.table import image as image_table
-from pileus.services.image.resources.image.table import prop
 from tests.api.edge import Response
-from tests.conftest import Databases, whole_schema
-from tests.services.compute.cloud import IMAGE, NEWEST, PROJECT, Cloud, Host, at
+from tests.services.compute.cloud import IMAGE, PROJECT, Cloud, Host, at
+from tests.services.compute.life import (
+    OTHER_IMAGE,
+    RESCUE_IMAGE,
+    SERVERS,
+    disks,
+    last_action,
+    ok,
+    one_cloud,
+    one_host,
+    one_server,
+    quota,
+    refused,
+    say,
+    settled,
+    used,
+)
 
-SERVERS = "/compute/v2.1/servers"
-OTHER_IMAGE = "22222222-2222-4333-8444-555555555555"
-RESCUE_IMAGE = "33333333-2222-4333-8444-555555555555"
-
-
-@pytest.fixture(name="cloud", scope="module")
-def one_cloud(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[Cloud]:
-    url = databases.make(tmp_path_factory.mktemp("life"), whole_schema)
-    with Cloud(url) as found:
-        found.image()
-        found.image(OTHER_IMAGE, name="other", os_hash_value="1" * 128)
-        found.image(RESCUE_IMAGE, name="rescue", os_hash_value="2" * 128)
-        found.flavor("1")
-        found.flavor("2", ram=1024, vcpus=2, disk=2, **{"OS-FLV-EXT-DATA:ephemeral": 1, "swap": 64})
-        found.flavor("small", ram=256, vcpus=1, disk=1)
-        found.flavor("large", ram=1024, vcpus=1, disk=1000)
-        found.host("h1", vcpus=64, memory_mib=65536, disk_gib=500)
-        yield found
-    databases.drop(url)
-
-
-@pytest.fixture
-def host(cloud: Cloud) -> Iterator[Host]:
-    """The host; it tells the truth again when the test is over, and all servers go, of which nothing is left."""
-    found = cloud.hosts[0]
-    cloud.served.run(found.beat())  # the module may take longer than a host may be silent
-    yield found
-    found.answers.clear()
-    found.silent = False
-    cloud.served.run(found.report())
-    for one in cloud.member.request("GET", SERVERS).json["servers"]:
-        assert cloud.admin.request("DELETE", f"{SERVERS}/{one['id']}").status == 204
-    cloud.wait(lambda: not cloud.member.request("GET", SERVERS).json["servers"])
-    assert not found.guests
-    assert set(quota(cloud).values()) == {0}
-    assert used(cloud) == (0, 512, 0), "but for what the host keeps for itself"
-    assert set(images(cloud).values()) <= {"tiny", "other", "rescue"}
-
-
-@pytest.fixture
-def server_id(cloud: Cloud, host: Host) -> str:
-    """A server that runs."""
-    found = cloud.made()
-    cloud.reach(found, "ACTIVE")
-    return found
-
-
-def ok(response: Response, status: int = 202) -> Any:
-    assert response.status == status, response
-    return response.json if response.body else None
-
-
-def refused(response: Response, status: int) -> str:
-    assert response.status == status, response
-    [(_, body)] = response.json.items()
-    return str(body["message"])
-
-
-def quota(cloud: Cloud) -> dict[str, int]:
-    found = cloud.admin.request("GET", f"/compute/v2.1/os-quota-sets/{PROJECT}/detail").json["quota_set"]
-    return {name: found[name]["in_use"] for name in ("instances", "cores", "ram")}
-
-
-def used(cloud: Cloud) -> tuple[int, int, int]:
-    """What is held of the host: processors, MiB and GiB."""
-    [one] = cloud.admin.request("GET", "/compute/v2.1/os-hypervisors/detail").json["hypervisors"]
-    return one["vcpus_used"], one["memory_mb_used"], one["local_gb_used"]
-
-
-def disks(host: Host, server_id: str) -> dict[str, DiskSpec]:
-    return {one.id: one for one in host.guests[server_id].disks}
-
-
-def last_action(cloud: Cloud, server_id: str) -> tuple[str, str | None, str | None]:
-    """The newest action of a server, what its event is called, and how that went."""
-    path = f"{SERVERS}/{server_id}/os-instance-actions"
-    newest = cloud.admin.request("GET", path, headers=NEWEST).json["instanceActions"][0]
-    found = cloud.admin.request("GET", f"{path}/{newest['request_id']}", headers=NEWEST).json["instanceAction"]
-    [event] = found["events"]
-    return found["action"], event["event"], event["result"]
-
-
-def settled(cloud: Cloud, server_id: str, status: str) -> dict[str, Any]:
-    """Wait until a server has a status, and nothing is under way; the server then."""
-    cloud.wait(lambda: (shown := cloud.show(server_id))["status"] == status and shown["OS-EXT-STS:task_state"] is None)
-    return cloud.show(server_id)
-
-
-def say(cloud: Cloud, image_id: str, **properties: str) -> None:
-    """Give an image properties."""
-    rows = [{"image_id": image_id, "name": name, "value": value} for name, value in properties.items()]
-    cloud.store.write_here(lambda tx: tx.execute(prop.insert(), rows).rowcount)
-
+__all__ = ["one_cloud", "one_host", "one_server"]
+"""Fixtures."""
 
 # -- suspend ---------------------------------------------------------------------------------------------------------
 
@@ -431,117 +349,3 @@ def test_a_rescue_that_fails_leaves_the_server_its_own_disk(cloud: Cloud, host: 
     cloud.wait(lambda: set(disks(host, server_id)) == {"root"} or bool(cloud.served.run(host.report())))
     ok(cloud.act(server_id, "reboot", {"type": "HARD"}))
     settled(cloud, server_id, "ACTIVE")
-
-
-# -- shelve ----------------------------------------------------------------------------------------------------------
-
-
-def images(cloud: Cloud) -> dict[str, str]:
-    """Image names by id, of those that are not deleted."""
-    query = image_table.select().where(image_table.c.status != "deleted")
-    return {row.id: row.name for row in cloud.store.read_here(lambda tx: tx.all(query))}
-
-
-def test_shelve_and_unshelve(cloud: Cloud, host: Host) -> None:
-    held = used(cloud)
-    network = cloud.network("shelve")
-    server_id = cloud.made(networks=[{"uuid": network}], name="put by", flavorRef="2")
-    nics = [one.mac_address for one in disks_and_nics(cloud, host, server_id)]
-    taken = quota(cloud)
-    ok(cloud.act(server_id, "shelve"))
-    shown = settled(cloud, server_id, "SHELVED_OFFLOADED")
-    assert (shown["OS-EXT-SRV-ATTR:host"], shown["hostId"]) == (None, "")
-    assert shown["OS-EXT-STS:vm_state"] == "shelved_offloaded"
-    assert shown["addresses"]["shelve"], "it keeps its addresses"
-    assert server_id not in host.guests
-    assert (used(cloud), quota(cloud)) == (held, taken)
-    [image_id] = [one for one, name in images(cloud).items() if name == "put by-shelved"]
-    assert last_action(cloud, server_id) == ("shelve", "compute_shelve_instance", "Success")
-    assert cloud.act(server_id, "os-start").status == 409
-    assert cloud.act(server_id, "shelve").status == 409
-    assert cloud.act(server_id, "shelveOffload", client=cloud.admin).status == 409
-
-    ok(cloud.act(server_id, "unshelve"))
-    settled(cloud, server_id, "ACTIVE")
-    found = disks(host, server_id)
-    assert (found["root"].image_id, found["root"].incarnation) == (image_id, 2)
-    assert (found["swap"].image_id, found["swap"].incarnation) == (None, 2)
-    assert [one.mac_address for one in host.guests[server_id].nics] == nics
-    assert cloud.show(server_id)["image"]["id"] == IMAGE
-    assert image_id not in images(cloud)
-    assert last_action(cloud, server_id) == ("unshelve", "compute_unshelve_instance", "Success")
-
-
-def disks_and_nics(cloud: Cloud, host: Host, server_id: str) -> Any:
-    cloud.reach(server_id, "ACTIVE")
-    return host.guests[server_id].nics
-
-
-def test_unshelve_by_version(cloud: Cloud, host: Host, server_id: str) -> None:
-    ok(cloud.act(server_id, "shelve"))
-    settled(cloud, server_id, "SHELVED_OFFLOADED")
-    path = f"{SERVERS}/{server_id}/action"
-
-    def unshelve(version: str, body: Any, token: Any = None) -> Response:
-        return (token or cloud.member).request("POST", path, json={"unshelve": body}, headers=at(version))
-
-    assert unshelve("2.77", {}).status == 400
-    assert unshelve("2.77", {"availability_zone": None}).status == 400
-    assert unshelve("2.90", {"host": "h1"}).status == 400
-    assert unshelve("2.77", {"availability_zone": "nowhere"}).status == 400
-    assert unshelve("2.91", {"host": "h1"}).status == 403
-    assert refused(unshelve("2.91", {"host": "h9"}, cloud.admin), 400) == "Compute host h9 could not be found."
-    ok(unshelve("2.91", {"host": "h1", "availability_zone": "nova"}, cloud.admin))
-    settled(cloud, server_id, "ACTIVE")
-    assert unshelve("2.91", None).status == 409
-
-
-def test_a_shelf_that_fails_brings_the_server_back(cloud: Cloud, host: Host, server_id: str) -> None:
-    host.answers["snapshot"] = ("failed", "no space", True)
-    before = images(cloud)
-    ok(cloud.act(server_id, "shelve"))
-    settled(cloud, server_id, "ACTIVE")
-    cloud.wait(lambda: last_action(cloud, server_id) == ("shelve", "compute_shelve_instance", "Error"))
-    assert images(cloud) == before
-    assert not host.snapshots
-
-
-def test_a_shelved_server_without_room_stays_shelved(cloud: Cloud, host: Host, server_id: str) -> None:
-    ok(cloud.act(server_id, "shelve"))
-    settled(cloud, server_id, "SHELVED_OFFLOADED")
-    service = f"/compute/v2.1/os-services/{host.id}"
-    services = cloud.admin.request("GET", "/compute/v2.1/os-services?binary=nova-compute", headers=NEWEST)
-    service = f"/compute/v2.1/os-services/{services.json['services'][0]['id']}"
-    ok(cloud.admin.request("PUT", service, json={"status": "disabled"}, headers=NEWEST), 200)
-    try:
-        ok(cloud.act(server_id, "unshelve"))
-        settled(cloud, server_id, "SHELVED_OFFLOADED")
-        cloud.wait(lambda: last_action(cloud, server_id) == ("unshelve", "compute_unshelve_instance", "Error"))
-    finally:
-        ok(cloud.admin.request("PUT", service, json={"status": "enabled"}, headers=NEWEST), 200)
-    ok(cloud.act(server_id, "unshelve"))
-    settled(cloud, server_id, "ACTIVE")
-
-
-def test_an_unshelved_guest_that_cannot_be_made_is_shelved_again(cloud: Cloud, host: Host, server_id: str) -> None:
-    ok(cloud.act(server_id, "shelve"))
-    settled(cloud, server_id, "SHELVED_OFFLOADED")
-    held = used(cloud)
-    host.answers[server_id] = ("failed", "the image cannot be read", True)
-    ok(cloud.act(server_id, "unshelve"))
-    cloud.wait(lambda: last_action(cloud, server_id) == ("unshelve", "compute_unshelve_instance", "Error"))
-    settled(cloud, server_id, "SHELVED_OFFLOADED")
-    assert used(cloud) == held
-    host.answers.clear()
-    ok(cloud.act(server_id, "unshelve"))
-    settled(cloud, server_id, "ACTIVE")
-
-
-def test_a_shelved_server_is_deleted_with_its_image(cloud: Cloud, host: Host, server_id: str) -> None:
-    before = images(cloud)
-    ok(cloud.act(server_id, "shelve"))
-    settled(cloud, server_id, "SHELVED_OFFLOADED")
-    assert len(images(cloud)) == len(before) + 1
-    assert cloud.member.request("DELETE", f"{SERVERS}/{server_id}").status == 204
-    cloud.reach(server_id, "gone")
-    assert images(cloud) == before
