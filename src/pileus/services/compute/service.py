@@ -40,8 +40,8 @@ from pileus.services.compute.resources import (
     volume,
 )
 from pileus.services.compute.resources import service as services
-from pileus.services.compute.resources.server import guest
 from pileus.services.compute.resources.server import operations as server
+from pileus.services.compute.resources.server.operations import guest
 from pileus.services.compute.rules.persona import BASE
 from pileus.services.compute.versions import LEDGER
 from pileus.services.fleet.interface import Fleet

@@ -14,7 +14,7 @@ from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.controllers.writer import write
 from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
-from pileus.services.compute.resources.server.companion import NOBODY, Companions, companions
+from pileus.services.compute.resources.server.operations.companion import NOBODY, Companions, companions
 from pileus.services.compute.resources.server.operations.explain import wish
 from pileus.services.compute.resources.server.operations.transition import fault
 from pileus.services.compute.resources.server.table import decision, finish_actions, server, set_each

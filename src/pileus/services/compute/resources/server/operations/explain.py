@@ -10,8 +10,8 @@ from pileus.core.context import Context
 from pileus.core.fields import View
 from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
-from pileus.services.compute.resources.server.companion import NOBODY, Companions, companions
 from pileus.services.compute.resources.server.fields import host_hash
+from pileus.services.compute.resources.server.operations.companion import NOBODY, Companions, companions
 from pileus.services.compute.resources.server.operations.row import find, resource
 from pileus.services.compute.resources.server.table import decision
 from pileus.services.compute.rules import placing
