@@ -12,7 +12,6 @@ from __future__ import annotations
 import array
 import asyncio
 import re
-import resource
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -245,8 +244,5 @@ async def serve(channel: socket.socket) -> None:
 
 def main(descriptor: int) -> None:
     """Run as a child whose channel to the agent is a file descriptor."""
-    # Whoever has guests on many networks could else use up what all networks together may have open.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with socket.socket(fileno=descriptor) as channel:
         asyncio.run(serve(channel))

@@ -255,10 +255,12 @@ def control(arguments: argparse.Namespace) -> int:
     from pileus.app import schema, soundness
     from pileus.core import log, privilege, serve
     from pileus.core.store import Store, load_driver
+    from pileus.drivers.host.process import allow_files
     from pileus.services.identity.interface import KeyFailure
 
     config = settings(arguments.state)
     log.start("control", config.log_level, config.log_levels)
+    allow_files()
     exposed(config)
     alone(config, "control")
     os.umask(0o077)

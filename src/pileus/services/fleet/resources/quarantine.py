@@ -1,7 +1,7 @@
 """What hosts hold and nobody assigned: it is left alone until an operator says that it shall go.
 
-Upstream has nothing like it; what comes closest is the deletion of a host's service, after which nobody asks what it held
-(https://docs.openstack.org/api-ref/compute/#delete-compute-service).
+Upstream has nothing like it; what comes closest is the deletion of a host's service, after which nobody asks what it
+held (https://docs.openstack.org/api-ref/compute/#delete-compute-service).
 """
 
 from __future__ import annotations
