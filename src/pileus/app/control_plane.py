@@ -255,7 +255,7 @@ def control(arguments: argparse.Namespace) -> int:
     from pileus.app import schema, soundness
     from pileus.core import log, privilege, serve
     from pileus.core.store import Store, load_driver
-    from pileus.drivers.host.process import allow_files
+    from pileus.drivers.host.limit import allow_files
     from pileus.services.identity.interface import KeyFailure
 
     config = settings(arguments.state)

@@ -32,7 +32,7 @@ def agent(arguments: argparse.Namespace) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     from pileus.core import log
-    from pileus.drivers.host.process import allow_files
+    from pileus.drivers.host.limit import allow_files
 
     config = settings(arguments.state)
     log.start("agent", config.log_level, config.log_levels)
@@ -129,7 +129,7 @@ def _start_metadata(config: Config, channel: socket.socket) -> Callable[[], bool
 def metadata_server(arguments: argparse.Namespace) -> int:
     """Run the metadata server as a child of the agent: read the code, drop all privilege, answer guests."""
     from pileus.agent.metadata_server import main
-    from pileus.drivers.host.process import allow_files
+    from pileus.drivers.host.limit import allow_files
 
     allow_files()  # else whoever has guests on many networks could use up what all networks together may have open
     if os.getuid() == 0:

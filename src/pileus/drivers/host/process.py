@@ -246,13 +246,6 @@ def lock_holder(path: Path) -> int | None:
     return None if kind == fcntl.F_UNLCK or pid <= 0 else int(pid)
 
 
-def allow_files() -> None:
-    """Let this process have as many files and sockets open as the host lets it: the usual limit is for programs that
-    wait by select(2) (getrlimit(2), RLIMIT_NOFILE)."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def _enter(namespace: str) -> None:
     fd = os.open(NAMESPACES / namespace, os.O_RDONLY | os.O_CLOEXEC)
     try:
