@@ -224,7 +224,7 @@ def _host(tx: Tx, token: str, headers: Any) -> Auth:
 
 async def make_template(directory: Path) -> None:
     """What each simulated cloud begins with: tables, keys, flavors, an image, an external network."""
-    fleet_link.WAIT = 0.0
+    fleet_link.WAIT = fleet_link.LONGEST = 0.0
     (directory / "control").mkdir(parents=True)
     declare_tables()
     config = Config(state=directory, database=f"sqlite:///{directory / 'pileus.sqlite'}")
