@@ -28,6 +28,19 @@ ASIDE = {
         (re.compile(r"/OS-FEDERATION\b"), "federation"),
         (re.compile(r"/OS-SIMPLE-CERT/"), "PKI tokens, which upstream took out"),
     ),
+    "compute": (
+        (
+            re.compile(
+                r"/os-(agents|cells|certificates|cloudpipe|consoles|fixed-ips|floating-ip-dns|floating-ips-bulk|fping"
+                r"|virtual-interfaces|security-group-default-rules)\b"
+            ),
+            "what upstream took out; it answers 410 here too",
+        ),
+        (
+            re.compile(r"/os-(volumes|volumes_boot|snapshots|baremetal-nodes|assisted-volume-snapshots)\b|/os-volume_att"),
+            "what belongs to services that are not there",
+        ),
+    ),
 }
 """What is put off on purpose, by list: paths, and what they belong to."""
 
