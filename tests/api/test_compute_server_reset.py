@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from pileus.services.compute.resources.migration import migration
 from pileus.services.compute.resources.server.table import server
+from pileus.services.image import interface as images
 from tests.conftest import Databases, whole_schema
 from tests.services.compute.cloud import NEWEST, PROJECT, Cloud, Host
 
@@ -210,6 +211,22 @@ def test_reset_ends_whatever_is_under_way(cloud: Cloud, host: Host, server_id: s
     settled(cloud, server_id, "SHUTOFF")
     assert cloud.act(server_id, "os-resetState", {"state": "active"}).status == 403
     assert cloud.act(server_id, "os-resetState", {"state": "gone"}, client=cloud.admin).status == 400
+
+
+@pytest.mark.parametrize(("verb", "body"), [("createImage", {"name": "never"}), ("shelve", None)])
+def test_reset_gives_up_an_image_that_does_not_come(
+    cloud: Cloud, host: Host, server_id: str, verb: str, body: Any
+) -> None:
+    host.answers["snapshot"] = ("failed", "no space just now", False)
+    assert cloud.act(server_id, verb, body).status == 202
+    cloud.wait(lambda: bool(host.snapshots))
+    [image_id] = host.snapshots
+    assert "image" in cloud.show(server_id)["OS-EXT-STS:task_state"]
+    reset(cloud, server_id, "active")
+    cloud.wait(lambda: not host.snapshots)
+    found = cloud.store.read_here(lambda tx: images.by_id(tx, image_id))
+    assert found is None or found.status == "deleted"
+    assert cloud.show(server_id)["OS-EXT-STS:task_state"] is None
 
 
 def test_a_resized_server_that_is_reset_counts_as_confirmed(cloud: Cloud, host: Host, server_id: str) -> None:

@@ -216,6 +216,8 @@ def reset(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
     if row.previous is not None:
         values |= (_reverted if row.task == "resize_reverting" else _confirmed)(tx, row, config)
         values["disks"] = disk.settled(row.disks)
+    if row.task is not None and ENDS[row.task].waits == "snapshot":
+        snapshot.give_up(tx, [row.id])
     if row.rescue is not None:
         values |= {"rescue": None, "disks": disk.retired(row.disks, [disk.RESCUE])}
     if row.mode == "shelved_offloaded" and row.host_id is None:
