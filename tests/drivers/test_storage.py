@@ -16,11 +16,12 @@ import msgspec
 import pycdlib
 import pytest
 
-from pileus.contracts.hypervisor import DiskSpec
+from pileus.contracts.hypervisor import DiskSpec, GuestSpec
 from pileus.contracts.storage import StorageFailure
 from pileus.contracts.suite.storage import StorageContract, StorageHarness
 from pileus.drivers.storage.fake import FakeConfigDrive, FakeDisk, FakeStorage
 from pileus.drivers.storage.file import FileStorage
+from pileus.drivers.storage.file.use import in_use
 
 MIB = 1 << 20
 ROOT = DiskSpec(id="root", image_id="image", size_gib=1, boot_index=0)
@@ -313,3 +314,27 @@ def test_linux_finds_the_label(host: FileHarness) -> None:
     found = subprocess.run(["blkid", "-p", "-o", "export", str(drive)], check=True, capture_output=True, text=True)
     assert "LABEL=config-2\n" in found.stdout
     assert "TYPE=iso9660\n" in found.stdout
+
+
+@needs_qemu_img
+def test_what_a_process_has_open_stays(tmp_path: Path) -> None:
+    """A store that was restored may want an older disk than the guest runs on."""
+    harness = FileHarness(tmp_path)
+    storage = harness.open()
+    first = storage.ensure_disk("guest", ROOT, harness.image())
+    second = storage.ensure_disk("guest", msgspec.structs.replace(ROOT, incarnation=2), harness.image())
+    spec = GuestSpec(id="guest", name="g", vcpus=1, memory_mib=64, disks=(ROOT,), nics=(), power="running")
+    command = ["qemu-io", "-c", "sleep 60000", str(second)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as reader:
+        try:
+            deadline = time.monotonic() + 10
+            while not in_use(second):
+                assert time.monotonic() < deadline, "the disk was not opened"
+                time.sleep(0.01)
+            storage.settle("guest", spec)
+            assert second.exists()
+        finally:
+            reader.kill()
+    storage.settle("guest", spec)
+    assert first.exists()
+    assert not second.exists()

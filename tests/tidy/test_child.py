@@ -30,7 +30,7 @@ MACHINERY = {
 
 READS_TENANTS = {
     "drivers/storage/convert.py": "image files",
-    "drivers/storage/file.py": "disks that guests wrote, when they are copied",
+    "drivers/storage/file/driver.py": "disks that guests wrote, when they are copied",
     "drivers/hypervisor/qemu/backup.py": "disks that guests wrote, when a snapshot of them is taken",
 }
 """Modules whose children parse what tenants wrote."""
@@ -38,7 +38,7 @@ READS_TENANTS = {
 OWN_WORDS = {
     "drivers/host/netfilter.py": "nft reads rules of ours, in which ids and addresses were checked",
     "drivers/network/bridge/daemon.py": "dnsmasq, of netservice; it hears guests, and its limits are the filter's",
-    "drivers/storage/format.py": "makes empty file systems; a label is all that is a tenant's",
+    "drivers/storage/file/format.py": "makes empty file systems; a label is all that is a tenant's",
     "drivers/hypervisor/qemu/accelerator.py": "asks QEMU what it can, with no guest",
     "drivers/hypervisor/qemu/guest.py": "QEMU itself: own uid, seccomp, control group; see qemu/command",
     "drivers/hypervisor/qemu/tpm.py": "the TPM of one guest, under the guest's uid, in the guest's directory",

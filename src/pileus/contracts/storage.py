@@ -23,13 +23,15 @@ class Storage(Protocol):
         """The disk's qcow2 file, made from `image` (a clean qcow2 file in the host's cache) when it is missing.
 
         Post-condition: the file is whole or not there; an existing disk is never rewritten, shrunk or emptied.  Other
-        incarnations stay as they are: see `settle`.
+        incarnations stay as they are: see `settle`.  One that is missing beside a newer one is not made: who asks for
+        it knows less than is here.  Raises StorageFailure.
         """
 
     def settle(self, guest_id: str, spec: GuestSpec) -> None:
         """Delete what the spec says is no more: incarnations that are neither current nor kept, and retired disks.
 
-        To be called when the guest runs, or rests, as the spec says.  Absent files are fine.
+        To be called when the guest runs, or rests, as the spec says.  Absent files are fine; those that a process has
+        open stay.
         """
 
     def disk(self, guest_id: str, disk_id: str, incarnation: int | None = None) -> Path | None:

@@ -233,6 +233,16 @@ class StorageContract:
         storage.settle(guest, _guest(guest, _disk(incarnation=2)))
         assert first.exists()
 
+    def test_an_older_store_makes_no_disk_anew(self, harness: StorageHarness, storage: Storage, guest: str) -> None:
+        storage.ensure_disk(guest, _disk(), harness.image())
+        second = storage.ensure_disk(guest, _disk(incarnation=2), harness.image())
+        storage.settle(guest, _guest(guest, _disk(incarnation=2)))
+        with pytest.raises(StorageFailure) as failure:
+            storage.ensure_disk(guest, _disk(), harness.image())
+        assert failure.value.permanent
+        storage.settle(guest, _guest(guest, _disk()))
+        assert storage.disk(guest, "root") == second
+
     def test_retired_disks_go(self, harness: StorageHarness, storage: Storage, guest: str) -> None:
         root = storage.ensure_disk(guest, _disk(), harness.image())
         for number in (1, 2):

@@ -36,9 +36,10 @@ from pileus.contracts.hypervisor import DiskSpec, GuestSpec
 from pileus.contracts.storage import StorageFailure
 from pileus.core.seams import reach
 from pileus.drivers.host.process import ChildFailure, Identity, run
-from pileus.drivers.storage import config_drive
-from pileus.drivers.storage.format import SECONDS, limits, make_file_system
-from pileus.drivers.storage.qcow2 import header
+from pileus.drivers.storage.file import config_drive
+from pileus.drivers.storage.file.format import SECONDS, limits, make_file_system
+from pileus.drivers.storage.file.qcow2 import header
+from pileus.drivers.storage.file.use import in_use
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DISK = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63})(?:\.(?P<number>[0-9]+))?(?P<base>\.base)?\.qcow2")
@@ -67,11 +68,18 @@ class FileStorage:
 
         `image` must be a qcow2 file without a backing or data file of its own.  No process may write to the
         incarnation that this one is a copy of.  Raises StorageFailure, permanent when the disk cannot exist as it is
-        asked for: smaller than its image, of no size, or a copy of what is not there.
+        asked for: smaller than its image, of no size, a copy of what is not there, or older than what is there.
         """
         path = self._place(guest_id, disk.id, disk.incarnation)
         if path.exists():
             return path
+        newest = max((one.number for one in _files(self._folder(guest_id)) if one.id == disk.id), default=0)
+        if newest > disk.incarnation:
+            raise StorageFailure(
+                f"incarnation {disk.incarnation} of disk {disk.id} is wanted, and {newest} is here: the store is older than "
+                "the disk, which is left as it is",
+                permanent=True,
+            )
         try:
             if disk.copy_of is not None:
                 self._copy(disk, self._place(guest_id, disk.id, disk.copy_of), path)
@@ -86,7 +94,10 @@ class FileStorage:
         return path
 
     def settle(self, guest_id: str, spec: GuestSpec) -> None:
-        """Delete incarnations that are neither current nor kept, and retired disks; see the contract."""
+        """Delete incarnations that are neither current nor kept, and retired disks; see the contract.
+
+        What a process has open stays until it is closed: an older store may want another disk than the guest runs on.
+        """
         folder = self._folder(guest_id)
         current = {disk.id: {disk.incarnation, *disk.keep} for disk in spec.disks}
         gone = {name: set[int]() for name in spec.retired if name not in current}
@@ -96,7 +107,7 @@ class FileStorage:
         try:
             found = sorted(_files(folder), key=lambda one: one.base)  # a base goes after its disk
             for one in found:
-                if one.id in gone and one.number not in gone[one.id]:
+                if one.id in gone and one.number not in gone[one.id] and not in_use(one.path):
                     one.path.unlink(missing_ok=True)
                     reach("storage.settle.unlinked")
         except OSError as error:
