@@ -1,4 +1,4 @@
-"""The image `tiny`: from packages to a disk."""
+"""From packages to a disk: the images `tiny` and `debian`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,30 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pileus.cli.image.child import BuildFailure, missing_packages, run
-from pileus.cli.image.disk import MEBIBYTE, Layout, assemble, compress, identity, make_boot, make_root
+from pileus.cli.image import staging
+from pileus.cli.image.bootstrap import bootstrap
+from pileus.cli.image.child import INSTALLER_PACKAGE, BuildFailure, missing_packages, run
+from pileus.cli.image.disk import (
+    MEBIBYTE,
+    Layout,
+    assemble,
+    compress,
+    edit_root,
+    format_root,
+    identity,
+    make_boot,
+    make_root,
+    serial,
+)
 from pileus.cli.image.kernel import Kernel
 from pileus.cli.image.package import Package, fetch, unpack
 from pileus.cli.image.system import ASSETS, KERNELS, PACKAGES, Source, root_tree
 
 LAYOUT = Layout(boot=24 * MEBIBYTE, root=103 * MEBIBYTE)
 LARGEST = 64 * MEBIBYTE
+BOOT_DEBIAN = 128 * MEBIBYTE
+"""Room for two kernels and their first roots: a new one is written beside the old."""
+LARGEST_DEBIAN = 512 * MEBIBYTE
 DEFAULT_EPOCH = 1_700_000_000
 
 
@@ -30,22 +46,57 @@ def build_tiny(output: Path, *, cache: Path, progress: Callable[[str], None]) ->
     Raises:
         BuildFailure: the host lacks a program, a package cannot be fetched, or a step failed.
     """
-    if missing := missing_packages():
+    _demand(missing_packages())
+    step = _stopwatch(progress)
+
+    def build(directory: Path) -> Path:
+        packages = fetch(cache.absolute(), PACKAGES, KERNELS, step)
+        return _build(directory, packages, _epoch(), step)
+
+    return _replace(output, build, LARGEST, step)
+
+
+def build_debian(output: Path, *, cache: Path, progress: Callable[[str], None]) -> Path:
+    """Build the image `debian`, a whole system with cloud-init, as `build_tiny` builds its own.
+
+    The installed system is kept in `cache` as an archive of about 600 MB, which a later build uses without a
+    network. Needs about 2 GB beside `output`, and root, or a host where users may have namespaces of their own.
+
+    Raises:
+        BuildFailure: the host lacks a program, a package cannot be fetched, or a step failed.
+    """
+    _demand(missing_packages(INSTALLER_PACKAGE))
+    step = _stopwatch(progress)
+
+    def build(directory: Path) -> Path:
+        return _install(directory, bootstrap(cache.absolute(), step), _epoch(), step)
+
+    return _replace(output, build, LARGEST_DEBIAN, step)
+
+
+def _demand(missing: list[str]) -> None:
+    if missing:
         raise BuildFailure(f"these packages must be installed first: {' '.join(missing)}")
+
+
+def _epoch() -> int:
+    return int(os.environ.get("SOURCE_DATE_EPOCH", DEFAULT_EPOCH))
+
+
+def _stopwatch(progress: Callable[[str], None]) -> Callable[[str], None]:
     started = time.monotonic()
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH", DEFAULT_EPOCH))
+    return lambda text: progress(f"{time.monotonic() - started:5.1f} s  {text}")
 
-    def step(text: str) -> None:
-        progress(f"{time.monotonic() - started:5.1f} s  {text}")
 
+def _replace(output: Path, build: Callable[[Path], Path], largest: int, step: Callable[[str], None]) -> Path:
+    """Let `build` make an image inside an empty directory, and put it at `output` when it is finished."""
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
-    packages = fetch(cache.absolute(), PACKAGES, KERNELS, step)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as directory:
-        draft = _build(Path(directory), packages, epoch, step)
+        draft = build(Path(directory))
         size = draft.stat().st_size
-        if size > LARGEST:
-            raise BuildFailure(f"the image has {size} bytes, and may have {LARGEST} at most")
+        if size > largest:
+            raise BuildFailure(f"the image has {size} bytes, and may have {largest} at most")
         with draft.open("rb") as stream:
             os.fsync(stream.fileno())
         draft.chmod(0o644)
@@ -75,9 +126,32 @@ def _build(directory: Path, packages: list[Package], epoch: int, step: Callable[
     tree = root_tree(Source(unpacked), kernel, busybox, packages)
     make_boot(directory / "boot", LAYOUT.boot, boot_files, epoch)
     make_root(directory / "root", LAYOUT.root, tree, epoch)
+    return _finish(directory, LAYOUT, step)
+
+
+def _install(directory: Path, archive: Path, epoch: int, step: Callable[[str], None]) -> Path:
+    """Build the image of an installed system inside an empty directory and return it."""
+    step("unpacking the system")
+    system = directory / "system"
+    owned = staging.unpack(archive, system)
+    values = {"ROOT_UUID": identity("debian root"), "BOOT_UUID": serial("debian boot")}
+    owned += staging.configure(system, values)
+    release, image, first_root = staging.kernel(system)
+    step(f"kernel {release}, root file system")
+    files = {"vmlinuz": image, "initrd": first_root, "syslinux.cfg": staging.boot_settings(values)}
+    make_boot(directory / "boot", BOOT_DEBIAN, files, epoch, "debian boot")
+    layout = Layout(boot=BOOT_DEBIAN, root=(staging.space(system) * 5 // 4 // MEBIBYTE + 128) * MEBIBYTE)
+    format_root(directory / "root", layout.root, system, epoch, "debian root", journal=32)
+    if commands := staging.ownership(owned):
+        edit_root(directory / "root", commands, epoch)
+    return _finish(directory, layout, step)
+
+
+def _finish(directory: Path, layout: Layout, step: Callable[[str], None]) -> Path:
+    """Make the image of the file systems `boot` and `root` in a directory."""
     step("disk")
     disk = directory / "disk"
-    assemble(disk, LAYOUT, directory / "boot", directory / "root")
+    assemble(disk, layout, directory / "boot", directory / "root")
     step("compressing")
     compress(disk, directory / "qcow2")
     run("qemu-img", "check", "-q", "-f", "qcow2", directory / "qcow2")

@@ -22,7 +22,10 @@ PROGRAM_PACKAGE: Mapping[str, str] = {
     "sfdisk": "fdisk",
     "syslinux": "syslinux",
 }
-"""Each program that a build runs, and the Debian package that brings it."""
+"""Each program that every build runs, and the Debian package that brings it."""
+
+INSTALLER_PACKAGE: Mapping[str, str] = {"mmdebstrap": "mmdebstrap", "tar": "tar"}
+"""Those that a build of a whole Debian system runs besides."""
 
 FILE_PACKAGE: Mapping[str, str] = {
     "/usr/lib/syslinux/mbr/mbr.bin": "syslinux-common",
@@ -34,9 +37,13 @@ class BuildFailure(Exception):
     """An image could not be built; the message is for people."""
 
 
-def missing_packages() -> list[str]:
-    """Debian packages that must be installed on this host before `build_tiny` can run, sorted; empty when ready."""
-    programs = {package for name, package in PROGRAM_PACKAGE.items() if shutil.which(name, path=SEARCH_PATH) is None}
+def missing_packages(more: Mapping[str, str] | None = None) -> list[str]:
+    """Debian packages that must be installed on this host before `build_tiny` can run, sorted; empty when ready.
+
+    `more` are further programs, e.g. INSTALLER_PACKAGE for `build_debian`.
+    """
+    wanted = {**PROGRAM_PACKAGE, **(more or {})}
+    programs = {package for name, package in wanted.items() if shutil.which(name, path=SEARCH_PATH) is None}
     files = {package for path, package in FILE_PACKAGE.items() if not Path(path).is_file()}
     return sorted(programs | files)
 
@@ -63,7 +70,7 @@ def run(
     try:
         done = subprocess.run(words, cwd=cwd, input=stdin, env=variables, capture_output=True, check=False)
     except FileNotFoundError as failure:
-        package = PROGRAM_PACKAGE.get(words[0])
+        package = {**PROGRAM_PACKAGE, **INSTALLER_PACKAGE}.get(words[0])
         hint = f" (Debian package {package})" if package else ""
         raise BuildFailure(f"{words[0]} is not installed{hint}") from failure
     if done.returncode != 0:

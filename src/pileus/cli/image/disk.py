@@ -21,6 +21,8 @@ ROOT_LIMIT = "2T"
 NAMESPACE = uuid.UUID("5ee1bd01-4fc6-5f5e-9b43-0e1c65d6a2a5")
 (MASTER_BOOT_RECORD,) = FILE_PACKAGE
 MASTER_BOOT_CODE = 440
+LABELS = {"boot": "TINYBOOT", "root": "tiny-root", "debian boot": "LOADER", "debian root": "debian-root"}
+"""What file systems are called, by what their identities come from."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ def identity(name: str) -> str:
     return str(uuid.uuid5(NAMESPACE, name))
 
 
+def serial(name: str) -> str:
+    """The serial number of a FAT file system as Linux writes it, e.g. in fstab(5)."""
+    digits = identity(name)[:8].upper()
+    return f"{digits[:4]}-{digits[4:]}"
+
+
 def copy_sparse(source: Path, target: Path, start: int) -> None:
     """Copy a file into another at `start`, leaving holes where it is zero."""
     empty = bytes(MEBIBYTE)
@@ -58,19 +66,22 @@ def copy_sparse(source: Path, target: Path, start: int) -> None:
             position += len(piece)
 
 
-def make_boot(file: Path, size: int, contents: Mapping[str, bytes], epoch: int) -> None:
-    """Make a FAT file system that syslinux boots from, with `contents` by file name in its root."""
+def make_boot(file: Path, size: int, contents: Mapping[str, bytes], epoch: int, name: str = "boot") -> None:
+    """Make a FAT file system that syslinux boots from, with `contents` by file name in its root.
+
+    `name` gives its serial number, see `identity`.
+    """
     file.touch()
     with file.open("r+b") as stream:
         stream.truncate(size)
     hidden = str(BOOT_START // SECTOR)
     environment = {"SOURCE_DATE_EPOCH": str(epoch), "MTOOLS_SKIP_CHECK": "1"}
-    serial = identity("boot")[:8]
-    run("mkfs.vfat", "-F", "16", "-h", hidden, "-i", serial, "-n", "TINYBOOT", "--invariant", file)
-    for name, content in contents.items():
-        draft = file.with_name(f"boot.{name}")
+    label = LABELS[name]
+    run("mkfs.vfat", "-F", "16", "-h", hidden, "-i", identity(name)[:8], "-n", label, "--invariant", file)
+    for place, content in contents.items():
+        draft = file.with_name(f"boot.{place}")
         draft.write_bytes(content)
-        run("mcopy", "-i", file, draft, f"::{name}", environment=environment)
+        run("mcopy", "-i", file, draft, f"::{place}", environment=environment)
     run("syslinux", "--install", file, environment=environment)
 
 
@@ -79,29 +90,35 @@ def make_root(file: Path, size: int, tree: Tree, epoch: int) -> None:
     staging = file.with_name("staging")
     staging.mkdir()
     tree.stage(staging)
+    format_root(file, size, staging, epoch)
+    commands = "set_inode_field / mode 040755\n" + tree.ownership(epoch)
+    commands += "".join(f"set_inode_field / {field} @{epoch}\n" for field in ("atime", "ctime", "mtime", "crtime"))
+    edit_root(file, commands, epoch)
+
+
+def format_root(file: Path, size: int, staging: Path, epoch: int, name: str = "root", journal: int = 4) -> None:
+    """Make an ext4 file system of the files below `staging`, with a journal of so many MiB.
+
+    `name` gives its UUID, see `identity`.
+    """
     file.touch()
     with file.open("r+b") as stream:
         stream.truncate(size)
     extended = f"resize={ROOT_LIMIT},hash_seed={identity('hash')},root_owner=0:0,lazy_itable_init=1"
     run(
-        *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "1", "-J", "size=4"),
-        *(
-            "-O",
-            "^metadata_csum,^64bit",
-            "-L",
-            "tiny-root",
-            "-U",
-            identity("root"),
-            "-E",
-            extended,
-            "-d",
-            staging,
-            file,
-        ),
+        *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "1", "-J", f"size={journal}"),
+        *("-O", "^metadata_csum,^64bit", "-L", LABELS[name], "-U", identity(name), "-E", extended),
+        *("-d", staging, file),
         environment={"E2FSPROGS_FAKE_TIME": str(epoch)},
     )
-    commands = "set_inode_field / mode 040755\n" + tree.ownership(epoch)
-    commands += "".join(f"set_inode_field / {field} @{epoch}\n" for field in ("atime", "ctime", "mtime", "crtime"))
+
+
+def edit_root(file: Path, commands: str, epoch: int) -> None:
+    """Let debugfs(8) change a file system.
+
+    Raises:
+        BuildFailure: it could not do one of the commands.
+    """
     environment = {"E2FSPROGS_FAKE_TIME": str(epoch), "DEBUGFS_PAGER": "cat"}
     said = run("debugfs", "-w", "-f", "-", file, stdin=commands.encode(), environment=environment)
     if problems := [line for line in said.splitlines() if line and not line.startswith("debugfs:")]:
