@@ -76,8 +76,8 @@ class FileStorage:
         newest = max((one.number for one in _files(self._folder(guest_id)) if one.id == disk.id), default=0)
         if newest > disk.incarnation:
             raise StorageFailure(
-                f"incarnation {disk.incarnation} of disk {disk.id} is wanted, and {newest} is here: the store is older than "
-                "the disk, which is left as it is",
+                f"incarnation {disk.incarnation} of disk {disk.id} is wanted, and {newest} is here: the store is older "
+                "than the disk, which is left as it is",
                 permanent=True,
             )
         try:

@@ -227,6 +227,16 @@ def tags_of(tx: Tx, ids: Collection[str]) -> dict[str, list[str]]:
     return found
 
 
+def next_reboot(row: sa.Row[Any]) -> int:
+    """The nonce of one more reboot: above what the host did, which may know more than a store that was restored."""
+    return int(max(row.reboot_nonce, row.reboot_done)) + 1
+
+
+def next_act(row: sa.Row[Any], name: str) -> dict[str, int]:
+    """`acts` with one more of a name, likewise."""
+    return {**row.acts, name: max(row.acts.get(name, 0), row.acts_done.get(name, 0)) + 1}
+
+
 def want(tx: Tx, row: sa.Row[Any], **values: Any) -> None:
     """Change what is wanted of a server, as it was read. Raises Raced when it is not as it was read."""
     where = {"id": row.id, "revision": row.revision}

@@ -13,7 +13,7 @@ from pileus.core.errors import Forbidden
 from pileus.core.fields import UNSET, Body, UnsetType, W
 from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
 from pileus.services.compute.resources.server.operations.transition import reset
-from pileus.services.compute.resources.server.table import server, want
+from pileus.services.compute.resources.server.table import next_reboot, server, want
 
 _ACTION = "/servers/{server_id}/action"
 
@@ -63,7 +63,7 @@ def reboot(ctx: Context, server_id: str, body: Reboot) -> None:
     row = find(ctx, server_id)
     kind = body.type.upper()
     allow(ctx, row, "reboot_soft" if kind == "SOFT" else "reboot_hard")
-    values = {"power": "running", "reboot_nonce": row.reboot_nonce + 1, "reboot_kind": kind}
+    values = {"power": "running", "reboot_nonce": next_reboot(row), "reboot_kind": kind}
     want(ctx.tx, row, **recovered(ctx, row) | values)
     note(ctx, row.id, row.project_id, "reboot", "compute_reboot_instance", row.host)
 

@@ -16,7 +16,7 @@ from pileus.contracts.hypervisor import Diagnostics
 from pileus.core.context import Context, Request
 from pileus.core.errors import Conflict, Unavailable
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
-from pileus.services.compute.resources.server.table import want
+from pileus.services.compute.resources.server.table import next_act, want
 from pileus.services.compute.rules import measure
 from pileus.services.compute.rules.machine import MachineError, machine
 from pileus.services.compute.versions import DIAGNOSTICS_STANDARD
@@ -75,5 +75,5 @@ def trigger_crash_dump(ctx: Context, server_id: str, body: None) -> None:
     """Send a guest an interrupt that cannot be masked: its kernel does with it what it is set up for."""
     row = find(ctx, server_id)
     allow(ctx, row, "trigger_crash_dump")
-    want(ctx.tx, row, acts={**row.acts, "nmi": row.acts.get("nmi", 0) + 1})
+    want(ctx.tx, row, acts=next_act(row, "nmi"))
     note(ctx, row.id, row.project_id, "trigger_crash_dump", "compute_trigger_crash_dump", row.host)

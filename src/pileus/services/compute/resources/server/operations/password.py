@@ -13,7 +13,7 @@ import msgspec
 from pileus.core.context import Context
 from pileus.core.fields import Body
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
-from pileus.services.compute.resources.server.table import want
+from pileus.services.compute.resources.server.table import next_act, want
 from pileus.services.compute.rules.machine import wants_agent
 
 _PATH = "/servers/{server_id}/os-server-password"
@@ -34,7 +34,7 @@ def change(ctx: Context, server_id: str, body: ChangePassword) -> None:
     row = find(ctx, server_id)
     allow(ctx, row, "changePassword")
     if wants_agent(row.image.get("properties") or {}):
-        acts = {**row.acts, "password": row.acts.get("password", 0) + 1}
+        acts = next_act(row, "password")
         want(ctx.tx, row, admin_pass=body.admin_pass, acts=acts, task="updating_password")
     else:
         want(ctx.tx, row, admin_pass=body.admin_pass)

@@ -28,7 +28,7 @@ from pileus.services.compute.resources.server.operations import source
 from pileus.services.compute.resources.server.operations.metadata import check_count
 from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
 from pileus.services.compute.resources.server.operations.show import described
-from pileus.services.compute.resources.server.table import want
+from pileus.services.compute.resources.server.table import next_reboot, want
 from pileus.services.compute.rules import address, disk
 from pileus.services.compute.rules.building import check_disk_config, check_image, check_machine, check_user_data
 from pileus.services.compute.rules.guest import disk_names
@@ -86,7 +86,7 @@ def rebuild(ctx: Context, server_id: str, body: Rebuild) -> Reply:
         "task": "rebuilding",
         "disks": disk.renewed(disk.known(values.get("disks", row.disks), disk_names(row.flavor)), names),
         "admin_pass": secret,
-        "reboot_nonce": row.reboot_nonce + 1,
+        "reboot_nonce": next_reboot(row),
         "reboot_kind": "HARD",
         "error": row.error,  # until it is done
     }

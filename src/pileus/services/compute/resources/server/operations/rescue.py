@@ -20,7 +20,7 @@ from pileus.core.fields import UNSET, Body, UnsetType
 from pileus.services.compute.resources.server.fields import AdminPass
 from pileus.services.compute.resources.server.operations import source
 from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
-from pileus.services.compute.resources.server.table import want
+from pileus.services.compute.resources.server.table import next_reboot, want
 from pileus.services.compute.rules import disk
 from pileus.services.compute.rules.guest import disk_names
 from pileus.services.compute.rules.shape import Uuid
@@ -57,7 +57,7 @@ def rescue(ctx: Context, server_id: str, body: Rescue | None) -> str:
         "disks": disk.renewed(disks, [disk.RESCUE]),
         "power": "running",
         "admin_pass": secret,
-        "reboot_nonce": row.reboot_nonce + 1,
+        "reboot_nonce": next_reboot(row),
         "reboot_kind": "SOFT",
         "error": row.error,  # until it is done
     }
@@ -115,7 +115,7 @@ def unrescue(ctx: Context, server_id: str, body: Any) -> None:
         rescue=None,
         disks=disk.retired(row.disks, [disk.RESCUE]),
         power="running",
-        reboot_nonce=row.reboot_nonce + 1,
+        reboot_nonce=next_reboot(row),
         reboot_kind="HARD",
     )
     note(ctx, row.id, row.project_id, "unrescue", "compute_unrescue_instance", row.host)

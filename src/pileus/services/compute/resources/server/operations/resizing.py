@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pileus.core.store import Tx
 from pileus.services.compute.resources import migration
 from pileus.services.compute.resources.quota import QUOTA
-from pileus.services.compute.resources.server.table import want
+from pileus.services.compute.resources.server.table import next_reboot, want
 from pileus.services.compute.rules import disk, holding, placing
 from pileus.services.compute.rules.guest import disk_names
 from pileus.services.compute.rules.machine import machine, objection
@@ -45,7 +45,7 @@ def begin(tx: Tx, row: sa.Row[Any], flavor_id: str, flavor: Mapping[str, Any], u
         disks=grown(before, row.flavor, flavor),
         previous=previous,
         task="resize_finish",
-        reboot_nonce=row.reboot_nonce + 1,
+        reboot_nonce=next_reboot(row),
         reboot_kind="SOFT",
     )
     return None
@@ -108,6 +108,6 @@ def revert(tx: Tx, row: sa.Row[Any]) -> None:
         flavor=old["flavor"],
         disks=disk.reverted(row.disks, old["disks"]),
         previous={**old, "flavor_id": row.flavor_id, "flavor": row.flavor},
-        reboot_nonce=row.reboot_nonce + 1,
+        reboot_nonce=next_reboot(row),
         reboot_kind="SOFT",
     )

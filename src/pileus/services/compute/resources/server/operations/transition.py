@@ -17,7 +17,7 @@ from pileus.core.store import Tx
 from pileus.services.compute.resources.migration import finish
 from pileus.services.compute.resources.quota import QUOTA
 from pileus.services.compute.resources.server.operations import snapshot
-from pileus.services.compute.resources.server.table import server
+from pileus.services.compute.resources.server.table import next_reboot, server
 from pileus.services.compute.rules import disk, holding, placing
 from pileus.services.compute.rules.shape import instant
 from pileus.services.compute.rules.status import Task
@@ -138,7 +138,7 @@ def _roll_back(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
         "flavor_id": old["flavor_id"],
         "flavor": old["flavor"],
         "disks": disk.reverted(row.disks, old["disks"]),
-        "reboot_nonce": row.reboot_nonce + 1,
+        "reboot_nonce": next_reboot(row),
         "reboot_kind": "HARD",
         "previous": None,
     }
@@ -152,7 +152,7 @@ def _unrescued(tx: Tx, row: sa.Row[Any], config: Config) -> Values:
     return {
         "rescue": None,
         "disks": disk.retired(row.disks, [disk.RESCUE]),
-        "reboot_nonce": row.reboot_nonce + 1,
+        "reboot_nonce": next_reboot(row),
         "reboot_kind": "HARD",
     }
 
