@@ -48,7 +48,11 @@ RUNTIME = (
 )
 """What a host runs guests and networks with, and what its owner reaches them with."""
 
-SUITE = (Package("iputils-ping", "ping"), Package("postgresql", "/usr/lib/postgresql/*/bin/initdb"))
+SUITE = (
+    Package("iputils-ping", "ping"),
+    Package("postgresql", "/usr/lib/postgresql/*/bin/initdb"),
+    Package("strace", "strace"),
+)
 """What the suite needs on top."""
 
 

@@ -68,7 +68,7 @@ def hold(state: Path, name: str) -> int | None:
 def holder(state: Path, name: str) -> int | None:
     """The pid of the process of this name that runs on a state directory (0 while it begins), or None."""
     try:
-        descriptor = os.open(lock_file(state, name), os.O_RDWR)
+        descriptor = os.open(lock_file(state, name), os.O_RDONLY)
     except OSError:
         return None
     try:

@@ -276,7 +276,15 @@ def _write_secret(file: Path, text: str) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
     partial.replace(file)
+    # The store remembers what was made of a password: the power may not take the only copy of it.
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _wait(config: Config, watch: _Watch) -> None:

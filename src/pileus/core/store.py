@@ -60,6 +60,13 @@ SLOW_WAITING = 32
 ATTEMPTS = 3
 """How often an operation that loses a race is run."""
 
+_KINDS = {
+    sqlite3.SQLITE_FULL: "The disk of the store is full: nothing is changed until there is room, reading goes on.",
+    sqlite3.SQLITE_READONLY: "The store is read-only: nothing is changed until that is mended, reading goes on.",
+    sqlite3.SQLITE_IOERR: "The disk of the store fails, or is read-only: nothing is changed until it is mended.",
+}
+"""What callers are told of an engine that cannot write."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -474,7 +481,10 @@ def _let_go(connection: sa.Connection | None) -> None:
 def _unavailable(error: DBAPIError) -> Unavailable:
     """For the log what the engine says; for callers, who may be anybody, nothing of where it is and who asks it."""
     log.error("the store does not answer: %s", error.orig)
-    return Unavailable("The store does not answer; trying again later may help.")
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    # An extended code has its kind in the low byte (https://www.sqlite.org/rescode.html).
+    kind = None if code is None else _KINDS.get(code & 0xFF)
+    return Unavailable(kind or "The store does not answer; trying again later may help.")
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
