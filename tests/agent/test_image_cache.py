@@ -118,7 +118,7 @@ def test_other_formats_are_converted(tmp_path: Path) -> None:
         path = cache.path(disk(form="raw"))
         assert path is not None
         assert path.read_bytes() == b"converted"
-        assert names(tmp_path) == [path.name]
+        assert names(tmp_path) == [path.name, path.with_suffix(".sha512").name]
 
     asyncio.run(scenario())
     assert seen == [(DATA, "raw")]
@@ -199,3 +199,35 @@ def test_simulated_hosts_have_no_images() -> None:
     asyncio.run(NoImages().fetch(disk(), link))
     assert NoImages().path(disk(None)) is None
     assert link.asked == []
+
+
+def test_a_file_that_was_damaged_is_fetched_again(tmp_path: Path) -> None:
+    def convert(source: Path, form: str, target: Path) -> None:
+        target.write_bytes(b"converted" + source.read_bytes())
+
+    async def scenario(form: str, root: Path) -> None:
+        cache, link = FileImageCache(root, convert), Source()
+        await cache.fetch(disk(form=form), link)
+        path = cache.path(disk(form=form))
+        assert path is not None
+        whole = path.read_bytes()
+        held = path.open("rb")
+        # Another life of the agent takes what it finds whole.
+        again = FileImageCache(root, convert)
+        await again.fetch(disk(form=form), link)
+        assert len(link.asked) == 1
+        for cache in (again, FileImageCache(root, convert)):
+            asked = len(link.asked)
+            damaged = bytearray(whole)
+            damaged[len(damaged) // 2] ^= 1
+            path.write_bytes(damaged)
+            await cache.fetch(disk(form=form), link)
+            await cache.fetch(disk(form=form), link)
+            assert len(link.asked) == asked + 1
+            assert path.read_bytes() == whole
+        assert held.read() != whole  # who had it open goes on with what it has
+        held.close()
+
+    for form in ("qcow2", "raw"):
+        (tmp_path / form).mkdir()
+        asyncio.run(scenario(form, tmp_path / form))

@@ -42,6 +42,8 @@ class FileImageCache:
         self.root = root
         self._convert = convert
         self._locks: dict[str, asyncio.Lock] = {}
+        self._sound: dict[str, tuple[int, ...]] = {}
+        """Files that held what they should when they were last read, by name: which inode that was, and as of when."""
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         for leftover in root.glob("*.partial*"):
             leftover.unlink(missing_ok=True)
@@ -53,13 +55,29 @@ class FileImageCache:
         return self.root / f"{disk.image_id}.{(disk.image_sha512 or 'unhashed')[:32]}.qcow2"
 
     async def fetch(self, disk: DiskSpec, link: Link) -> None:
-        """Have the disk's image here; several guests that want it wait for one download."""
+        """Have the disk's image here; several guests that want it wait for one download.
+
+        A file that another life of this agent left, or that was changed, is read before it is used: disks read it for
+        years.  One that is damaged is fetched again; guests that run go on with what they have open.
+        """
         final = self.path(disk)
-        if final is None or final.exists():
+        if final is None or self._known(final):
             return
         async with self._locks.setdefault(final.name, asyncio.Lock()):
-            if not final.exists():
-                await self._download(disk, final, link)
+            if self._known(final):
+                return
+            if final.exists():
+                seen = _version(final)
+                if await asyncio.to_thread(_whole, final, disk):
+                    self._sound[final.name] = seen
+                    return
+                log.warning("image %s: this host's copy %s is damaged; it is fetched again", disk.image_id, final)
+            await self._download(disk, final, link)
+            self._sound[final.name] = _version(final)
+
+    def _known(self, final: Path) -> bool:
+        """Whether a file is the one that was found to be sound."""
+        return final.exists() and self._sound.get(final.name) == _version(final)
 
     async def _download(self, disk: DiskSpec, final: Path, link: Link) -> None:
         partial, made = final.with_suffix(".partial"), final.with_suffix(".partial.qcow2")
@@ -73,12 +91,15 @@ class FileImageCache:
 
                 await link.download(f"/images/{disk.image_id}/data", sink)
             if disk.image_sha512 is not None and digest.hexdigest() != disk.image_sha512:
-                raise StorageFailure(f"image {disk.image_id} does not hash to what it should")
+                raise StorageFailure(
+                    f"image {disk.image_id} does not hash to what it should: the image store's copy is damaged, or was "
+                    "on its way; upload the image anew when this stays"
+                )
             if disk.image_format == "qcow2":
                 await asyncio.to_thread(_publish, partial, final)
             else:
                 await asyncio.to_thread(self._convert, partial, disk.image_format, made)
-                await asyncio.to_thread(_publish, made, final)
+                await asyncio.to_thread(_publish_converted, made, final)
         finally:
             partial.unlink(missing_ok=True)
             made.unlink(missing_ok=True)
@@ -91,6 +112,36 @@ def _publish(made: Path, final: Path) -> None:
     with made.open("rb") as file:
         os.fsync(file.fileno())
     made.replace(final)
+
+
+def _publish_converted(made: Path, final: Path) -> None:
+    """`_publish` for a file whose hash nobody else knows: it is kept beside it."""
+    _sum(final).write_text(_digest(made))
+    _publish(made, final)
+
+
+def _sum(final: Path) -> Path:
+    return final.with_suffix(".sha512")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha512").hexdigest()
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _whole(final: Path, disk: DiskSpec) -> bool:
+    """Whether a file holds what was once put there."""
+    if disk.image_format == "qcow2":
+        return disk.image_sha512 is None or _digest(final) == disk.image_sha512
+    try:
+        return _digest(final) == _sum(final).read_text()
+    except FileNotFoundError:
+        return False
 
 
 class NoImages:
