@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from pileus.contracts.hypervisor import NicAttachment
-from pileus.contracts.network import NetworkFailure, RouterSpec
+from pileus.contracts.network import DhcpOption, NetworkFailure, RouterSpec
 from pileus.contracts.suite import network_frame as frame
 from pileus.contracts.suite.network import Lan, rule
-from pileus.contracts.suite.network_bench import Bench, link_local
+from pileus.contracts.suite.network_bench import Bench, lease, link_local
 from pileus.drivers.host import namespace, netfilter
 from pileus.drivers.host.netlink import Netlink, inside
 from pileus.drivers.host.process import Child
@@ -323,3 +323,23 @@ def _kill(pid: int) -> None:
     assert child is not None
     child.kill()
     assert child.wait(5)
+
+
+@pytest.mark.parametrize("options", [(), (DhcpOption(opt_name="66", opt_value="boot.example"),)])
+def test_a_guest_has_its_lease_when_ports_come_and_go(harness: BridgeHarness, options: tuple[DhcpOption, ...]) -> None:
+    """With a lease of a host that sets a tag, dnsmasq 2.90 does not outlive that its files are read again."""
+    bench, lan = Bench(harness.open(), harness), Lan()
+    lan.port("first", 5, dhcp_options=options)
+    (first,) = bench.up(lan)
+    assert lease(bench, first) is not None
+    lan.port("second", 6)
+    _, second = bench.up(lan)
+    (pid,) = dnsmasq(harness, "networks", lan.network.id)
+    assert lease(bench, second) is not None
+    bench.drain(first)  # answers are broadcast: it has heard those to the other
+    again = lease(bench, first)
+    assert again is not None
+    assert again[0] == first.ip
+    assert again[1].get(66) == (b"boot.example\0" if options else None)
+    assert dnsmasq(harness, "networks", lan.network.id) == [pid]
+    bench.close()

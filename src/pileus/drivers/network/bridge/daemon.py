@@ -61,14 +61,15 @@ class Daemon:
         try:
             main = (self.directory / "dnsmasq.conf").read_text()
             self._handed = dict(line.split() for line in (self.directory / _HANDED).read_text().splitlines())
+            tagged = (self.directory / "hosts").is_file() and ",set:" in (self.directory / "hosts").read_text()
         except (OSError, ValueError):
             return
-        self._child, self._config = found[0], Config(main)
+        self._child, self._config = found[0], Config(main, tagged=tagged)
 
     def _must_restart(self, known: Config, config: Config) -> bool:
         """A lease binds an address for as long as the process lives; another guest gets it from a new process."""
         moved = any(self._handed.get(address, mac) != mac for address, mac in config.leases)
-        return moved or known.main != config.main
+        return moved or known.main != config.main or (known.tagged and known.files != config.files)
 
     def _restart(self, config: Config) -> None:
         self._end()

@@ -38,6 +38,8 @@ class Config:
     """(address, MAC address) of everything it may hand out."""
     raw: bool = False
     """Speaks ICMPv6 itself."""
+    tagged: bool = False
+    """A host in the files sets a tag. With a lease of such a one dnsmasq 2.90 dies on SIGHUP: start anew."""
 
 
 def serve(state: NetworkState, directory: str) -> Config | None:
@@ -77,7 +79,7 @@ def serve(state: NetworkState, directory: str) -> Config | None:
         ("names", _text(line for port in state.ports for line in _names(port))),
     ]
     raw = any(subnet.ip_version == 6 for subnet in subnets)
-    return Config(_text(main), tuple(files), tuple(leases), raw)
+    return Config(_text(main), tuple(files), tuple(leases), raw, tagged=any(port.dhcp_options for port in state.ports))
 
 
 def advertise(router: RouterSpec) -> Config | None:
@@ -173,15 +175,17 @@ def _hosts(port: PortSpec, subnets: list[SubnetSpec]) -> Iterator[str]:
     served = {subnet.id for subnet in subnets}
     parts = [mac_address(port.mac_address)]
     name = [port.hostname] if _HOST.fullmatch(port.hostname) else []
+    # Only who has options of its own: see `Config.tagged`.
+    tag = [f"set:{_port_tag(port)}"] if port.dhcp_options else []
     for fixed in port.fixed_ips:
         if fixed.subnet_id not in served:
             continue
         address = ipaddress.ip_address(fixed.ip_address)
         if address.version == 4:
             # `id:*`: the MAC address alone says who it is; a rebuilt guest comes with another client id.
-            yield ",".join((*parts, "id:*", f"set:{_port_tag(port)}", str(address), *name))
+            yield ",".join((*parts, "id:*", *tag, str(address), *name))
         else:
-            yield ",".join((*parts, f"set:{_port_tag(port)}", f"[{address}]", *name))
+            yield ",".join((*parts, *tag, f"[{address}]", *name))
 
 
 def _names(port: PortSpec) -> Iterator[str]:
