@@ -21,7 +21,6 @@ from pileus.cli.image.disk import (
     identity,
     make_boot,
     make_root,
-    serial,
 )
 from pileus.cli.image.kernel import Kernel
 from pileus.cli.image.package import Package, fetch, unpack
@@ -134,7 +133,7 @@ def _install(directory: Path, archive: Path, epoch: int, step: Callable[[str], N
     step("unpacking the system")
     system = directory / "system"
     owned = staging.unpack(archive, system)
-    values = {"ROOT_UUID": identity("debian root"), "BOOT_UUID": serial("debian boot")}
+    values = {"ROOT_UUID": identity("debian root")}
     owned += staging.configure(system, values)
     release, image, first_root = staging.kernel(system)
     step(f"kernel {release}, root file system")

@@ -53,8 +53,9 @@ def run(
     cwd: Path | None = None,
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
+    complaints: bool = False,
 ) -> str:
-    """Run a program of the host and return what it printed.
+    """Run a program of the host and return what it printed; with `complaints`, also to its standard error.
 
     The child sees a fixed path and locale, whatever the caller's environment is, so that its output can be parsed
     and a build does not depend on who runs it. Proxy settings are kept, as apt needs them.
@@ -68,7 +69,10 @@ def run(
     }
     variables = {**kept, "PATH": SEARCH_PATH, "LC_ALL": "C", "TZ": "UTC", **(environment or {})}
     try:
-        done = subprocess.run(words, cwd=cwd, input=stdin, env=variables, capture_output=True, check=False)
+        stderr = subprocess.STDOUT if complaints else subprocess.PIPE
+        done = subprocess.run(
+            words, cwd=cwd, input=stdin, env=variables, stdout=subprocess.PIPE, stderr=stderr, check=False
+        )
     except FileNotFoundError as failure:
         package = {**PROGRAM_PACKAGE, **INSTALLER_PACKAGE}.get(words[0])
         hint = f" (Debian package {package})" if package else ""

@@ -17,8 +17,8 @@ ASSETS = files(__package__) / "debian"
 SECRETS = ("./etc/ssh/ssh_host_*", "./var/lib/systemd/random-seed", "./var/lib/systemd/credential.secret")
 """What the installation made, and no two servers may share."""
 LEFT_OUT = ("./dev/*", "./var/cache/apt/*.bin", "./var/log/*.log", "./var/log/apt/*", *SECRETS)
-MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "man-db.timer")
-"""Timers that would wake every server at the same hour, for what its owner did not ask for."""
+MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service")
+"""Units that work on every server at the same hour, or at each boot, for what its owner did not ask for."""
 RESOLVER = "../run/systemd/resolve/stub-resolv.conf"
 
 
