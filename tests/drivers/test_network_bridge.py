@@ -343,3 +343,20 @@ def test_a_guest_has_its_lease_when_ports_come_and_go(harness: BridgeHarness, op
     assert again[1].get(66) == (b"boot.example\0" if options else None)
     assert dnsmasq(harness, "networks", lan.network.id) == [pid]
     bench.close()
+
+
+def test_a_port_can_be_plugged_while_others_come(harness: BridgeHarness) -> None:
+    driver, lan = harness.driver(), Lan()
+    first = lan.port("first", 5)
+    driver.ensure_network(lan.state)
+    with ThreadPoolExecutor(1) as pool:
+        for last in range(6, 10):
+            lan.port(f"guest-{last}", last)
+            change = pool.submit(driver.ensure_network, lan.state)
+            while not change.done():
+                assert driver.plug(first.id).device.startswith("tap")
+            change.result()
+    lan.ports.clear()
+    driver.ensure_network(lan.state)
+    with pytest.raises(NetworkFailure, match="on no network"):
+        driver.plug(first.id)

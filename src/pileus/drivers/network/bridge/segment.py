@@ -51,10 +51,13 @@ class Segment:
         """Make it as `state` says. After a failure the next call looks at everything again."""
         if self.state == state and self.intact():
             return
-        known, self.state, self.plugs = self.state, None, {}
+        known, self.state = self.state, None
         if known is None or not self._present(known):
-            known, self._rules = None, None
+            known, self._rules, self.plugs = None, None, {}
             self._found()
+        # The filter of those that stay is in force all the time: a guest may be started meanwhile.
+        staying = {port.id for port in state.ports}
+        self.plugs = {port: tap for port, tap in self.plugs.items() if port in staying}
         taps = _taps(state)
         self._drop_taps(taps)
         self._filter(state)
