@@ -17,6 +17,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 LATE = (
+    "_strptime",
     "encodings.idna",
     "stringprep",
     "uvicorn.protocols.http.httptools_impl",
