@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from pileus.contracts.hypervisor import GuestFailure
 from pileus.core.errors import Unavailable
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
@@ -115,6 +116,32 @@ def test_a_change_of_a_group_reaches_the_filters(database_url: str, tmp_path: Pa
         control.assign(group("s", "10.0.0.0/8"))
         await until(lambda: machine.network.networks["n"].groups["s"] == group("s", "10.0.0.0/8"))
         assert machine.attempts["g1"] == 1, "its guests are left in peace"
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_host_that_lost_its_hypervisor_says_why_and_goes_on_when_it_is_back(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        await machine.kill()
+        kind = type(machine.hypervisor)
+        whole = kind.facts
+
+        def refuse(self: Any) -> Any:
+            raise GuestFailure("the emulator is not installed")
+
+        monkeypatch.setattr(kind, "facts", refuse)
+        machine.boot()
+        await until(lambda: "this host cannot hold guests: the emulator is not installed" in caplog.text)
+        assert machine.failed() is None
+        assert machine.guests == {"g1": "running"}
+        control.assign(network("m"))
+        await asyncio.sleep(0.2)
+        assert control.state("network/m") == ""
+        monkeypatch.setattr(kind, "facts", whole)
+        await control.reaches("network/m", "ready")
 
     play(scenario, database_url, tmp_path)
 

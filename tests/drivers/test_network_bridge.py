@@ -105,6 +105,23 @@ def test_a_service_that_died_is_started_again(harness: BridgeHarness) -> None:
     assert fresh != pid
 
 
+def test_a_port_is_plugged_while_its_network_is_made_anew(harness: BridgeHarness) -> None:
+    """A guest that is looked at meanwhile waits; it is not told that its port is on no network."""
+    driver, lan = harness.driver(), Lan()
+    port = lan.port("host", 5)
+    driver.ensure_network(lan.state)
+    plug = driver.plug(port.id)
+    states = []
+    for number in range(6, 14):
+        lan.port(f"other{number}", number)
+        states.append(lan.state)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(lambda: [driver.ensure_network(state) for state in states])
+        while not made.done():
+            assert driver.plug(port.id) == plug
+        made.result()
+
+
 def test_a_later_driver_keeps_the_running_service(harness: BridgeHarness) -> None:
     lan = Lan()
     lan.port("one", 10)

@@ -34,6 +34,7 @@ class Cloud:
         self.state = state
         self.namespace = namespace
         self.failpoints = state / "failpoints"
+        self._api: Api | None = None
         state.mkdir(parents=True, exist_ok=True)
         self.failpoints.mkdir(exist_ok=True)
         self.failpoints.chmod(0o777)
@@ -63,7 +64,11 @@ class Cloud:
 
     def get(self, path: str) -> Any:
         """GET a path of the API as the administrator: quicker than the client, for what is asked again and again."""
-        return apart(lambda: Api(self.state).get(path), self.namespace)
+        api = self._api or Api(self.state)
+        self._api = None  # unless it answers, the next one logs in anew
+        found = apart(lambda: api.get(path), self.namespace)
+        self._api = api
+        return found
 
     def ssh(self, address: str, command: str, *, key: Path | None = None, check: bool = True) -> str:
         """Run a command on a guest as `cirros`."""

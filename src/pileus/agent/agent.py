@@ -183,6 +183,10 @@ class Agent:
             log.error("the control plane refuses this host: %s", error)
             self._obeying.clear()
             return REFUSED
+        except (GuestFailure, NetworkFailure) as error:
+            # Of what a greeting tells. Guests that run need nobody; the host gets no others until it is mended.
+            log.error("this host cannot hold guests: %s", error)
+            return REFUSED
         self._revision = found.revision
         self._take(found)
         self._obeying.set()

@@ -97,7 +97,7 @@ def _fingerprint(binary: str) -> str:
         with contextlib.suppress(OSError):
             found = (Path(folder) / binary).stat()
             return f"{binary}:{found.st_size}:{found.st_mtime_ns}:{device}"
-    raise GuestFailure(f"{binary} is not installed")
+    raise GuestFailure(f"{binary} is not installed, or not where the agent looks: `pileus prepare` brings it")
 
 
 def _try(accelerator: str, cpu: str, timeout: float, binary: str) -> str:

@@ -106,7 +106,11 @@ class BridgeNetwork:
         with self._lock:
             segments = list(self._segments.values())
         for segment in segments:
-            tap = segment.plugs.get(port_id)
+            if (tap := segment.plugs.get(port_id)) is not None:
+                return NicAttachment(port_id=port_id, device=tap, namespace=segment.name)
+        for segment in segments:
+            with segment.lock:  # while a network is made anew its ports are not known
+                tap = segment.plugs.get(port_id)
             if tap is not None:
                 return NicAttachment(port_id=port_id, device=tap, namespace=segment.name)
         raise NetworkFailure(f"port {port_id} is on no network of this host")
