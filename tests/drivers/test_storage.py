@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import json
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -338,3 +340,20 @@ def test_what_a_process_has_open_stays(tmp_path: Path) -> None:
     storage.settle("guest", spec)
     assert first.exists()
     assert not second.exists()
+
+
+def test_the_base_of_an_old_incarnation_goes_whoever_uses_the_same_image(tmp_path: Path) -> None:
+    """Bases are links to one file: a lock that any guest holds on its own is one on all of them."""
+    harness = FileHarness(tmp_path)
+    storage, image = harness.open(), harness.image()
+    second = msgspec.structs.replace(ROOT, incarnation=2)
+    first = storage.ensure_disk("guest", ROOT, image)
+    storage.ensure_disk("guest", second, image)
+    other = storage.ensure_disk("other", ROOT, image)
+    spec = GuestSpec(id="guest", name="g", vcpus=1, memory_mib=64, disks=(second,), nics=(), power="running")
+    with other.with_suffix(".base.qcow2").open("rb") as held:
+        lock = struct.pack("hhlli4x", fcntl.F_RDLCK, os.SEEK_SET, 100, 1, 0)
+        fcntl.fcntl(held, fcntl.F_OFD_SETLK, lock)
+        assert in_use(first.with_suffix(".base.qcow2"))
+        storage.settle("guest", spec)
+    assert sorted(one.name for one in first.parent.iterdir()) == ["root.2.base.qcow2", "root.2.qcow2"]

@@ -107,7 +107,11 @@ class FileStorage:
         try:
             found = sorted(_files(folder), key=lambda one: one.base)  # a base goes after its disk
             for one in found:
-                if one.id in gone and one.number not in gone[one.id] and not in_use(one.path):
+                if one.id not in gone or one.number in gone[one.id]:
+                    continue
+                # A base is one of many links to its image, which others have open: its own disk is what needs it.
+                needed = self._place(guest_id, one.id, one.number).exists() if one.base else in_use(one.path)
+                if not needed:
                     one.path.unlink(missing_ok=True)
                     reach("storage.settle.unlinked")
         except OSError as error:
