@@ -37,7 +37,9 @@ ASIDE = {
             "what upstream took out; it answers 410 here too",
         ),
         (
-            re.compile(r"/os-(volumes|volumes_boot|snapshots|baremetal-nodes|assisted-volume-snapshots)\b|/os-volume_att"),
+            re.compile(
+                r"/os-(volumes|volumes_boot|snapshots|baremetal-nodes|assisted-volume-snapshots)\b|/os-volume_att"
+            ),
             "what belongs to services that are not there",
         ),
     ),
