@@ -34,7 +34,7 @@ pytestmark = [
     ),
 ]
 
-PATIENCE = 600.0
+PATIENCE = 900.0
 DNS = "192.0.2.53"
 PASSWORD = "Pa55-of-root"
 USER_DATA = """#cloud-config
