@@ -357,3 +357,12 @@ def test_the_base_of_an_old_incarnation_goes_whoever_uses_the_same_image(tmp_pat
         assert in_use(first.with_suffix(".base.qcow2"))
         storage.settle("guest", spec)
     assert sorted(one.name for one in first.parent.iterdir()) == ["root.2.base.qcow2", "root.2.qcow2"]
+
+
+def test_a_base_that_a_crash_left_is_taken_again_and_nothing_stays_beside_it(tmp_path: Path) -> None:
+    harness = FileHarness(tmp_path)
+    storage, image = harness.open(), harness.image()
+    disk = storage.ensure_disk("guest", ROOT, image)
+    disk.unlink()  # killed when the base had its name, and the disk had none
+    assert storage.ensure_disk("guest", ROOT, image) == disk
+    assert sorted(one.name for one in disk.parent.iterdir()) == ["root.base.qcow2", "root.qcow2"]

@@ -163,7 +163,9 @@ def test_a_damaged_image_is_refused_by_its_hash_and_fetched_again(hello: Hello) 
     cloud = hello.cloud
     (image,) = (cloud.state / "agent" / "cache").glob("*.qcow2")
     whole = image.read_bytes()
-    stored = [one for one in (cloud.state / "images").rglob("*") if one.is_file() and one.read_bytes() == whole]
+    files = [one for one in (cloud.state / "control").rglob("*") if one.is_file()]
+    stored = [one for one in files if one.stat().st_size == len(whole) and one.read_bytes() == whole]
+    assert stored
     flip(image)
     cloud.kill("agent")
     again = ask_for(hello, "again")

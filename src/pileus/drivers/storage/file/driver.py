@@ -363,6 +363,7 @@ def _settle(new: Path, path: Path) -> None:
     for durable in (new, path.parent):
         if durable is not new:
             new.replace(path)
+            new.unlink(missing_ok=True)  # rename(2) does nothing when both are links to one file already
         fd = os.open(durable, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
