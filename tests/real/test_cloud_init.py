@@ -79,7 +79,8 @@ class Server:
                    "LogLevel=ERROR"]  # fmt: skip
         flags = [word for option in options for word in ("-o", option)]
         owner = self.scene.owner
-        return owner.cloud.inside("ssh", "-i", owner.key, *flags, f"{user}@{self.address}", command, check=check)
+        words = ("ssh", "-i", owner.key, *flags, f"{user}@{self.address}", command)
+        return owner.cloud.inside(*words, check=check, timeout=PATIENCE)
 
     def answers(self) -> float:
         """Wait until the guest lets its user in; how many seconds that took."""
