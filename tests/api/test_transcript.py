@@ -58,6 +58,8 @@ class Session:
             return ""
         assert program == "openstack", f"no such program here: {program}"
         output = io.StringIO()
+        # The cloud is in this process, and the client leaves nothing that its log could go to but the terminal.
+        logging.getLogger("pileus").addHandler(logging.NullHandler())
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
             patch.setattr(logging.getLogger("pileus"), "propagate", False)  # the cloud logs in this process, too,
             patch.setattr(logging, "lastResort", None)  # and the client takes over what goes to no handler
