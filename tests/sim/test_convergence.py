@@ -17,7 +17,6 @@ import msgspec
 import pytest
 
 from pileus.contracts.hypervisor import GuestSpec
-from pileus.contracts.link import KINDS
 from pileus.contracts.network import NetworkSpec, NetworkState, PortSpec, RouterSpec, SecurityGroupSpec
 from tests.agent.control import Control, Machine, play, until
 from tests.agent.spec import KIND, group, guest, network, port, router
@@ -52,7 +51,7 @@ def test_every_order_of_arrival_and_of_departure(database_url: str, tmp_path: Pa
             await asyncio.sleep(0.005)
 
     async def scenario(control: Control, machine: Machine) -> None:
-        orders = list(itertools.permutations(range(len(KINDS))))
+        orders = list(itertools.permutations(range(5)))  # a snapshot needs all of them, and has tests of its own
         for start in range(0, len(orders), 30):
             await asyncio.gather(
                 *(one(control, start + place, o) for place, o in enumerate(orders[start : start + 30]))
