@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from pileus.contracts.hypervisor import GuestSpec
+from pileus.contracts.link import KINDS
 from pileus.contracts.network import NetworkSpec, NetworkState, PortSpec, RouterSpec, SecurityGroupSpec
 from tests.agent.control import Control, Machine, play, until
 from tests.agent.spec import KIND, group, guest, network, port, router
