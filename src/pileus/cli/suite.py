@@ -111,7 +111,9 @@ class Suite:
         """Run pytest, and count what really ran."""
         with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
             report = Path(directory) / "report.xml"
-            environment = {DATABASE_VARIABLE: database} if database else {EXERCISED_VARIABLE: str(self.exercised)}
+            environment = {DATABASE_VARIABLE: database} if database else {}
+            if step == "sqlite":  # what generated requests reach is not the same on every day
+                environment[EXERCISED_VARIABLE] = str(self.exercised)
             if self.long:
                 environment[LONG_VARIABLE] = "1"
             cache = ["-o", f"cache_dir={directory}/cache"]
@@ -163,7 +165,7 @@ class Suite:
         """What the tests on SQLite exercised, beside the page that says so."""
         started = time.monotonic()
         if self.expression or not self.exercised.is_file():
-            reason = "needs all tests of the steps sqlite and fuzz"
+            reason = "needs all tests of the step sqlite"
             return Result(step="coverage", outcome="not run", seconds=0, reason=reason)
         command = [sys.executable, "-m", "bench.coverage", str(self.exercised)]
         made = subprocess.run(command, check=False, cwd=self.root, stdout=subprocess.PIPE, text=True)
