@@ -14,10 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from pileus.cli.client import Api
+from pileus.cli.client import Api, ApiFailure
 from pileus.drivers.host.process import apart
 
 ROOT = Path(__file__).parent.parent.parent
@@ -64,8 +65,17 @@ class Cloud:
 
     def get(self, path: str) -> Any:
         """GET a path of the API as the administrator: quicker than the client, for what is asked again and again."""
-        api = self._api or Api(self.state)
-        self._api = None  # unless it answers, the next one logs in anew
+        kept, self._api = self._api, None
+        if kept is not None:
+            try:
+                found = apart(lambda: kept.get(path), self.namespace)
+            except ApiFailure as failure:
+                if failure.code != HTTPStatus.UNAUTHORIZED:
+                    raise  # a token is of the store that it was given by, and there may be another now
+            else:
+                self._api = kept
+                return found
+        api = Api(self.state)
         found = apart(lambda: api.get(path), self.namespace)
         self._api = api
         return found

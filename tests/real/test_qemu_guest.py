@@ -217,7 +217,7 @@ def test_a_snapshot_of_a_system_that_goes_on(linux: Linux) -> None:
 def test_counters_of_a_system(linux: Linux) -> None:
     seen = linux.driver.diagnostics(linux.id)
     assert seen.disks[0].write_requests > 0, "since it was resumed"
-    assert sum(seen.cpu_time) > 10**9
+    assert sum(seen.cpu_time) > 10**8  # a tenth of a second
     assert seen.memory_used_mib > 20
     assert seen.nics[0].mac_address == "02:00:00:00:00:00"
     assert seen.nics[0].tx_packets > 0, "it asked for an address"
