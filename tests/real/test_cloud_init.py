@@ -79,7 +79,7 @@ class Server:
                    "LogLevel=ERROR"]  # fmt: skip
         flags = [word for option in options for word in ("-o", option)]
         owner = self.scene.owner
-        words = ("ssh", "-i", owner.key, *flags, f"{user}@{self.address}", command)
+        words: tuple[str | Path, ...] = ("ssh", "-i", owner.key, *flags, f"{user}@{self.address}", command)
         return owner.cloud.inside(*words, check=check, timeout=PATIENCE)
 
     def answers(self) -> float:
