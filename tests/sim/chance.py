@@ -9,10 +9,6 @@ from typing import Literal
 Fate = Literal["", "fails before", "fails after", "dies before", "dies after"]
 
 
-class Fault(Exception):
-    """Something fails that may work the next time."""
-
-
 class Death(BaseException):
     """The process that this is raised in ends here: nothing that it kept in memory is there any more."""
 

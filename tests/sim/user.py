@@ -263,6 +263,3 @@ class User:
         _, answer = await self.ask("GET", path)
         (ones,) = (value for name, value in answer.items() if not name.endswith("_links"))
         return [one["id"] for one in ones if one.get("name") != "public"]
-
-
-__all__ = ["COMPUTE", "NETWORK", "PROJECT", "User"]

@@ -56,12 +56,9 @@ class FakeStorage:
         path = self._place(guest_id, disk.id, disk.incarnation)
         if path.exists():
             return path
-        newest = max(
-            (_name(one)[1] for one in path.parent.glob(f"{_safe(disk.id)}*.disk") if _name(one)[0] == disk.id),
-            default=0,
-        )
-        if newest > disk.incarnation:
-            raise StorageFailure(f"disk {disk.id} was made anew since, as incarnation {newest}", permanent=True)
+        newest = self.disk(guest_id, disk.id)
+        if newest is not None and (number := _name(newest)[1]) > disk.incarnation:
+            raise StorageFailure(f"disk {disk.id} was made anew since, as incarnation {number}", permanent=True)
         made = self._copied(guest_id, disk) if disk.copy_of is not None else _fresh(disk, image)
         with self._lock:
             if self._free < _charge(made.size_gib):

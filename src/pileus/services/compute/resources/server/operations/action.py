@@ -39,13 +39,20 @@ class Lock(Body):
     locked_reason: Annotated[Reason | UnsetType, W(since="2.73")] = UNSET
 
 
+def _power(
+    ctx: Context, server_id: str, verb: Literal["start", "pause", "unpause", "suspend", "resume"], to: str
+) -> None:
+    """Want another power of a server, if the verb is lawful."""
+    row = find(ctx, server_id)
+    allow(ctx, row, verb)
+    want(ctx.tx, row, power=to)
+    note(ctx, row.id, row.project_id, verb, f"compute_{verb}_instance", row.host)
+
+
 @resource.action(_ACTION, "os-start", policy="os_compute_api:servers:start")
 def start(ctx: Context, server_id: str, body: Any) -> None:
     """Let a stopped server run."""
-    row = find(ctx, server_id)
-    allow(ctx, row, "start")
-    want(ctx.tx, row, power="running")
-    note(ctx, row.id, row.project_id, "start", "compute_start_instance", row.host)
+    _power(ctx, server_id, "start", "running")
 
 
 @resource.action(_ACTION, "os-stop", policy="os_compute_api:servers:stop")
@@ -71,37 +78,25 @@ def reboot(ctx: Context, server_id: str, body: Reboot) -> None:
 @resource.action(_ACTION, "pause", policy="os_compute_api:os-pause-server:pause")
 def pause(ctx: Context, server_id: str, body: Any) -> None:
     """Let a server stand still in memory."""
-    row = find(ctx, server_id)
-    allow(ctx, row, "pause")
-    want(ctx.tx, row, power="paused")
-    note(ctx, row.id, row.project_id, "pause", "compute_pause_instance", row.host)
+    _power(ctx, server_id, "pause", "paused")
 
 
 @resource.action(_ACTION, "unpause", policy="os_compute_api:os-pause-server:unpause")
 def unpause(ctx: Context, server_id: str, body: Any) -> None:
     """Let a paused server go on."""
-    row = find(ctx, server_id)
-    allow(ctx, row, "unpause")
-    want(ctx.tx, row, power="running")
-    note(ctx, row.id, row.project_id, "unpause", "compute_unpause_instance", row.host)
+    _power(ctx, server_id, "unpause", "running")
 
 
 @resource.action(_ACTION, "suspend", policy="os_compute_api:os-suspend-server:suspend")
 def suspend(ctx: Context, server_id: str, body: Any) -> None:
     """Let a server's memory go to its host's disk."""
-    row = find(ctx, server_id)
-    allow(ctx, row, "suspend")
-    want(ctx.tx, row, power="suspended")
-    note(ctx, row.id, row.project_id, "suspend", "compute_suspend_instance", row.host)
+    _power(ctx, server_id, "suspend", "suspended")
 
 
 @resource.action(_ACTION, "resume", policy="os_compute_api:os-suspend-server:resume")
 def resume(ctx: Context, server_id: str, body: Any) -> None:
     """Let a suspended server go on where it was."""
-    row = find(ctx, server_id)
-    allow(ctx, row, "resume")
-    want(ctx.tx, row, power="running")
-    note(ctx, row.id, row.project_id, "resume", "compute_resume_instance", row.host)
+    _power(ctx, server_id, "resume", "running")
 
 
 @resource.action(_ACTION, "os-resetState", policy="os_compute_api:os-admin-actions:reset_state")
