@@ -12,8 +12,9 @@ LACKING = (
     (re.compile(r"\b(cinder|volume)\b.*\bnot (available|enabled)", re.IGNORECASE), "needs Block Storage"),
     (re.compile(r"\b(swift|object.storage)\b.*\bnot (available|enabled)", re.IGNORECASE), "needs Object Storage"),
     (re.compile(r"\bhorizon\b", re.IGNORECASE), "needs the dashboard"),
+    (re.compile(r"^Less than 2 compute nodes\b"), "needs a second host"),
 )
-"""Services that Pileus does not have."""
+"""What the measured cloud does not have: services, and more than one host."""
 
 UPSTREAM = re.compile(
     r"^(Skipped until bug|Skipping identity:|Neutron (allows|does not check)|nova-network is not available)"

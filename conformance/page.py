@@ -23,8 +23,9 @@ test, and this page is made from there (`.venv/bin/python -m conformance.page`).
 
 The lists of tests are frozen (`conformance/lists`), and what counts is **passed ÷ listed**: a test that was skipped,
 failed or is absent is not passed, whoever is to blame. The ceiling is what could pass at all: it leaves out the tests
-that Tempest itself skips whatever the cloud can do, and those of services that Pileus does not have; both are named
-below. The last column names the revision of Pileus that was measured.
+that Tempest itself skips whatever the cloud can do, those of services that Pileus does not have, and those that need a
+second host, since the measured cloud has one; all are named below. The last column names the revision of Pileus that
+was measured.
 """
 
 

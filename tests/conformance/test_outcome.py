@@ -126,6 +126,7 @@ def test_a_regression_is_what_passed_and_does_not() -> None:
         ("skip", "ObjectTest skipped as swift is not available", "needs Object Storage"),
         ("skip", "Horizon support is required", "needs the dashboard"),
         ("skip", "Volume service not enabled.", "needs Block Storage"),
+        ("skip", "Less than 2 compute nodes, skipping multinode tests.", "needs a second host"),
         (
             "skip",
             "Skipped until bug: https://launchpad.net/bugs/1 is resolved.",
