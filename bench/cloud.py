@@ -1,4 +1,4 @@
-"""A cloud to measure: `./pileus up --fake N` in a directory of its own, and what an operation on it costs."""
+"""A cloud to measure: `./pileus up` in a directory of its own, and what an operation on it costs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pileus.drivers.host.process import apart
+
 ROOT = Path(__file__).parent.parent
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -34,29 +36,60 @@ class Figure(NamedTuple):
     most: float | None
 
 
-class Cloud:
-    """A cloud of its own in a directory of its own, of the code below `root`, and a session with it."""
+class _Connection(http.client.HTTPConnection):
+    """A connection that is made inside a network namespace, and used from anywhere."""
 
-    def __init__(self, hosts: int, root: Path = ROOT) -> None:
+    def __init__(self, port: int, namespace: str | None) -> None:
+        super().__init__("127.0.0.1", port, timeout=60)
+        self._namespace = namespace
+
+    def connect(self) -> None:
+        apart(super().connect, self._namespace)
+
+
+class Cloud:
+    """A cloud of its own in a directory of its own, of the code below `root`, and a session with it.
+
+    It simulates `hosts`.  With none of them the host is this machine, and guests are real: `namespace` is the network
+    namespace that plays the host then, and `image` the image tiny.
+    """
+
+    def __init__(
+        self, hosts: int, root: Path = ROOT, *, namespace: str | None = None, image: Path | None = None
+    ) -> None:
         self.root = root
+        self.namespace = namespace
         self.state = Path(tempfile.mkdtemp(prefix="pileus-bench-"))
         self.state.chmod(0o755)
+        self.local = threading.local()
+        if image is not None:
+            for folder in ("images", "metadefs"):  # nothing is left to be fetched
+                (self.state / folder).mkdir()
+            shutil.copy(image, self.state / "images" / "tiny.qcow2")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        argv = ["up", "--detach", "--no-demo", "--fake", str(hosts), "--listen", f"127.0.0.1:{self.port}"]
-        self.pileus(*argv)
-        self.password = (self.state / "admin-password").read_text().strip()
-        self.token = self.log_in()
-        self.local = threading.local()
+        argv = ["up", "--detach", "--no-demo", "--listen", f"127.0.0.1:{self.port}"]
+        try:
+            self.pileus(*argv, *(["--fake", str(hosts)] if hosts else []))
+            self.password = (self.state / "admin-password").read_text().strip()
+            self.token = self.log_in()
+        except BaseException:
+            self.close()
+            raise
 
     def pileus(self, *argv: str) -> None:
         """Run the command line on this cloud. Raises RuntimeError."""
-        command = [sys.executable, "-m", "pileus", argv[0], "--state", str(self.state), *argv[1:]]
+        inside = [] if self.namespace is None else ["ip", "netns", "exec", self.namespace]
+        command = [*inside, sys.executable, "-m", "pileus", argv[0], "--state", str(self.state), *argv[1:]]
         path = {**os.environ, "PYTHONPATH": str(self.root / "src")}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=path)
         if done.returncode:
             raise RuntimeError(f"pileus {argv[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A connection to the API, which is made when it is first used."""
+        return _Connection(self.port, self.namespace)
 
     def log_in(self) -> str:
         """A new token of the administrator, by password."""
@@ -66,7 +99,7 @@ class Cloud:
             "identity": {"methods": ["password"], "password": {"user": user}},
             "scope": {"project": {"name": "admin", "domain": domain}},
         }
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = self.connection()
         headers = {"content-type": "application/json"}
         connection.request("POST", "/identity/v3/auth/tokens", json.dumps({"auth": auth}), headers)
         answer = connection.getresponse()
@@ -77,7 +110,7 @@ class Cloud:
         """One request on this thread's connection. Raises RuntimeError for a fault."""
         connection = getattr(self.local, "connection", None)
         if connection is None:
-            connection = self.local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            connection = self.local.connection = self.connection()
         headers = {"x-auth-token": self.token, "x-openstack-nova-api-version": "2.90", **more}
         if body is not None:
             headers["content-type"] = "application/json"
@@ -115,8 +148,10 @@ class Cloud:
 
     def close(self) -> None:
         """End the cloud and forget it."""
-        self.pileus("down", "--purge")
-        shutil.rmtree(self.state, ignore_errors=True)
+        try:
+            self.pileus("down", "--purge")
+        finally:
+            shutil.rmtree(self.state, ignore_errors=True)
 
 
 def together(cloud: Cloud, act: Callable[[int], Any], rounds: int, parallel: int = 16) -> tuple[float, float, float]:

@@ -9,7 +9,6 @@ the ratio to upstream's figure and to the most that Pileus may take.  Every loop
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import secrets
 import sys
@@ -53,7 +52,7 @@ class Bench:
         self.flavor = call("POST", "/compute/v2.1/flavors", {"flavor": flavor})["flavor"]["id"]
         image = {"name": "bench", "disk_format": "raw", "container_format": "bare"}
         self.image = call("POST", "/image/v2/images", image)["id"]
-        connection = http.client.HTTPConnection("127.0.0.1", self.cloud.port, timeout=60)
+        connection = self.cloud.connection()
         headers = {"x-auth-token": self.cloud.token, "content-type": "application/octet-stream"}
         connection.request("PUT", f"/image/v2/images/{self.image}/file", bytes(1 << 20), headers)
         connection.getresponse().read()

@@ -27,6 +27,7 @@ ROOMS = {
     "__init__.py",
     "agent",
     "api",
+    "bench",
     "cli",
     "conformance",
     "conftest.py",
