@@ -1,4 +1,4 @@
-"""Operations that upstream took out answer 410, whatever the version."""
+"""Operations that upstream took out answer 410, whatever the version; methods that never were answer 404."""
 
 from __future__ import annotations
 
@@ -30,3 +30,8 @@ def test_what_was_taken_out_is_gone(cloud: Cloud, version: str) -> None:
 
 def test_who_has_no_token_is_not_told(cloud: Cloud) -> None:
     assert cloud.served.client().request("GET", "/compute/v2.1/os-cells").status == 401
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "/images/"), ("DELETE", "/images"), ("PATCH", "/servers/x")])
+def test_a_method_that_a_path_does_not_have_is_not_found(cloud: Cloud, method: str, path: str) -> None:
+    fault(cloud.ask(method, path), 404)

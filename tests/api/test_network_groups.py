@@ -62,6 +62,10 @@ def test_a_group_lives_and_dies(cloud: Cloud) -> None:
     cloud.refused(404, "SecurityGroupNotFound", "GET", path)
 
 
+def _rules_used(cloud: Cloud) -> Any:
+    return cloud.get("/quotas/p1/details")["quota"]["security_group_rule"]["used"]
+
+
 def test_rules(cloud: Cloud) -> None:
     group = cloud.make("security_group", name="g")
     other = cloud.make("security_group", name="o")
@@ -104,9 +108,14 @@ def test_rules(cloud: Cloud) -> None:
     named = cloud.make(
         "security_group_rule", security_group_id=group["id"], direction="ingress", remote_group_id=other["id"]
     )
-    cloud.refused(409, "SecurityGroupInUse", "DELETE", f"/security-groups/{other['id']}")
-    assert cloud.ask("DELETE", f"/security-group-rules/{named['id']}").status == 204
+    before = cloud.get(f"/security-groups/{group['id']}")["security_group"]["revision_number"]
+    used = _rules_used(cloud)
     assert cloud.ask("DELETE", f"/security-groups/{other['id']}").status == 204
+    cloud.refused(404, "SecurityGroupRuleNotFound", "GET", f"/security-group-rules/{named['id']}")
+    left = cloud.get(f"/security-groups/{group['id']}")["security_group"]
+    assert left["revision_number"] == before + 1
+    assert named["id"] not in [one["id"] for one in left["security_group_rules"]]
+    assert _rules_used(cloud) == used - 1 - len(other["security_group_rules"])
     listed = cloud.get(f"/security-group-rules?security_group_id={group['id']}&direction=ingress&port_range_max=22")
     assert [one["id"] for one in listed["security_group_rules"]] == [rule["id"]]
 

@@ -326,6 +326,8 @@ class Service:
     """Whether `?fields=` narrows a response to the named keys."""
     strict_slash: bool = False
     """Whether a slash at the end of a path means an empty name after it, which nothing has (404)."""
+    methods_hidden: bool = False
+    """Whether a method that a path does not have is answered as an unknown path is (404), rather than by 405."""
     query_closed: Version | None = None
     """The microversion from which operations refuse query parameters that they do not know; None: never."""
     request_id_header: str = "x-openstack-request-id"

@@ -229,6 +229,8 @@ class Edge:
             method = "GET"  # what GET says, without its body
         candidates = node.operations.get(method)
         if candidates is None:
+            if service.methods_hidden:
+                raise NotFound("The resource could not be found.")
             allow = ", ".join(sorted(node.operations))
             raise MethodNotAllowed(f"The method {method} is not allowed for this resource.", headers={"allow": allow})
         exchange.operation = candidates[0]

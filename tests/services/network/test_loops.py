@@ -200,6 +200,15 @@ def test_remote_groups_come_with_the_groups_that_name_them(cloud: Cloud) -> None
     cloud.settle()
     assert set(cloud.held(one, "security_group")) == {web["id"]}
     assert cloud.held(two, "security_group")[client["id"]].members == ()
+    spare = cloud.make("security_group", name="spare")
+    before = cloud.held(one, "security_group")[web["id"]].rules
+    cloud.make("security_group_rule", security_group_id=web["id"], direction="ingress", remote_group_id=spare["id"])
+    cloud.settle()
+    assert set(cloud.held(one, "security_group")) == {web["id"], spare["id"]}
+    assert cloud.ask("DELETE", f"/security-groups/{spare['id']}").status == 204
+    cloud.settle()
+    assert set(cloud.held(one, "security_group")) == {web["id"]}
+    assert cloud.held(one, "security_group")[web["id"]].rules == before
 
 
 def test_groups_of_a_device(cloud: Cloud) -> None:

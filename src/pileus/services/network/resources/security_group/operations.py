@@ -6,6 +6,7 @@ it lets everything out, and in only what comes from its own members.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -211,20 +212,26 @@ def _used(tx: Tx, group_id: str) -> bool:
 
 @resource.delete("/security-groups/{group_id}", policy="delete_security_group", guarded=True)
 def delete(ctx: Context, group_id: str) -> None:
-    """Delete a security group that no port has and no other group's rule names."""
+    """Delete a security group that no port has, and with it the rules of other groups that name it."""
     tx, row = ctx.tx, policy.find(ctx, group_id, "delete")
     check_revision(ctx, row)
     if row["default_of"] is not None and "admin" not in ctx.auth.roles:
         raise SecurityGroupCannotRemoveDefault
-    named = sa.select(rule.c.id).where(rule.c.remote_group_id == group_id, rule.c.group_id != group_id)
-    if _used(tx, group_id) or tx.first(named.limit(1)) is not None:
+    if _used(tx, group_id):
         raise SecurityGroupInUse(group_id)
-    remotes = {one["remote_group_id"] for one in rules_of(tx, [group_id])[group_id]} - {None}
-    gone = tx.execute(sa.delete(rule).where(rule.c.group_id == group_id)).rowcount
+    meant = sa.or_(rule.c.group_id == group_id, rule.c.remote_group_id == group_id)
+    ended = every(tx, sa.select(rule).where(meant))
+    tx.execute(sa.delete(rule).where(meant))
+    others = {one["group_id"] for one in ended} - {group_id}
+    values = {"updated_at": tx.now, "revision_number": group.c.revision_number + 1}
+    tx.execute(sa.update(group).where(group.c.id.in_(others)).values(values))
     tx.execute(sa.delete(group).where(group.c.id == group_id))
     drop_tags(tx, [group_id])
-    quota.give_back(tx, row["project_id"], {"security_group": 1, "security_group_rule": gone})
-    for one in {group_id, *remotes}:
+    quota.give_back(tx, row["project_id"], {"security_group": 1})
+    for project_id, gone in Counter(one["project_id"] for one in ended).items():
+        quota.give_back(tx, project_id, {"security_group_rule": gone})
+    remotes = {one["remote_group_id"] for one in ended} - {None}
+    for one in {group_id, *others, *remotes}:
         tx.changed(TOPIC, one)
 
 
