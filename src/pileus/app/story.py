@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pileus.cli.main import Told
+from pileus.core.statement import by
 from pileus.core.store import Tx, change
 from pileus.services.compute.resources.server.table import action, decision, server
 from pileus.services.fleet.resources.assignment import assignment
@@ -68,7 +69,7 @@ def _actions(tx: Tx, asked: sa.ColumnElement[bool]) -> Iterator[Told]:
 
 def _decisions(tx: Tx, servers: Iterable[str]) -> Iterator[Told]:
     ids = list(servers)[:500]
-    for row in tx.all(sa.select(decision).where(decision.c.server_id.in_(ids))):
+    for row in tx.all(by(decision, "server_id"), {"values": ids}):
         refused = ", ".join(f"{count} refused by {name}" for name, count in row.counts.items() if count)
         chosen = f"chose {row.chosen}" if row.chosen else "found no host"
         text = f"{chosen} for server {row.server_id}" + (f" ({refused})" if refused else "")

@@ -9,8 +9,9 @@ the reader looks at the thing itself.
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -30,6 +31,11 @@ class Slice(NamedTuple):
     lost: bool
 
 
+_NUMBERS = {"sqlite": change.c.seq, "postgresql": change.c.xid}
+_NEWEST = sa.select(sa.func.max(change.c.seq))
+_OLDEST = {engine: sa.select(sa.func.min(number)) for engine, number in _NUMBERS.items()}
+
+
 def head(tx: Tx) -> int:
     """The cursor from which nothing is missed that is committed after this snapshot."""
     return position(tx) if tx.dialect == "sqlite" else int(tx.scalar(_OLDEST_RUNNING))
@@ -37,7 +43,7 @@ def head(tx: Tx) -> int:
 
 def position(tx: Tx) -> int:
     """The newest sequence number that this snapshot sees: how far this store has come, whatever engine it is on."""
-    return int(tx.scalar(sa.select(sa.func.max(change.c.seq))) or 0)
+    return int(tx.scalar(_NEWEST) or 0)
 
 
 def since(tx: Tx, cursor: int, *, topic: str | None = None, limit: int = 1000) -> Slice:
@@ -46,28 +52,50 @@ def since(tx: Tx, cursor: int, *, topic: str | None = None, limit: int = 1000) -
     A change may be given twice, where the limit fell between those of one transaction.
     """
     first = head(tx)
-    number = change.c.seq if tx.dialect == "sqlite" else change.c.xid
-    lower = number > cursor if tx.dialect == "sqlite" else number >= cursor
-    upper = number <= first if tx.dialect == "sqlite" else number < first
-    oldest = tx.scalar(sa.select(sa.func.min(number)))
+    oldest = tx.scalar(_OLDEST[tx.dialect])
     lost = oldest is not None and cursor < oldest - (tx.dialect == "sqlite")
-    columns = (number.label("number"), change.c.topic, change.c.key, change.c.request_id)
-    query = sa.select(*columns).where(lower, upper)
-    if topic is not None:
-        query = query.where(change.c.topic == topic)
-    rows = tx.all(query.order_by(number, change.c.seq).limit(limit))
+    bounds = {"cursor": cursor, "first": first, "most": limit} | ({} if topic is None else {"topic": topic})
+    rows = tx.all(_between(tx.dialect, topic is None), bounds)
     reached = max(cursor, first)
     if len(rows) == limit:
         reached = rows[-1].number
         if tx.dialect != "sqlite" and reached == cursor:
             # One transaction alone has more: give all of it, and go on after it.
-            rows = tx.all(query.where(number == cursor).order_by(change.c.seq))
+            at = change.c.xid == cursor
+            rows = tx.all(_some("postgresql").where(at, *_of(topic)).order_by(change.c.seq))
             reached = cursor + 1
     if topic is None:
         for row in rows:  # what other processes know of the cause
             if row.request_id is not None:
                 tx.because(row.key.rpartition("/")[2], row.request_id)
     return Slice([Change(row.topic, row.key) for row in rows], reached, lost)
+
+
+def _some(engine: str) -> sa.Select[Any]:
+    return sa.select(_NUMBERS[engine].label("number"), change.c.topic, change.c.key, change.c.request_id)
+
+
+def _of(topic: Any) -> list[sa.ColumnElement[bool]]:
+    return [] if topic is None else [change.c.topic == topic]
+
+
+@functools.cache
+def _between(engine: str, every: bool) -> sa.Select[Any]:
+    """The entries between two cursors, of a topic or of all."""
+    number = _NUMBERS[engine]
+    cursor: sa.BindParameter[int] = sa.bindparam("cursor")
+    first: sa.BindParameter[int] = sa.bindparam("first")
+    bounds = (number > cursor, number <= first) if engine == "sqlite" else (number >= cursor, number < first)
+    query = _some(engine).where(*bounds, *_of(None if every else sa.bindparam("topic")))
+    return query.order_by(number, change.c.seq).limit(sa.bindparam("most"))
+
+
+@functools.cache
+def _after(engine: str) -> sa.Select[Any]:
+    number = _NUMBERS[engine]
+    cursor: sa.BindParameter[int] = sa.bindparam("cursor")
+    lower = number > cursor if engine == "sqlite" else number >= cursor
+    return sa.select(change.c.seq, change.c.key).where(change.c.topic == sa.bindparam("topic"), lower)
 
 
 class News(NamedTuple):
@@ -86,11 +114,9 @@ def news(tx: Tx, cursor: int, topic: str) -> News:
     is `head`, taken before the copy is made.
     """
     first = head(tx)
-    number = change.c.seq if tx.dialect == "sqlite" else change.c.xid
-    lower = number > cursor if tx.dialect == "sqlite" else number >= cursor
-    oldest = tx.scalar(sa.select(sa.func.min(number)))
+    oldest = tx.scalar(_OLDEST[tx.dialect])
     lost = oldest is not None and cursor < oldest - (tx.dialect == "sqlite")
-    rows = tx.all(sa.select(change.c.seq, change.c.key).where(change.c.topic == topic, lower))
+    rows = tx.all(_after(tx.dialect), {"topic": topic, "cursor": cursor})
     return News({row.seq: row.key for row in rows}, max(cursor, first), lost)
 
 

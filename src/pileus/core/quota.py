@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sa
 
 from pileus.core.errors import QuotaExceeded
+from pileus.core.statement import many
 from pileus.core.store import Tx, metadata
 
 UNLIMITED = -1
@@ -36,6 +37,20 @@ limit = sa.Table(
     sa.Column("service", sa.String(32), primary_key=True),
     sa.Column("resource", sa.String(64), primary_key=True),
     sa.Column("limit", sa.BigInteger, nullable=False),
+)
+
+_HELD = (
+    usage.c.project_id == sa.bindparam("holder"),
+    usage.c.service == sa.bindparam("of_service"),
+    usage.c.resource == sa.bindparam("of_resource"),
+)
+_COUNT = sa.update(usage).where(*_HELD).values(used=usage.c.used + sa.bindparam("amount"))
+_COUNT_UP_TO = _COUNT.where(usage.c.used + sa.bindparam("amount") <= sa.bindparam("allowed"))
+_USED = sa.select(usage.c.resource, usage.c.used).where(
+    usage.c.project_id == sa.bindparam("project_id"), usage.c.service == sa.bindparam("service")
+)
+_LIMITS = sa.select(limit.c.project_id, limit.c.resource, limit.c.limit).where(
+    limit.c.project_id.in_(many("projects")), limit.c.service == sa.bindparam("service")
 )
 
 DEFAULT = "default"
@@ -88,11 +103,7 @@ class Quota:
         """The limit of each resource for a project."""
         if self.source is not None:
             return self.builtin | self._known(self.source.limits(tx, self.service, project_id))
-        rows = tx.all(
-            sa.select(limit.c.project_id, limit.c.resource, limit.c.limit).where(
-                limit.c.project_id.in_([DEFAULT, project_id]), limit.c.service == self.service
-            )
-        )
+        rows = tx.all(_LIMITS, {"projects": [DEFAULT, project_id], "service": self.service})
         found = dict(self.builtin)
         for row in sorted(rows, key=lambda row: row.project_id != DEFAULT):
             found[row.resource] = row.limit
@@ -100,11 +111,7 @@ class Quota:
 
     def used(self, tx: Tx, project_id: str) -> dict[str, int]:
         """What a project has of each resource."""
-        rows = tx.all(
-            sa.select(usage.c.resource, usage.c.used).where(
-                usage.c.project_id == project_id, usage.c.service == self.service
-            )
-        )
+        rows = tx.all(_USED, {"project_id": project_id, "service": self.service})
         return dict.fromkeys(self.builtin, 0) | {row.resource: row.used for row in rows}
 
     def set(self, tx: Tx, project_id: str, limits: Mapping[str, int]) -> None:
@@ -140,16 +147,24 @@ class Quota:
         for resource, amount in sorted(amounts.items()):
             if amount == 0:
                 continue
-            row = self._row(tx, holder or project_id, resource)
             allowed = limits.get(resource, UNLIMITED)
-            update = sa.update(usage).where(*row)
-            if allowed != UNLIMITED and amount > 0:
-                update = update.where(usage.c.used + amount <= allowed)
-            if tx.execute(update.values(used=usage.c.used + amount)).rowcount != 1:
+            if not self._count(tx, holder or project_id, resource, amount, allowed):
                 used = self.used(tx, holder or project_id).get(resource, 0)
                 raise QuotaExceeded(resource, limit=allowed, used=used, requested=amount)
             if shared is not None and amount > 0:
                 self._check_shared(tx, shared, resource, amount)
+
+    def _count(self, tx: Tx, holder: str, resource: str, amount: int, allowed: int) -> bool:
+        """Count what a holder has more, or less, of a resource; whether it may."""
+        bounded = allowed != UNLIMITED and amount > 0
+        row = {"holder": holder, "of_service": self.service, "of_resource": resource, "amount": amount}
+        values = {**row, "allowed": allowed} if bounded else row
+        update = _COUNT_UP_TO if bounded else _COUNT
+        if tx.execute(update, values).rowcount == 1:
+            return True
+        # A holder is counted for the first time, or has too much.
+        self._row(tx, holder, resource)
+        return tx.execute(update, values).rowcount == 1
 
     def _row(self, tx: Tx, holder: str, resource: str) -> list[sa.ColumnElement[bool]]:
         """The conditions for the row of what a holder has of a resource; it is made where it is missing."""

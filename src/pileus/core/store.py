@@ -14,7 +14,6 @@ No invariant relies on SQLite's single writer: it is a constraint, a generation 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import pkgutil
 import queue
@@ -31,12 +30,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from pileus.core import statement as statements
 from pileus.core.cause import Causes
-from pileus.core.errors import Raced, TooManyRequests, Unavailable
+from pileus.core.errors import Raced, TooManyRequests
 from pileus.core.metrics import SIZES, Family, Histogram
+from pileus.core.outage import unavailable
 from pileus.core.seams import Seams
 
 T = TypeVar("T")
@@ -60,13 +60,7 @@ SLOW_WAITING = 32
 ATTEMPTS = 3
 """How often an operation that loses a race is run."""
 
-_KINDS = {
-    sqlite3.SQLITE_FULL: "The disk of the store is full: nothing is changed until there is room, reading goes on.",
-    sqlite3.SQLITE_READONLY: "The store is read-only: nothing is changed until that is mended, reading goes on.",
-    sqlite3.SQLITE_IOERR: "The disk of the store fails, or is read-only: nothing is changed until it is mended.",
-}
-"""What callers are told of an engine that cannot write."""
-
+_XID = sa.text("SELECT pg_current_xact_id()::text::bigint")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -133,17 +127,29 @@ class Tx:
         """Run a statement, for one set of parameters or for a list of them."""
         return self.connection.execute(statement, parameters)
 
-    def all(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+    def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[sa.Row[Any]]:
         """All rows of a query."""
-        return self.connection.execute(statement).all()
+        return self.connection.execute(statement, parameters).all()
 
-    def first(self, statement: sa.Executable) -> sa.Row[Any] | None:
+    def first(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> sa.Row[Any] | None:
         """The first row of a query, or None."""
-        return self.connection.execute(statement).first()
+        return self.connection.execute(statement, parameters).first()
 
-    def scalar(self, statement: sa.Executable) -> Any:
+    def scalar(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Any:
         """The first column of the first row, or None."""
-        return self.connection.execute(statement).scalar()
+        return self.connection.execute(statement, parameters).scalar()
+
+    def insert(self, table: sa.Table, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+        """Insert a row, or some that have the same columns; none is fine."""
+        if rows:
+            self.execute(statements.insertion(table), rows)
+
+    def update(self, table: sa.Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+        """Give the rows for which all of `where` holds these values; how many there are."""
+        null = frozenset(name for name, value in where.items() if value is None)
+        found = {statements.WHERE + name: value for name, value in where.items() if value is not None}
+        statement = statements.update(table, tuple(where), null, tuple(values))
+        return self.execute(statement, {**values, **found}).rowcount
 
     def upsert(self, table: sa.Table, values: Mapping[str, Any], *, key: Sequence[str]) -> None:
         """Insert a row, or give the one with the same `key` columns these values."""
@@ -152,16 +158,15 @@ class Tx:
     def upsert_all(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, key: Sequence[str]) -> None:
         """`upsert` for some rows that have the same columns."""
         if rows:
-            self.execute(_insertion(self.dialect, table, tuple(key), tuple(rows[0])), rows)
+            self.execute(statements.upsertion(self.dialect, table, tuple(key), tuple(rows[0])), rows)
 
     def insert_missing(self, table: sa.Table, values: Mapping[str, Any], *, key: Sequence[str]) -> bool:
         """Insert a row unless one with the same `key` columns is there; whether it was inserted."""
-        return self.execute(_insertion(self.dialect, table, tuple(key), ()), values).rowcount == 1
+        return self.execute(statements.upsertion(self.dialect, table, tuple(key), ()), values).rowcount == 1
 
-    def compare_and_set(self, table: sa.Table, where: dict[str, Any], values: dict[str, Any]) -> None:
+    def compare_and_set(self, table: sa.Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Update the one row for which all of `where` holds. Raises Raced when there is none any more."""
-        conditions = [table.c[name] == value for name, value in where.items()]
-        if self.execute(sa.update(table).where(*conditions).values(values)).rowcount != 1:
+        if self.update(table, where, values) != 1:
             raise Raced(f"The {table.name} was changed by another request at the same time.")
 
     def changed(self, topic: str, key: str) -> None:
@@ -180,28 +185,15 @@ class Tx:
         """Write the change log entries; what they were. The store calls this before a commit."""
         changes = list(self._changes)
         if changes:
-            xid = 0 if self.dialect == "sqlite" else self.scalar(sa.text("SELECT pg_current_xact_id()::text::bigint"))
+            xid = 0 if self.dialect == "sqlite" else self.scalar(_XID)
             causes = self._causes.attribute([one.key.rpartition("/")[2] for one in changes], self.request_id)
             entry = {"xid": xid, "at": self.now}
             rows = [
                 {"topic": one.topic, "key": one.key, "request_id": cause, **entry}
                 for one, cause in zip(changes, causes, strict=True)
             ]
-            self.execute(sa.insert(change), rows)
+            self.insert(change, rows)
         return changes
-
-
-@functools.cache
-def _insertion(dialect: str, table: sa.Table, key: tuple[str, ...], columns: tuple[str, ...]) -> sa.Insert:
-    """The statement that inserts a row, or gives those of `columns` that are not `key` to the one that is there."""
-    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    statement = insert(table)
-    rest = {name: statement.excluded[name] for name in columns if name not in key}
-    if rest:
-        return statement.on_conflict_do_update(index_elements=list(key), set_=rest)
-    # SQLAlchemy forgets the count of an INSERT unless it is told not to.
-    found = statement.on_conflict_do_nothing(index_elements=list(key))
-    return found.execution_options(preserve_rowcount=True)
 
 
 def load_driver(url: str) -> None:
@@ -296,7 +288,7 @@ class Store:
             try:
                 return work(Tx(connection, self.seams, writable=False))
             except OperationalError as error:
-                raise _unavailable(error) from error
+                raise unavailable(error) from error
             finally:
                 transaction.rollback()
 
@@ -397,7 +389,7 @@ class Store:
                     own = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
                     if not own or not _within(connection):
                         raise
-                    settled.append((job, None, _unavailable(error)))
+                    settled.append((job, None, unavailable(error)))
                 except Exception as error:  # the operation's own answer, carried to its caller
                     settled.append((job, None, error))
             ended = time.perf_counter()
@@ -438,7 +430,7 @@ class Store:
                     raise
             except OperationalError as error:
                 if getattr(error.orig, "sqlstate", None) not in ("40001", "40P01") or attempt == ATTEMPTS - 1:
-                    raise _unavailable(error) from error
+                    raise unavailable(error) from error
         raise AssertionError("unreachable")
 
     def _tell(self, changes: Sequence[Change]) -> None:
@@ -456,7 +448,7 @@ def _refuse(jobs: Sequence[_Job], error: BaseException) -> None:
     if isinstance(error, DBAPIError):
         # The whole error would hold what was to be written, which may be secret.
         log.error("a group of %d writes failed", len(jobs))
-        answer = _unavailable(error)
+        answer = unavailable(error)
     else:
         log.error("a group of %d writes failed", len(jobs), exc_info=error)
     for job in jobs:
@@ -476,15 +468,6 @@ def _let_go(connection: sa.Connection | None) -> None:
     if connection is not None:
         with suppress(Exception):
             connection.close()
-
-
-def _unavailable(error: DBAPIError) -> Unavailable:
-    """For the log what the engine says; for callers, who may be anybody, nothing of where it is and who asks it."""
-    log.error("the store does not answer: %s", error.orig)
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    # An extended code has its kind in the low byte (https://www.sqlite.org/rescode.html).
-    kind = None if code is None else _KINDS.get(code & 0xFF)
-    return Unavailable(kind or "The store does not answer; trying again later may help.")
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

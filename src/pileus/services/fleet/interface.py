@@ -16,7 +16,8 @@ from pileus.contracts.link import Call, Kind
 from pileus.core import changes
 from pileus.core.context import Request
 from pileus.core.errors import Conflict, Unavailable
-from pileus.core.store import Store, Tx, change
+from pileus.core.statement import at, many
+from pileus.core.store import Store, Tx
 from pileus.services.fleet.resources.assignment import assignment, call
 from pileus.services.fleet.resources.host import FORGOTTEN, Fleet, host, store
 from pileus.services.fleet.resources.stream import Channel
@@ -108,10 +109,15 @@ def begin(tx: Tx) -> str:
     return str(store_id)
 
 
+_HOSTS = sa.select(host).order_by(host.c.name)
+_SOME_HOSTS = _HOSTS.where(host.c.id.in_(many("ids")))
+_ASSIGNMENTS = sa.select(assignment).where(assignment.c.id.in_(many("ids")))
+_OF_KIND = _ASSIGNMENTS.where(assignment.c.kind == sa.bindparam("kind"))
+
+
 def hosts(tx: Tx, fleet: Fleet, ids: Collection[str] | None = None) -> list[Host]:
     """All hosts, or those with the ids, by name."""
-    query = sa.select(host).order_by(host.c.name)
-    rows = tx.all(query if ids is None else query.where(host.c.id.in_(ids)))
+    rows = tx.all(_HOSTS) if ids is None else tx.all(_SOME_HOSTS, {"ids": ids})
     return [
         Host(
             id=row.id,
@@ -147,7 +153,7 @@ def remove_host(tx: Tx, fleet: Fleet, host_id: str) -> None:
         return
     if found[0].up:
         raise Conflict(f"The host {found[0].name} is up and would come back: stop its agent first, or force it down.")
-    rows = tx.all(sa.select(assignment).where(assignment.c.host_id == host_id))
+    rows = tx.all(at(assignment, "host_id"), {"value": host_id})
     held = sorted(f"{row.kind} {row.id}" for row in rows if row.kind in ("guest", "router") and not row.tombstone)
     if held:
         raise Conflict(f"The host {found[0].name} is to hold {', '.join(held[:3])}{' and more' * (len(held) > 3)}.")
@@ -168,7 +174,7 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
     """
     wanted = {(one.host_id, one.kind, one.id): msgspec.json.encode(one.spec) for one in specs}
     ids = {key[2] for key in wanted}
-    rows = tx.all(sa.select(assignment).where(assignment.c.id.in_(ids))) if ids else ()
+    rows = tx.all(_ASSIGNMENTS, {"ids": ids}) if ids else ()
     known = {(row.host_id, row.kind, row.id): row for row in rows}
     generations: dict[tuple[str, str, str], int] = {}
     fresh = []
@@ -191,7 +197,7 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
             tx.compare_and_set(assignment, where, {**values, "request_id": tx.cause(object_id)})
         tx.changed(f"host.{host_id}", f"{kind}/{object_id}")
     if fresh:
-        tx.execute(sa.insert(assignment), fresh)
+        tx.insert(assignment, fresh)
     return generations
 
 
@@ -200,7 +206,7 @@ def _first_generation(tx: Tx) -> int:
 
     The last ten bits count what one transaction does to one object.
     """
-    return (1 + (tx.scalar(sa.select(sa.func.max(change.c.seq))) or 0)) << 10
+    return (1 + changes.position(tx)) << 10
 
 
 def tombstone(tx: Tx, kind: Kind, ids: Collection[str], host_id: str | None = None) -> None:
@@ -220,7 +226,7 @@ def observed(tx: Tx, kind: Kind, ids: Collection[str]) -> dict[str, list[Observe
     found: dict[str, list[Observed]] = {}
     if not ids:
         return found
-    for row in tx.all(sa.select(assignment).where(assignment.c.kind == kind, assignment.c.id.in_(ids))):
+    for row in tx.all(_OF_KIND, {"kind": kind, "ids": ids}):
         plain = (row._mapping[name] for name in _PLAIN)
         entry = Observed._make((*plain, row.acts or {}, row.faults or {}, row.nics or ()))
         found.setdefault(row.id, []).append(entry)
@@ -284,7 +290,7 @@ def fetch_image(tx: Tx, host_id: str, image_id: str, *, form: str, sha512: str) 
 def _put(tx: Tx, asked: Call, host_id: str) -> None:
     tx.execute(sa.delete(call).where(call.c.created_at < tx.now - _CALL_LIFE))
     values = {**msgspec.structs.asdict(asked), "host_id": host_id, "created_at": tx.now}
-    tx.execute(sa.insert(call).values(**values))
+    tx.insert(call, values)
     tx.changed(f"host.{host_id}", f"call/{asked.id}")
 
 
@@ -299,7 +305,7 @@ async def _ask(fleet: Fleet, store_: Store, asked: Call, host_id: str, seconds: 
     deadline = clock.monotonic() + seconds
     try:
         while (left := deadline - clock.monotonic()) > 0 and not fleet.closed:
-            rows: Sequence[Any] = await store_.read(lambda tx: tx.all(sa.select(call).where(call.c.id == asked.id)))
+            rows: Sequence[Any] = await store_.read(lambda tx: tx.all(at(call, "id"), {"value": asked.id}))
             if rows and rows[0].answered:
                 if rows[0].output is None:
                     raise Unavailable(rows[0].error)

@@ -195,7 +195,7 @@ def _ensure_roles(tx: Tx) -> dict[str, str]:
         if held[implied] not in roles.implications(tx).get(held[prior], [])
     ]
     if missing:
-        tx.execute(sa.insert(roles.implication), missing)
+        tx.insert(roles.implication, missing)
         revision.grow(tx)
     return held
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.contracts.images import StoreFailure
 from pileus.core.context import Context
+from pileus.core.statement import at
 from pileus.core.store import Tx
 from pileus.services.image.resources import snapshot
 from pileus.services.image.resources.host_data import resource as host_resource
@@ -107,7 +108,7 @@ def find(ctx: Context, image_id: str) -> ImageInfo | None:
 
 def by_id(tx: Tx, image_id: str) -> ImageInfo | None:
     """The image, whoever asks: for loops and for the link to hosts."""
-    row = tx.first(sa.select(image).where(image.c.id == image_id))
+    row = tx.first(at(image, "id"), {"value": image_id})
     return None if row is None else _info(records(tx, [row])[0])
 
 

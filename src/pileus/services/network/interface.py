@@ -10,6 +10,7 @@ from msgspec import UnsetType
 
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound
+from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
 from pileus.services.network.resources import attachment, device, draft, hold, quota
@@ -209,7 +210,7 @@ def _known_ports(
         return {}
     if len(set(ids)) != len(ids):
         raise BadRequest("A port is named twice in networks.")
-    found = {row["id"]: row for row in every(ctx.tx, sa.select(port).where(port.c.id.in_(ids)))}
+    found = {row["id"]: row for row in every(ctx.tx, by(port, "id"), {"values": ids})}
     given = addresses_of(ctx.tx, list(found))
     for one in ids:
         row = found.get(one)
@@ -348,7 +349,7 @@ def _check_groups(requests: Sequence[Request], names: Sequence[str]) -> None:
 
 def _attach(tx: Tx, taken: Mapping[str | None, int], values: Mapping[str, Any]) -> None:
     """Give ports that are there to a device; whoever comes second at the same time finds them in use."""
-    for row in every(tx, sa.select(port).where(port.c.id.in_(taken))) if taken else ():
+    for row in every(tx, by(port, "id"), {"values": taken}) if taken else ():
         if row["device_id"]:
             raise Conflict(f"Port {row['id']} is still in use.")
         bump(tx, port, TOPIC, row, {**values, "attached_at": tx.now, "position": taken[row["id"]]})
@@ -419,7 +420,7 @@ def add_group(ctx: Context, device_id: str, name: str) -> None:
         )
     for one in ports:
         if group_id not in one.groups:
-            tx.execute(sa.insert(port_group).values(port_id=one.row["id"], group_id=group_id))
+            tx.insert(port_group, {"port_id": one.row["id"], "group_id": group_id})
             _regroup(tx, one, group_id)
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.config import Config
 from pileus.core.reconcile import Outcome
+from pileus.core.statement import many
 from pileus.core.store import Store, Tx
 from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.resources.server.operations.ending import finish_deletions
@@ -82,10 +83,17 @@ def _wanted(row: sa.Row[Any]) -> Wanted:
     )
 
 
+_THOSE = (
+    sa.select(server)
+    .where(server.c.id.in_(many("ids")), server.c.deleted_at.is_(None))
+    .order_by(server.c.id)
+    .with_for_update()
+)
+
+
 def fold_all(tx: Tx, ids: Sequence[str], config: Config) -> None:
     """Fold what is known of these guests into their servers, and end those that no host holds any more."""
-    query = sa.select(server).where(server.c.id.in_(ids), server.c.deleted_at.is_(None)).order_by(server.c.id)
-    rows = tx.all(query.with_for_update())
+    rows = tx.all(_THOSE, {"ids": ids})
     leaving = [row.id for row in rows if row.deleting_at is not None]
     if leaving:
         finish_deletions(tx, leaving)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from pileus.core.reconcile import Again, Outcome
+from pileus.core.statement import many
 from pileus.core.store import Store, Tx
 from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.controllers.writer import write
@@ -33,6 +34,13 @@ _WAITING = (
     server.c.error.is_(False),
     sa.or_(server.c.mode == "", server.c.task == "unshelving"),
 )
+_THOSE_WAITING = (
+    sa.select(server).where(server.c.id.in_(many("ids")), *_WAITING).order_by(server.c.created_at, server.c.id)
+)
+_STILL_WAITING = (
+    sa.select(server.c.id).where(server.c.id.in_(many("ids")), *_WAITING).order_by(server.c.id).with_for_update()
+)
+_FORGET = sa.delete(decision).where(decision.c.server_id.in_(many("ids")))
 _NO_HOST = "No valid host was found. There are not enough hosts available."
 
 
@@ -93,8 +101,7 @@ class Scheduler:
         return outcomes
 
     def _look(self, tx: Tx, keys: Sequence[str]) -> _View:
-        query = sa.select(server).where(server.c.id.in_(keys), *_WAITING).order_by(server.c.created_at, server.c.id)
-        rows = tx.all(query)
+        rows = tx.all(_THOSE_WAITING, {"ids": keys})
         if not rows:
             return _View(rows, [], {}, {})
         groups = server_group.placed(tx, [row.id for row in rows])
@@ -114,8 +121,7 @@ def _settle(
 ) -> list[str]:
     """Write hosts and allocations together; those servers that lost a race."""
     ids = [one.server_id for one in (*placed, *hopeless)]
-    query = sa.select(server.c.id).where(server.c.id.in_(ids), *_WAITING).order_by(server.c.id)
-    still = {row.id for row in tx.all(query.with_for_update())}
+    still = {row.id for row in tx.all(_STILL_WAITING, {"ids": ids})}
     placed = [one for one in placed if one.server_id in still]
     apart = _against_groups(tx, placed)
     placed = [one for one in placed if one.server_id not in apart]
@@ -193,9 +199,9 @@ def _remember(tx: Tx, decisions: Sequence[placing.Decision]) -> None:
     """Keep what explains the decisions: counts and the best few, and all reasons where no host was found."""
     if not decisions:
         return
-    tx.execute(sa.delete(decision).where(decision.c.server_id.in_([one.server_id for one in decisions])))
-    tx.execute(
-        sa.insert(decision),
+    tx.execute(_FORGET, {"ids": [one.server_id for one in decisions]})
+    tx.insert(
+        decision,
         [
             {
                 "server_id": one.server_id,

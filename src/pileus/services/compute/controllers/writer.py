@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pileus.core.reconcile import Outcome
+from pileus.core.statement import many
 from pileus.core.store import Store, Tx
 from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.resources import aggregate
@@ -76,14 +77,16 @@ def _server(row: sa.Row[Any], zone: str, ports: Sequence[network.PortInfo]) -> g
     )
 
 
+_THOSE_OPEN = sa.select(server).where(server.c.id.in_(many("ids")), *_OPEN).order_by(server.c.id).with_for_update()
+
+
 def write(tx: Tx, ids: Collection[str]) -> None:
     """Let the hosts of these servers hold their guests as they are wanted now; the same spec again changes nothing.
 
     The rows are locked first, so that a deletion that comes at the same time either sees the assignment or keeps it
     from being made.
     """
-    query = sa.select(server).where(server.c.id.in_(ids), *_OPEN).order_by(server.c.id)
-    rows = tx.all(query.with_for_update())
+    rows = tx.all(_THOSE_OPEN, {"ids": ids})
     if not rows:
         return
     ports = network.ports_of(tx, [row.id for row in rows])

@@ -21,6 +21,7 @@ from pileus.core.errors import BadRequest, Conflict, Fault, NotFound
 from pileus.core.fields import UNSET, Body, UnsetType, View, W
 from pileus.core.listing import integer
 from pileus.core.policy import Rule
+from pileus.core.statement import by, many
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.compute.resources.server.table import server
 from pileus.services.compute.rules.persona import ADMIN
@@ -169,18 +170,25 @@ def forget_host(tx: Tx, host: fleet.Host) -> None:
         tx.changed("compute.aggregate", str(row.aggregate_id))
 
 
+_ZONES = (
+    sa.select(member.c.host, entry.c.value)
+    .join(entry, member.c.aggregate_id == entry.c.aggregate_id)
+    .where(entry.c.key == ZONE_KEY)
+)
+_ZONES_OF = _ZONES.where(member.c.host.in_(many("hosts")))
+
+
 def zones(tx: Tx, hosts: Collection[str] | None = None, *, but: int | None = None) -> dict[str, str]:
     """The availability zones of hosts (None: of all), by host name; hosts that are put into none are left out.
 
     `but` is an aggregate that does not count.
     """
-    joined = sa.join(member, entry, member.c.aggregate_id == entry.c.aggregate_id)
-    query = sa.select(member.c.host, entry.c.value).select_from(joined).where(entry.c.key == ZONE_KEY)
+    query, given = _ZONES, {}
     if hosts is not None:
-        query = query.where(member.c.host.in_(hosts))
+        query, given = _ZONES_OF, {"hosts": hosts}
     if but is not None:
         query = query.where(member.c.aggregate_id != but)
-    return {row.host: row.value for row in tx.all(query)}
+    return {row.host: row.value for row in tx.all(query, given)}
 
 
 def _known(tx: Tx, aggregate_id: int | None = None) -> list[Known]:
@@ -188,9 +196,9 @@ def _known(tx: Tx, aggregate_id: int | None = None) -> list[Known]:
     rows = tx.all(query if aggregate_id is None else query.where(aggregate.c.id == aggregate_id))
     ids = [row.id for row in rows]
     found = {row.id: Known(row, [], {}) for row in rows}
-    for row in tx.all(sa.select(member).where(member.c.aggregate_id.in_(ids)).order_by(member.c.host)):
+    for row in tx.all(by(member, "aggregate_id", "host"), {"values": ids}):
         found[row.aggregate_id].hosts.append(row.host)
-    for row in tx.all(sa.select(entry).where(entry.c.aggregate_id.in_(ids)).order_by(entry.c.key)):
+    for row in tx.all(by(entry, "aggregate_id", "key"), {"values": ids}):
         found[row.aggregate_id].metadata[row.key] = row.value
     return list(found.values())
 
@@ -317,7 +325,7 @@ def add_host(ctx: Context, aggregate_id: str, body: Member) -> Aggregate:
         if other not in (None, one.zone):
             raise Conflict(f"Host {host.name} is in availability zone {other}, and cannot also be in {one.zone}.")
         _check_move(ctx.tx, [host.name], other, one.zone, Conflict)
-    ctx.tx.execute(sa.insert(member).values(aggregate_id=one.row.id, host=host.name))
+    ctx.tx.insert(member, {"aggregate_id": one.row.id, "host": host.name})
     _mirror(ctx.tx, host.id, add={one.row.uuid})
     ctx.tx.changed("compute.aggregate", aggregate_id)
     return show(ctx, aggregate_id)

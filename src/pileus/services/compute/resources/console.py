@@ -254,7 +254,7 @@ def _open(ctx: Context, server_id: str, protocol: str, kind: str) -> str:
         "created_at": ctx.now,
         "expires_at": ctx.now + timedelta(seconds=seconds),
     }
-    ctx.tx.execute(sa.insert(token).values(**values))
+    ctx.tx.insert(token, values)
     return _url(root, offered, text)
 
 

@@ -60,7 +60,7 @@ def begin(tx: Tx, row: sa.Row[Any], kind: str, old: str, new: str, user_id: str)
         "created_at": tx.now,
         "updated_at": tx.now,
     }
-    tx.execute(sa.insert(migration).values(values))
+    tx.insert(migration, values)
     return uuid
 
 

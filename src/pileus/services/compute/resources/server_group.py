@@ -18,6 +18,7 @@ from pileus.core.fields import Body, UnsetType, View, W
 from pileus.core.listing import boolean, integer
 from pileus.core.policy import Rule
 from pileus.core.quota import UNLIMITED
+from pileus.core.statement import at, many
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.compute.resources.quota import QUOTA
 from pileus.services.compute.resources.server.table import server
@@ -124,7 +125,7 @@ def _members(tx: Tx, ids: Collection[str]) -> dict[str, list[str]]:
 
 
 def _find(ctx: Context, group_id: str) -> sa.Row[Any]:
-    row = ctx.tx.first(sa.select(server_group).where(server_group.c.id == group_id))
+    row = ctx.tx.first(at(server_group, "id"), {"value": group_id})
     missing = NotFound(f"Instance group {group_id} could not be found.")
     if row is None:
         raise missing
@@ -180,7 +181,7 @@ def create(ctx: Context, body: ServerGroupCreate) -> ServerGroup:
         "rules": rules,
         "created_at": ctx.now,
     }
-    ctx.tx.execute(sa.insert(server_group).values(values))
+    ctx.tx.insert(server_group, values)
     return show(ctx, group_id)
 
 
@@ -206,12 +207,15 @@ def join(ctx: Context, group_id: Any, server_ids: Sequence[str]) -> None:
     used = len(_members(ctx.tx, [row.id])[row.id])
     if most != UNLIMITED and used + len(server_ids) > most:
         raise QuotaExceeded("server_group_members", limit=most, used=used, requested=len(server_ids))
-    ctx.tx.execute(sa.insert(member), [{"server_id": one, "group_id": row.id} for one in server_ids])
+    ctx.tx.insert(member, [{"server_id": one, "group_id": row.id} for one in server_ids])
+
+
+_OF_SERVERS = sa.select(member.c.server_id, member.c.group_id).where(member.c.server_id.in_(many("ids")))
 
 
 def of_servers(tx: Tx, server_ids: Collection[str]) -> dict[str, str]:
     """The group's id of each server that is in one."""
-    rows = tx.all(sa.select(member).where(member.c.server_id.in_(server_ids))) if server_ids else ()
+    rows = tx.all(_OF_SERVERS, {"ids": server_ids}) if server_ids else ()
     return {row.server_id: row.group_id for row in rows}
 
 

@@ -27,6 +27,7 @@ from pileus.core import changes
 from pileus.core.api import Resource, Stream
 from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Conflict
+from pileus.core.statement import at, many
 from pileus.core.store import Tx
 from pileus.services.fleet.resources.assignment import assignment, call
 from pileus.services.fleet.resources.host import FORGOTTEN, Fleet, host, store
@@ -66,10 +67,10 @@ def hello(ctx: Context, body: Hello) -> Welcome:
         "version": body.version,
         "seen_at": tx.now,
     }
-    found = tx.first(sa.select(host).where(host.c.name == body.host))
+    found = tx.first(at(host, "name"), {"value": body.host})
     if found is None:
         host_id = tx.seams.uuid()
-        tx.execute(sa.insert(host).values(id=host_id, name=body.host, created_at=tx.now, **values))
+        tx.insert(host, {"id": host_id, "name": body.host, "created_at": tx.now, **values})
     else:
         host_id = found.id
         tx.execute(sa.update(host).where(host.c.id == host_id).values(updated_at=tx.now, **values))
@@ -92,7 +93,7 @@ async def heartbeat(ctx: Request, body: Heartbeat) -> Pace:
         if written.rowcount or fresh:
             bound.tx.changed("fleet.host", host_id)
 
-    row = await ctx.read(lambda bound: bound.tx.first(sa.select(host.c.seen_at).where(host.c.id == host_id)))
+    row = await ctx.read(lambda bound: bound.tx.first(_SEEN, {"id": host_id}))
     if fresh or (row is not None and ctx.seams.clock.now() - row.seen_at > fleet.seen):
         await ctx.write(note)
     return Pace(seconds=fleet.pace)
@@ -125,14 +126,21 @@ async def watch(ctx: Request) -> Watch:
         await fleet.changed(topic, left if ctx.store.embedded else min(left, 0.5))
 
 
+_KNOWN = sa.select(host.c.id).where(host.c.id == sa.bindparam("id"))
+_SEEN = sa.select(host.c.seen_at).where(host.c.id == sa.bindparam("id"))
+_OF_HOST = sa.select(assignment).where(
+    assignment.c.host_id == sa.bindparam("host_id"), assignment.c.id.in_(many("ids"))
+)
+
+
 def _check_known(tx: Tx, host_id: str) -> None:
-    if tx.first(sa.select(host.c.id).where(host.c.id == host_id)) is None:
+    if tx.first(_KNOWN, {"id": host_id}) is None:
         raise Conflict(f"The host {host_id} is not known here.")
 
 
 def _everything(tx: Tx, host_id: str) -> Watch:
     revision, position = changes.head(tx), changes.position(tx)
-    rows = tx.all(sa.select(assignment).where(assignment.c.host_id == host_id))
+    rows = tx.all(at(assignment, "host_id"), {"value": host_id})
     assignments = [_wire(row) for row in rows]
     return Watch(revision=revision, position=position, full=True, assignments=assignments, calls=_calls(tx, host_id))
 
@@ -146,9 +154,8 @@ def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
     if FORGOTTEN in {one.key for one in found.changes}:
         _check_known(tx, host_id)
     ids = {one.key.partition("/")[2] for one in found.changes}
-    query = sa.select(assignment).where(assignment.c.host_id == host_id, assignment.c.id.in_(ids))
     named = {one.key for one in found.changes}
-    rows = [row for row in tx.all(query) if f"{row.kind}/{row.id}" in named]
+    rows = [row for row in tx.all(_OF_HOST, {"host_id": host_id, "ids": ids}) if f"{row.kind}/{row.id}" in named]
     calls = _calls(tx, host_id) if any(key.startswith("call/") for key in named) else []
     assignments = [_wire(row) for row in rows]
     position = changes.position(tx)
@@ -175,8 +182,7 @@ def report(ctx: Context, body: Report) -> None:
         raise BadRequest("A report holds at most 10,000 observations.")
     tx, host_id = ctx.tx, ctx.auth.user_id
     ids = {one.id for one in body.observations}
-    query = sa.select(assignment).where(assignment.c.host_id == host_id, assignment.c.id.in_(ids))
-    rows = {(row.kind, row.id): row for row in tx.all(query)}
+    rows = {(row.kind, row.id): row for row in tx.all(_OF_HOST, {"host_id": host_id, "ids": ids})}
     for one in body.observations:
         row = rows.get((one.kind, one.id))
         if row is None or one.generation < row.observed_generation or one.generation > row.generation:
@@ -206,7 +212,8 @@ def _fold(tx: Tx, row: sa.Row[tuple[object, ...]], seen: Observation) -> None:
     }
     if all(row._mapping[name] == value for name, value in values.items()):
         return
-    tx.execute(sa.update(assignment).where(*same).values(observed_at=tx.now, **values))
+    key = {"kind": row.kind, "id": row.id, "host_id": row.host_id}
+    tx.update(assignment, key, {"observed_at": tx.now, **values})
     tx.changed(f"fleet.{row.kind}", row.id)
 
 

@@ -20,6 +20,7 @@ from pileus.core.errors import BadRequest, Fault, Forbidden, NotFound
 from pileus.core.fields import Body, View
 from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.core.store import Tx
 from pileus.services.identity.rules import name as names
 
@@ -96,7 +97,7 @@ def further(ctx: Request, *drop: str) -> dict[str, Any]:
 
 def found(tx: Tx, table: sa.Table, noun: str, key: str) -> sa.Row[Any]:
     """The row of a noun's table that has an id. Raises NotFound."""
-    row = tx.first(sa.select(table).where(table.c.id == key))
+    row = tx.first(at(table, "id"), {"value": key})
     if row is None:
         raise missing(noun, key)
     return row

@@ -122,7 +122,7 @@ def get(tx: Tx, key: str) -> sa.Row[Any]:
 def insert(tx: Tx, **values: Any) -> str:
     """Write a new endpoint; its id."""
     key = tx.seams.hex()
-    tx.execute(sa.insert(table).values(id=key, **{"enabled": True, "extra": {}, **values}))
+    tx.insert(table, {"id": key, "enabled": True, "extra": {}, **values})
     tx.changed("identity.endpoint", key)
     return key
 

@@ -14,6 +14,7 @@ from pileus.core.errors import BadRequest, Conflict, NotFound
 from pileus.core.fields import OpenBody, View, given
 from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources import user as users
@@ -148,7 +149,7 @@ _members = Listing(
 
 def find(tx: Tx, key: str) -> sa.Row[Any] | None:
     """A group, None when there is no such."""
-    return tx.first(sa.select(table).where(table.c.id == key))
+    return tx.first(at(table, "id"), {"value": key})
 
 
 def get(tx: Tx, key: str) -> sa.Row[Any]:

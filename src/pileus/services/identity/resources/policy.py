@@ -108,7 +108,7 @@ def show(ctx: Context, policy_id: str) -> PolicyView:
 def create(ctx: Context, body: PolicyCreate) -> PolicyView:
     """Create a policy."""
     key = ctx.seams.hex()
-    ctx.tx.execute(sa.insert(table).values(id=key, type=body.type, blob=body.blob, extra=further(ctx)))
+    ctx.tx.insert(table, {"id": key, "type": body.type, "blob": body.blob, "extra": further(ctx)})
     ctx.tx.changed("identity.policy", key)
     return view(ctx, get(ctx.tx, key))
 

@@ -14,6 +14,7 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import NotFound
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import endpoint as endpoints
 from pileus.services.identity.resources import policy as policies
@@ -151,7 +152,7 @@ def list_endpoints(ctx: Context, policy_id: str) -> Page:
     policies.get(ctx.tx, policy_id)
     endpoint = endpoints.table
     conditions: list[sa.ColumnElement[bool]] = []
-    for row in ctx.tx.all(sa.select(table).where(table.c.policy_id == policy_id)):
+    for row in ctx.tx.all(at(table, "policy_id"), {"value": policy_id}):
         if row.endpoint_id is not None:
             conditions.append(endpoint.c.id == row.endpoint_id)
         elif row.region_id is None:

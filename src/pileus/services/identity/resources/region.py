@@ -14,6 +14,7 @@ from pileus.core.errors import BadRequest, Conflict, Forbidden
 from pileus.core.fields import OpenBody, View, given
 from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources.attribute import (
@@ -90,7 +91,7 @@ _listing = Listing(
 
 def find(tx: Tx, key: str) -> sa.Row[Any] | None:
     """A region, None when there is no such."""
-    return tx.first(sa.select(table).where(table.c.id == key))
+    return tx.first(at(table, "id"), {"value": key})
 
 
 def get(tx: Tx, key: str) -> sa.Row[Any]:
@@ -141,7 +142,7 @@ def _create(ctx: Context, key: str, body: RegionCreate) -> Region:
     parent = given_or(body.parent_region_id, None)
     _check_parent(ctx.tx, key, parent)
     row = {"id": key, "parent_region_id": parent, "description": given_or(body.description, "")}
-    ctx.tx.execute(sa.insert(table).values(**row, extra=further(ctx)))
+    ctx.tx.insert(table, {**row, "extra": further(ctx)})
     ctx.tx.changed("identity.region", key)
     return _view(ctx, get(ctx.tx, key))
 

@@ -15,6 +15,7 @@ from pileus.core.errors import BadRequest, Conflict, Forbidden
 from pileus.core.fields import Body, View, given
 from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import region as regions
 from pileus.services.identity.resources import service as services
@@ -178,7 +179,7 @@ def create(ctx: Context, body: RegisteredLimitsCreate) -> list[RegisteredLimit]:
         _check_free(ctx.tx, wanted.service_id, region_id, wanted.resource_name)
         key = ctx.seams.hex()
         values = {**given(wanted), "region_id": region_id, "description": given_or(wanted.description, None)}
-        ctx.tx.execute(sa.insert(table).values(id=key, **values))
+        ctx.tx.insert(table, {"id": key, **values})
         ctx.tx.changed("identity.registered_limit", key)
         made.append(key)
     return [_view(ctx, get(ctx.tx, key)) for key in made]
@@ -222,7 +223,7 @@ def delete(ctx: Context, registered_limit_id: str) -> None:
 
 def _check_alone(tx: Tx, key: str) -> None:
     limit = sa.table("identity_limit", sa.column("registered_limit_id"))
-    if tx.first(sa.select(limit).where(limit.c.registered_limit_id == key)) is not None:
+    if tx.first(at(limit, "registered_limit_id"), {"value": key}) is not None:
         raise Forbidden(
             f"Unable to update or delete registered limit {key} because there are project limits associated with it."
         )

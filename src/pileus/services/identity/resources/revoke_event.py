@@ -68,7 +68,7 @@ resource = Resource(
 def note(tx: Tx, **what: str) -> None:
     """Write an event, and forget those of long ago. `what` are columns of the table: `user_id`, `project_id`, …"""
     tx.execute(sa.delete(table).where(table.c.revoked_at < tx.now - RETENTION))
-    tx.execute(sa.insert(table).values(id=tx.seams.hex(), revoked_at=tx.now, **what))
+    tx.insert(table, {"id": tx.seams.hex(), "revoked_at": tx.now, **what})
 
 
 def _moment(at: datetime) -> str:

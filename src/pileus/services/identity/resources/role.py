@@ -14,6 +14,7 @@ from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from pileus.core.fields import OpenBody, View, given
 from pileus.core.listing import Filter, Listing
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.core.store import Tx, metadata
 from pileus.services.identity.resources import revision
 from pileus.services.identity.resources.attribute import (
@@ -146,7 +147,7 @@ _listing = Listing(
 
 def find(tx: Tx, key: str) -> sa.Row[Any] | None:
     """A role, None when there is no such."""
-    return tx.first(sa.select(table).where(table.c.id == key))
+    return tx.first(at(table, "id"), {"value": key})
 
 
 def get(tx: Tx, key: str) -> sa.Row[Any]:
@@ -197,7 +198,7 @@ def insert(tx: Tx, name: str, domain_id: str | None = None, **values: Any) -> st
         raise Conflict(f"Conflict occurred attempting to store role - Duplicate entry found with name {name}.")
     key = tx.seams.hex()
     row = {"description": None, "options": {}, "extra": {}, **values}
-    tx.execute(sa.insert(table).values(id=key, domain_id=domain_id, name=name, name_key=names.key(name), **row))
+    tx.insert(table, {"id": key, "domain_id": domain_id, "name": name, "name_key": names.key(name), **row})
     tx.changed("identity.role", key)
     return key
 

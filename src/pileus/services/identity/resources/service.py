@@ -107,7 +107,7 @@ def insert(tx: Tx, kind: str, **values: Any) -> str:
     """Write a new service of a type; its id."""
     key = tx.seams.hex()
     row = {"name": None, "description": None, "enabled": True, "extra": {}, **values}
-    tx.execute(sa.insert(table).values(id=key, type=kind, **row))
+    tx.insert(table, {"id": key, "type": kind, **row})
     tx.changed("identity.service", key)
     return key
 

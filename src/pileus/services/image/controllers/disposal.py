@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from pileus.contracts.images import ImageStore, StoreFailure
 from pileus.core.reconcile import Broken, Failed, Outcome
+from pileus.core.statement import by
 from pileus.core.store import Store, Tx
 from pileus.services.image.interface import ImageStores
 from pileus.services.image.resources.store import disposal
@@ -35,7 +36,7 @@ class Disposal:
 
     async def reconcile(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Remove the data first and the row after it, so that a crash in between forgets nothing."""
-        rows = await store.read(lambda tx: tx.all(sa.select(disposal).where(disposal.c.id.in_(keys))))
+        rows = await store.read(lambda tx: tx.all(by(disposal, "id"), {"values": keys}))
         outcomes: dict[str, Outcome] = {}
         removed = []
         for row in rows:

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pileus.core.statement import at
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.image.resources.store import CACHE, dispose
 
@@ -28,7 +29,7 @@ cached = sa.Table(
 
 def find(tx: Tx, image_id: str) -> sa.Row[Any] | None:
     """The row of an image, if it is in the cache or waits for it."""
-    return tx.first(sa.select(cached).where(cached.c.image_id == image_id))
+    return tx.first(at(cached, "image_id"), {"value": image_id})
 
 
 def queue(tx: Tx, image_id: str) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 
-import sqlalchemy as sa
-
 from pileus.contracts.images import StoreFailure
 from pileus.core.api import Resource, Stream
 from pileus.core.context import Context, Request
 from pileus.core.errors import NotFound, Unavailable
+from pileus.core.statement import at
 from pileus.services.image.resources import data
 from pileus.services.image.resources.image.table import image, records
 from pileus.services.image.resources.store import ImageStores
@@ -28,7 +27,7 @@ async def download(ctx: Request, image_id: str) -> Stream:
     """The whole data of an image. Raises NotFound when there is none, and Unavailable when it cannot be read."""
 
     def find(bound: Context) -> list[data.Source]:
-        row = bound.tx.first(sa.select(image).where(image.c.id == image_id))
+        row = bound.tx.first(at(image, "id"), {"value": image_id})
         if row is None or row.location is None:
             raise NotFound(f"The image {image_id} has no data.")
         return data.sources(bound.tx, bound.of(ImageStores), records(bound.tx, [row])[0], [])

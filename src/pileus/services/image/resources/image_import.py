@@ -229,7 +229,7 @@ def converting(tx: Tx, todo: sa.Row[Any]) -> str:
     key = f"{row.id.lower()}.{tx.seams.hex()}"
     number = tx.seams.uuid()
     values = {"id": number, "image_id": row.id, "position": -1, "store": STAGING, "key": key, "task_id": todo.id}
-    tx.execute(sa.insert(copy).values({**values, "created_at": tx.now}))
+    tx.insert(copy, {**values, "created_at": tx.now})
     return key
 
 
@@ -264,7 +264,7 @@ def writing(tx: Tx, todo: sa.Row[Any], store: str) -> str:
         "task_id": todo.id,
         "created_at": tx.now,
     }
-    tx.execute(sa.insert(copy).values(values))
+    tx.insert(copy, values)
     change(tx, row, {})
     return key
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from pileus.core.api import Resource
 from pileus.core.context import Context, Request
 from pileus.core.errors import NotFound
+from pileus.core.statement import at
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
 from pileus.services.image.resources import data
@@ -53,13 +54,13 @@ def begin(tx: Tx, wanted: Snapshot) -> str:
     insert(tx, values, found, [])
     if foreign:
         row = {"image_id": image_id, "member_id": wanted.server_project_id, "status": "pending"}
-        tx.execute(sa.insert(member).values(**row, created_at=tx.now, updated_at=tx.now))
+        tx.insert(member, {**row, "created_at": tx.now, "updated_at": tx.now})
     return image_id
 
 
 def fail(tx: Tx, image_id: str) -> bool:
     """Delete the image of a snapshot that cannot be made; False when it is there already, or is gone."""
-    row = tx.first(sa.select(image).where(image.c.id == image_id))
+    row = tx.first(at(image, "id"), {"value": image_id})
     if row is None or row.status not in ("queued", "saving"):
         return False
     tx.execute(sa.update(image).where(image.c.id == image_id).values(protected=False))
@@ -69,7 +70,7 @@ def fail(tx: Tx, image_id: str) -> bool:
 
 def delete(tx: Tx, image_id: str) -> bool:
     """Delete an image that the cloud made for itself; False when it is gone, or somebody has protected it."""
-    row = tx.first(sa.select(image).where(image.c.id == image_id))
+    row = tx.first(at(image, "id"), {"value": image_id})
     if row is None or row.protected:
         return False
     remove(tx, row)
@@ -89,7 +90,7 @@ def backups(tx: Tx, server_id: str, kind: str) -> list[Record]:
 
 
 def _again(tx: Tx, image_id: str) -> sa.Row[Any]:
-    row = tx.first(sa.select(image).where(image.c.id == image_id))
+    row = tx.first(at(image, "id"), {"value": image_id})
     if row is None:
         raise NotFound(f"There is no image {image_id}.")
     return row

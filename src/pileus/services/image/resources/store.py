@@ -210,5 +210,5 @@ def dispose(tx: Tx, store: str, *, key: str | None = None, location: str | None 
     """Have data removed, soon: what was committed at a location, or whatever was written under a key."""
     number = tx.seams.uuid()
     values = {"id": number, "store": store, "key": key, "location": location, "created_at": tx.now}
-    tx.execute(sa.insert(disposal).values(values))
+    tx.insert(disposal, values)
     tx.changed("image.disposal", number)

@@ -97,7 +97,7 @@ def create(ctx: Context, draft: Draft) -> str:
         "created_at": ctx.now,
         "updated_at": ctx.now,
     }
-    ctx.tx.execute(sa.insert(task).values(values))
+    ctx.tx.insert(task, values)
     ctx.tx.changed("image.task", number)
     return number
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
+from pileus.core import statement
 from pileus.core.reconcile import Failed, Outcome
 from pileus.core.store import Store, Tx
 
@@ -21,8 +22,7 @@ log = logging.getLogger(__name__)
 def lock(tx: Tx, table: sa.Table, ids: Collection[str]) -> None:
     """Lock rows until the transaction ends; readers and new references to them need not wait."""
     if ids:
-        query = sa.select(table.c.id).where(table.c.id.in_(ids)).order_by(table.c.id)
-        tx.all(query.with_for_update(key_share=True))
+        tx.all(statement.lock(table), {"values": ids})
 
 
 class BatchController:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pileus.core.reconcile import Outcome
+from pileus.core.statement import many
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
 from pileus.services.network.controllers.batch import BatchController, lock
@@ -17,24 +18,25 @@ from pileus.services.network.resources.hold import Hold
 from pileus.services.network.resources.port.table import port, port_group
 from pileus.services.network.resources.security_group.table import MEMBER, TOPIC, group, rule
 
+_DIRECT = (
+    sa.select(port_group.c.group_id, port.c.host_id)
+    .join(port, port.c.id == port_group.c.port_id)
+    .where(port.c.host_id.is_not(None), port_group.c.group_id.in_(many("ids")))
+    .distinct()
+)
+_THROUGH = (
+    sa.select(rule.c.remote_group_id, port.c.host_id)
+    .join(port_group, port_group.c.group_id == rule.c.group_id)
+    .join(port, port.c.id == port_group.c.port_id)
+    .where(rule.c.remote_group_id.in_(many("ids")), port.c.host_id.is_not(None))
+    .distinct()
+)
+
 
 def _hosts(tx: Tx, ids: Collection[str]) -> tuple[set[Hold], set[Hold]]:
     """Where groups are needed: because bound ports are in them, and because these ports' groups name them."""
-    here = (
-        sa.select(port_group.c.group_id, port.c.host_id)
-        .join(port, port.c.id == port_group.c.port_id)
-        .where(port.c.host_id.is_not(None))
-        .distinct()
-    )
-    direct = tx.all(here.where(port_group.c.group_id.in_(ids)))
-    through = (
-        sa.select(rule.c.remote_group_id, port.c.host_id)
-        .join(port_group, port_group.c.group_id == rule.c.group_id)
-        .join(port, port.c.id == port_group.c.port_id)
-        .where(rule.c.remote_group_id.in_(ids), port.c.host_id.is_not(None))
-        .distinct()
-    )
-    return _holds(direct), _holds(tx.all(through))
+    given = {"ids": ids}
+    return _holds(tx.all(_DIRECT, given)), _holds(tx.all(_THROUGH, given))
 
 
 def _holds(rows: Iterable[Sequence[Any]]) -> set[Hold]:

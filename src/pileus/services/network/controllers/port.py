@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from pileus.core.reconcile import Outcome
+from pileus.core.statement import many
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
 from pileus.services.network.controllers.batch import BatchController, lock
@@ -19,6 +20,7 @@ from pileus.services.network.resources.standard_attribute import every
 from pileus.services.network.rules import spec
 
 _BOUND = (port.c.host_id.is_not(None), port.c.device_owner.not_in(OURS))
+_THOSE_BOUND = sa.select(port).where(port.c.id.in_(many("ids")), *_BOUND)
 
 
 class PortController(BatchController):
@@ -35,7 +37,7 @@ class PortController(BatchController):
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Give ports to the hosts to which they are bound, and take them from others."""
         lock(tx, port, keys)
-        ports = load(tx, every(tx, sa.select(port).where(port.c.id.in_(keys), *_BOUND)))
+        ports = load(tx, every(tx, _THOSE_BOUND, {"ids": keys}))
         named = remotes_of(tx, {group_id for one in ports for group_id in one.groups})
         holds: set[Hold] = set()
         specs = []

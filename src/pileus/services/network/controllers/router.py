@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from pileus.core.reconcile import Again, Outcome
+from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
 from pileus.services.network.controllers.batch import BatchController, lock
@@ -41,7 +42,7 @@ class RouterController(BatchController):
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Place routers that have no host, write their specs, and let go of those that have no legs."""
         lock(tx, router, keys)
-        rows = every(tx, sa.select(router).where(router.c.id.in_(keys)).order_by(router.c.created_at, router.c.id))
+        rows = every(tx, by(router, "id", "created_at", "id"), {"values": keys})
         query = sa.select(port).where(port.c.device_id.in_(keys), port.c.device_owner.in_((LEG, GATEWAY)))
         legs: dict[str, list[Port]] = {}
         for one in load(tx, every(tx, query.order_by(port.c.created_at, port.c.id))):
@@ -111,7 +112,7 @@ def _specs(tx: Tx, rows: Sequence[Row], legs: Mapping[str, Sequence[Port]]) -> l
         row.id: row.mtu for row in tx.all(sa.select(network.c.id, network.c.mtu).where(network.c.id.in_(network_ids)))
     }
     subnet_ids = {each.subnet_id for leg in own for each in leg.addresses}
-    subnets = {row["id"]: row for row in every(tx, sa.select(subnet).where(subnet.c.id.in_(subnet_ids)))}
+    subnets = {row["id"]: row for row in every(tx, by(subnet, "id"), {"values": subnet_ids})}
     floating: dict[str, list[Row]] = {}
     query = sa.select(floatingip).where(floatingip.c.router_id.in_([row["id"] for row in rows]))
     for one in every(tx, query.order_by(floatingip.c.created_at, floatingip.c.id)):

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from pileus.contracts.network import NetworkSpec, SecurityGroupSpec
+from pileus.core.statement import by, many
 from pileus.core.store import Tx
 from pileus.services.network.resources.draft import DHCP, LEG
 from pileus.services.network.resources.network.table import network
@@ -22,7 +23,7 @@ def network_specs(tx: Tx, ids: Collection[str]) -> dict[str, NetworkSpec]:
     """The specs of those of the networks that are there."""
     if not ids:
         return {}
-    nets = every(tx, sa.select(network).where(network.c.id.in_(ids)))
+    nets = every(tx, by(network, "id"), {"values": ids})
     query = sa.select(subnet).where(subnet.c.network_id.in_(ids)).order_by(subnet.c.created_at, subnet.c.id)
     rows = every(tx, query)
     macs: dict[str, str] = {}
@@ -58,17 +59,32 @@ def group_specs(tx: Tx, ids: Collection[str]) -> dict[str, SecurityGroupSpec]:
     """The specs of those of the groups that are there; with members where a rule names the group."""
     if not ids:
         return {}
-    rows = every(tx, sa.select(group).where(group.c.id.in_(ids)))
+    rows = every(tx, by(group, "id"), {"values": ids})
     found = [row["id"] for row in rows]
     rules = rules_of(tx, found)
     members = members_of(tx, remotes_among(tx, found))
     return {row["id"]: spec.group_spec(row, rules[row["id"]], members.get(row["id"], ())) for row in rows}
 
 
+_NAMED = sa.select(rule.c.remote_group_id).where(rule.c.remote_group_id.in_(many("ids"))).distinct()
+_NAMES = sa.select(rule.c.group_id, rule.c.remote_group_id).where(
+    rule.c.group_id.in_(many("ids")), rule.c.remote_group_id.is_not(None)
+)
+_OWN = (
+    sa.select(port_group.c.group_id, address.c.ip_address)
+    .join(address, address.c.port_id == port_group.c.port_id)
+    .where(port_group.c.group_id.in_(many("ids")))
+)
+_PAIRS = (
+    sa.select(port_group.c.group_id, port.c.allowed_address_pairs)
+    .join(port, port.c.id == port_group.c.port_id)
+    .where(port_group.c.group_id.in_(many("ids")), sa.cast(port.c.allowed_address_pairs, sa.String) != "[]")
+)
+
+
 def remotes_among(tx: Tx, ids: Collection[str]) -> set[str]:
     """Those of the groups that some rule names as its remote."""
-    query = sa.select(rule.c.remote_group_id).where(rule.c.remote_group_id.in_(ids)).distinct()
-    return {row.remote_group_id for row in tx.all(query)} if ids else set()
+    return {row.remote_group_id for row in tx.all(_NAMED, {"ids": ids})} if ids else set()
 
 
 def members_of(tx: Tx, ids: Collection[str]) -> dict[str, set[str]]:
@@ -76,19 +92,9 @@ def members_of(tx: Tx, ids: Collection[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     if not ids:
         return found
-    own = (
-        sa.select(port_group.c.group_id, address.c.ip_address)
-        .join(address, address.c.port_id == port_group.c.port_id)
-        .where(port_group.c.group_id.in_(ids))
-    )
-    for row in tx.all(own):
+    for row in tx.all(_OWN, {"ids": ids}):
         found.setdefault(row.group_id, set()).add(row.ip_address)
-    pairs = (
-        sa.select(port_group.c.group_id, port.c.allowed_address_pairs)
-        .join(port, port.c.id == port_group.c.port_id)
-        .where(port_group.c.group_id.in_(ids), sa.cast(port.c.allowed_address_pairs, sa.String) != "[]")
-    )
-    for row in tx.all(pairs):
+    for row in tx.all(_PAIRS, {"ids": ids}):
         found.setdefault(row.group_id, set()).update(one["ip_address"] for one in row.allowed_address_pairs)
     return found
 
@@ -96,9 +102,6 @@ def members_of(tx: Tx, ids: Collection[str]) -> dict[str, set[str]]:
 def remotes_of(tx: Tx, ids: Collection[str]) -> dict[str, set[str]]:
     """The groups that the rules of groups name, by group."""
     found: dict[str, set[str]] = {}
-    query = sa.select(rule.c.group_id, rule.c.remote_group_id).where(
-        rule.c.group_id.in_(ids), rule.c.remote_group_id.is_not(None)
-    )
-    for row in tx.all(query) if ids else ():
+    for row in tx.all(_NAMES, {"ids": ids}) if ids else ():
         found.setdefault(row.group_id, set()).add(row.remote_group_id)
     return found

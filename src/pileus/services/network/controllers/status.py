@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
 from pileus.core.reconcile import Outcome
+from pileus.core.statement import by, many
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
 from pileus.services.network.controllers.batch import BatchController, lock
@@ -25,6 +27,14 @@ def _seen(entries: Iterable[fleet.Observed], host_id: str | None) -> Seen | None
     return Seen(known[0].state, known[0].current, known[0].permanent) if known else None
 
 
+_GUESTS = sa.select(port).where(port.c.id.in_(many("ids")), port.c.device_owner.not_in(OURS))
+
+
+@functools.cache
+def _setting(table: sa.Table) -> sa.Update:
+    return sa.update(table).where(table.c.id.in_(many("ids"))).values(status=sa.bindparam("status"))
+
+
 def _write(tx: Tx, table: sa.Table, rows: Iterable[tuple[Row, str]]) -> None:
     """Write the statuses that are not what they were, and tell."""
     by_status: dict[str, list[str]] = {}
@@ -32,7 +42,7 @@ def _write(tx: Tx, table: sa.Table, rows: Iterable[tuple[Row, str]]) -> None:
         if row["status"] != status:
             by_status.setdefault(status, []).append(row["id"])
     for status, ids in sorted(by_status.items()):
-        tx.execute(sa.update(table).where(table.c.id.in_(ids)).values(status=status))
+        tx.execute(_setting(table), {"ids": ids, "status": status})
         for one in ids:
             tx.changed(f"{table.name.replace('_', '.', 1)}.status", one)
 
@@ -52,7 +62,7 @@ class PortStatus(BatchController):
         """Fold what hosts say of ports."""
         lock(tx, port, keys)
         seen = fleet.observed(tx, "port", keys)
-        rows = every(tx, sa.select(port).where(port.c.id.in_(keys), port.c.device_owner.not_in(OURS)))
+        rows = every(tx, _GUESTS, {"ids": keys})
         statuses = []
         for row in rows:
             bound = row["host_id"] is not None
@@ -76,7 +86,7 @@ class RouterStatus(BatchController):
         """Fold what hosts say of routers."""
         lock(tx, router, keys)
         seen = fleet.observed(tx, "router", keys)
-        rows = every(tx, sa.select(router).where(router.c.id.in_(keys)))
+        rows = every(tx, by(router, "id"), {"values": keys})
         legs = every(tx, sa.select(port).where(port.c.device_id.in_(keys), port.c.device_owner.in_((LEG, GATEWAY))))
         through = sa.select(floatingip).where(floatingip.c.router_id.in_(keys)).order_by(floatingip.c.id)
         floating = every(tx, through.with_for_update(key_share=True))

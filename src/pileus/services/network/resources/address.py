@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from pileus.core.statement import WHERE, many, update
 from pileus.core.store import Tx
 from pileus.services.network.resources.port.table import address
 from pileus.services.network.resources.standard_attribute import Row, every
@@ -223,13 +224,15 @@ class _Plan:
             if text is None:
                 raise IpAddressGenerationFailure(self.asks[place].network_id)
         moved = [
-            {"key": one.row["id"], "now": str(ip_address(one.last.to_bytes(4 if one.row["ip_version"] == 4 else 16)))}
+            {
+                f"{WHERE}id": one.row["id"],
+                "cursor": str(ip_address(one.last.to_bytes(4 if one.row["ip_version"] == 4 else 16))),
+            }
             for one in supplies.values()
             if one.last is not None
         ]
         if moved:
-            move = sa.update(subnet).where(subnet.c.id == sa.bindparam("key")).values(cursor=sa.bindparam("now"))
-            self.tx.execute(move, moved)
+            self.tx.execute(update(subnet, ("id",), frozenset(), ("cursor",)), moved)
 
 
 def allocate(tx: Tx, subnets: Mapping[str, Sequence[Row]], asks: Sequence[Ask]) -> list[list[Given]]:
@@ -259,11 +262,16 @@ def rows_of(port_id: str, given: Iterable[Given], start: int = 0) -> list[Row]:
     ]
 
 
+_OF_PORTS = (
+    sa.select(address.c.port_id, address.c.subnet_id, address.c.ip_address)
+    .where(address.c.port_id.in_(many("ids")))
+    .order_by(address.c.position)
+)
+
+
 def addresses_of(tx: Tx, port_ids: Collection[str]) -> dict[str, list[Given]]:
     """The addresses of ports, in the order in which they were given; every id is in the answer."""
     found: dict[str, list[Given]] = {one: [] for one in port_ids}
-    c = address.c
-    query = sa.select(c.port_id, c.subnet_id, c.ip_address).where(c.port_id.in_(port_ids)).order_by(c.position)
-    for row in tx.all(query) if port_ids else ():
+    for row in tx.all(_OF_PORTS, {"ids": port_ids}) if port_ids else ():
         found[row.port_id].append(Given(row.subnet_id, row.ip_address))
     return found

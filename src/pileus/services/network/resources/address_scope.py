@@ -130,7 +130,7 @@ def create(ctx: Context, body: ScopeCreate) -> ScopeView:
     kind.may_create(ctx, project_id)
     values = {"name": body.name, "ip_version": body.ip_version, "shared": bool(body.shared)}
     row = {**fresh(ctx.tx, project_id), **values}
-    ctx.tx.execute(sa.insert(address_scope).values(row))
+    ctx.tx.insert(address_scope, row)
     ctx.tx.changed(TOPIC, row["id"])
     return _view(row)
 

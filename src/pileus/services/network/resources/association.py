@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
+from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.network.resources import quota
 from pileus.services.network.resources.floatingip.table import TOPIC, floatingip
@@ -23,7 +24,7 @@ DEVICE = "network.device"
 
 def release(tx: Tx, port_ids: Collection[str], *, keep: Collection[str] = ()) -> None:
     """Let the floating IPs that lead to these ports lead nowhere, but for those of the fixed addresses `keep`."""
-    for row in every(tx, sa.select(floatingip).where(floatingip.c.port_id.in_(port_ids))):
+    for row in every(tx, by(floatingip, "port_id"), {"values": port_ids}):
         if row["fixed_ip_address"] in keep:
             continue
         nowhere = {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}

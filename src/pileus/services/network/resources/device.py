@@ -14,6 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from pileus.contracts.network import HostRoute
+from pileus.core.statement import by, many
 from pileus.core.store import Tx
 from pileus.services.network.resources.address import addresses_of
 from pileus.services.network.resources.association import floating_of
@@ -62,24 +63,45 @@ class PortInfo(msgspec.Struct, frozen=True, kw_only=True):
     security_group_names: tuple[str, ...]
 
 
+_PLAIN = (
+    "id",
+    "device_id",
+    "network_id",
+    "network_name",
+    "mtu",
+    "mac_address",
+    "status",
+    "admin_state_up",
+    "host_id",
+    "transient",
+)
+_JOINED = {"network_name": network.c.name.label("network_name"), "mtu": network.c.mtu}
+_PORTS = (
+    sa.select(*(_JOINED[name] if name in _JOINED else port.c[name] for name in _PLAIN))
+    .join(network, network.c.id == port.c.network_id)
+    .where(port.c.device_id.in_(many("ids")), ATTACHED)
+    .order_by(port.c.attached_at, port.c.position, port.c.created_at, port.c.id)
+)
+_GROUPS = (
+    sa.select(port_group.c.port_id, group.c.id, group.c.name)
+    .join(group, group.c.id == port_group.c.group_id)
+    .where(port_group.c.port_id.in_(many("ids")))
+    .order_by(group.c.name, group.c.id)
+)
+
+
 def ports_of(tx: Tx, device_ids: Collection[str]) -> dict[str, list[PortInfo]]:
     """The ports of devices, by device, in the order in which they were made; five queries however many."""
     found: dict[str, list[PortInfo]] = {}
     if not device_ids:
         return found
-    query = (
-        sa.select(port, network.c.name.label("network_name"), network.c.mtu)
-        .join(network, network.c.id == port.c.network_id)
-        .where(port.c.device_id.in_(device_ids), ATTACHED)
-        .order_by(port.c.attached_at, port.c.position, port.c.created_at, port.c.id)
-    )
-    rows = every(tx, query)
+    rows = every(tx, _PORTS, {"ids": device_ids})
     if not rows:
         return found
     ids = [row["id"] for row in rows]
     given = addresses_of(tx, ids)
     subnet_ids = {one.subnet_id for each in given.values() for one in each}
-    subnets = {row["id"]: row for row in every(tx, sa.select(subnet).where(subnet.c.id.in_(subnet_ids)))}
+    subnets = {row["id"]: row for row in every(tx, by(subnet, "id"), {"values": subnet_ids})}
     floating = {
         (row["port_id"], row["fixed_ip_address"]): row["floating_ip_address"]
         for each in floating_of(tx, ids).values()
@@ -100,29 +122,9 @@ def ports_of(tx: Tx, device_ids: Collection[str]) -> dict[str, list[PortInfo]]:
     return found
 
 
-_PLAIN = (
-    "id",
-    "device_id",
-    "network_id",
-    "network_name",
-    "mtu",
-    "mac_address",
-    "status",
-    "admin_state_up",
-    "host_id",
-    "transient",
-)
-
-
 def _groups(tx: Tx, port_ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
-    query = (
-        sa.select(port_group.c.port_id, group.c.id, group.c.name)
-        .join(group, group.c.id == port_group.c.group_id)
-        .where(port_group.c.port_id.in_(port_ids))
-        .order_by(group.c.name, group.c.id)
-    )
-    for row in tx.all(query):
+    for row in tx.all(_GROUPS, {"ids": port_ids}):
         found.setdefault(row.port_id, []).append((row.id, row.name))
     return found
 
@@ -153,7 +155,13 @@ def devices_at(pattern: str, escape: str, ip_version: int) -> sa.Select[tuple[st
     )
 
 
+_ROWS = (
+    sa.select(port)
+    .where(sa.or_(sa.and_(port.c.device_id.in_(many("device_ids")), ATTACHED), port.c.id.in_(many("port_ids"))))
+    .order_by(port.c.id)
+)
+
+
 def rows_of(tx: Tx, device_ids: Collection[str] = (), port_ids: Collection[str] = ()) -> Sequence[Row]:
     """The rows of devices' ports, or those with certain ids."""
-    own = sa.and_(port.c.device_id.in_(device_ids), ATTACHED)
-    return every(tx, sa.select(port).where(sa.or_(own, port.c.id.in_(port_ids))).order_by(port.c.id))
+    return every(tx, _ROWS, {"device_ids": device_ids, "port_ids": port_ids})

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from msgspec import UnsetType
 
+from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.network.resources import address as addresses
 from pileus.services.network.resources import association, hold, quota
@@ -68,10 +69,10 @@ def make(tx: Tx, drafts: Sequence[Draft], subnets: Mapping[str, Sequence[Row]] |
     ]
     found = addresses.allocate(tx, subnets, asks)
     made = [Port(row, ips, list(one.groups)) for row, ips, one in zip(rows, found, drafts, strict=True)]
-    tx.execute(sa.insert(port), rows)
+    tx.insert(port, rows)
     given_rows = [one for each in made for one in addresses.rows_of(each.row["id"], each.addresses)]
     if given_rows:
-        tx.execute(sa.insert(address), given_rows)
+        tx.insert(address, given_rows)
     join(tx, made)
     for each in made:
         if each.row["host_id"] is not None:
@@ -123,7 +124,7 @@ def join(tx: Tx, ports: Sequence[Port]) -> None:
     """Put ports that are in no group yet into their groups."""
     rows = [{"port_id": one.row["id"], "group_id": group_id} for one in ports for group_id in one.groups]
     if rows:
-        tx.execute(sa.insert(port_group), rows)
+        tx.insert(port_group, rows)
     for row in rows:
         tx.changed(MEMBER, row["group_id"])
 
@@ -131,8 +132,7 @@ def join(tx: Tx, ports: Sequence[Port]) -> None:
 def groups_of(tx: Tx, port_ids: Collection[str]) -> dict[str, list[str]]:
     """The ids of the security groups of ports; every id is in the answer."""
     found: dict[str, list[str]] = {one: [] for one in port_ids}
-    query = sa.select(port_group).where(port_group.c.port_id.in_(port_ids)).order_by(port_group.c.group_id)
-    for row in tx.all(query) if port_ids else ():
+    for row in tx.all(by(port_group, "port_id", "group_id"), {"values": port_ids}) if port_ids else ():
         found[row.port_id].append(row.group_id)
     return found
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.errors import NotFound
+from pileus.core.statement import at
 from pileus.services.network.resources.standard_attribute import Row, enforce, first_row, sees_all
 
 
@@ -40,7 +41,7 @@ class Kind(NamedTuple):
 
     def find(self, ctx: Context, key: str, verb: str = "get") -> Row:
         """One that the caller may `get`, `update` or `delete`. Raises `missing`, and PolicyNotAuthorized."""
-        row = first_row(ctx.tx, sa.select(self.table).where(self.table.c.id == key))
+        row = first_row(ctx.tx, at(self.table, "id"), {"value": key})
         if row is None or not ctx.allows(f"get_{self.noun}", self.target(row)):
             raise self.missing(key)
         if verb != "get":

@@ -180,7 +180,7 @@ def create(ctx: Context, body: MeteringLabelCreate) -> MeteringLabelView:
     project_id = owner(ctx, body)
     label_kind.may_create(ctx, project_id)
     row = {**fresh(ctx.tx, project_id), "name": body.name, "text": body.description, "shared": body.shared}
-    ctx.tx.execute(sa.insert(label).values(row))
+    ctx.tx.insert(label, row)
     return _label_view(row)
 
 
@@ -239,7 +239,7 @@ def create_rule(ctx: Context, body: MeteringRuleCreate) -> MeteringRuleView:
         "excluded": body.excluded,
         **_prefixes(body),
     }
-    ctx.tx.execute(sa.insert(rule).values(row))
+    ctx.tx.insert(rule, row)
     return _rule_view(row)
 
 

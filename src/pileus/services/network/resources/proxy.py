@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from pileus.core.context import Context
+from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.network.resources import device
 from pileus.services.network.resources.floatingip import operations as floating
@@ -68,9 +69,9 @@ def one_network(ctx: Context, network_id: str) -> NetworkInfo:
 
 def _floating(ctx: Context, rows: Sequence[Row]) -> list[FloatingInfo]:
     ports = {row["port_id"] for row in rows} - {None}
-    devices = {one["id"]: one["device_id"] for one in every(ctx.tx, sa.select(port).where(port.c.id.in_(ports)))}
+    devices = {one["id"]: one["device_id"] for one in every(ctx.tx, by(port, "id"), {"values": ports})}
     nets = {row["floating_network_id"] for row in rows}
-    names = {one["id"]: one["name"] for one in every(ctx.tx, sa.select(network).where(network.c.id.in_(nets)))}
+    names = {one["id"]: one["name"] for one in every(ctx.tx, by(network, "id"), {"values": nets})}
     return [
         FloatingInfo(
             row["id"],
@@ -113,7 +114,7 @@ def delete_floating_ip(ctx: Context, floatingip_id: str) -> None:
 def _shown(tx: Tx, rows: Sequence[Row]) -> list[dict[str, Any]]:
     rules = groups.rules_of(tx, [row["id"] for row in rows])
     remote_ids = {one["remote_group_id"] for each in rules.values() for one in each} - {None}
-    named = every(tx, sa.select(group).where(group.c.id.in_(remote_ids))) if remote_ids else ()
+    named = every(tx, by(group, "id"), {"values": remote_ids}) if remote_ids else ()
     remotes = {row["id"]: {"name": row["name"], "tenant_id": row["project_id"]} for row in named}
     return [
         {

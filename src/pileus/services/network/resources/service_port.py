@@ -70,4 +70,4 @@ def _address(tx: Tx, net: Row, known: Port, row: Row) -> None:
         found = addresses.allocate(tx, {net["id"]: [row]}, [ask])[0]
     except IpAddressGenerationFailure:
         return
-    tx.execute(sa.insert(address), addresses.rows_of(known.row["id"], found, len(known.addresses)))
+    tx.insert(address, addresses.rows_of(known.row["id"], found, len(known.addresses)))

@@ -21,6 +21,7 @@ from pileus.core.context import Context, Request
 from pileus.core.fields import Body, View
 from pileus.core.listing import Filter, Listing, boolean, instant
 from pileus.core.policy import Rule
+from pileus.core.statement import by
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.network.rules.fault import (
     InvalidInput,
@@ -75,15 +76,15 @@ def fresh(tx: Tx, project_id: str, description: str | UnsetType | None = "") -> 
     }
 
 
-def first_row(tx: Tx, query: sa.Select[Any]) -> Row | None:
+def first_row(tx: Tx, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> Row | None:
     """The first row of a query."""
-    row = tx.first(query)
+    row = tx.first(query, parameters)
     return None if row is None else dict(row._mapping)
 
 
-def every(tx: Tx, query: sa.Select[Any]) -> list[Row]:
+def every(tx: Tx, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> list[Row]:
     """All rows of a query."""
-    return [dict(row._mapping) for row in tx.all(query)]
+    return [dict(row._mapping) for row in tx.all(query, parameters)]
 
 
 def time_text(moment: datetime) -> str:
@@ -220,7 +221,7 @@ def tags_of(tx: Tx, ids: Collection[str]) -> dict[str, list[str]]:
     """The tags of things, sorted; an id without tags is not in the answer."""
     found: dict[str, list[str]] = {}
     if ids:
-        for row in tx.all(sa.select(tag).where(tag.c.resource_id.in_(ids)).order_by(tag.c.tag)):
+        for row in tx.all(by(tag, "resource_id", "tag"), {"values": ids}):
             found.setdefault(row.resource_id, []).append(row.tag)
     return found
 

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
 from pileus.core.errors import BadRequest, Conflict, Fault, Raced
+from pileus.core.statement import by, many
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.placement.resources import resource_class
 from pileus.services.placement.resources.provider.table import ConcurrentUpdate, inventories, inventory, provider
@@ -81,9 +82,22 @@ class Wanted(msgspec.Struct, kw_only=True):
 def holdings(tx: Tx, uuids: Collection[str]) -> dict[str, Holding]:
     """What consumers hold; those that hold nothing are left out."""
     found: dict[str, Holding] = {}
-    for row in tx.all(sa.select(allocation).where(allocation.c.consumer_uuid.in_(uuids))):
+    for row in tx.all(by(allocation, "consumer_uuid"), {"values": uuids}):
         found.setdefault(row.consumer_uuid, {}).setdefault(row.provider_uuid, {})[row.resource_class] = row.used
     return found
+
+
+_LOCKED = (
+    sa.select(provider.c.uuid, provider.c.generation)
+    .where(provider.c.uuid.in_(many("uuids")))
+    .order_by(provider.c.uuid)
+    .with_for_update(key_share=True)
+)
+_COUNTED = (
+    sa.update(provider)
+    .where(provider.c.uuid.in_(many("uuids")))
+    .values(generation=provider.c.generation + 1, updated_at=sa.bindparam("now"))
+)
 
 
 class _Books:
@@ -91,11 +105,10 @@ class _Books:
 
     def __init__(self, tx: Tx, wishes: Sequence[Wanted]) -> None:
         consumers = sorted({wish.consumer_uuid for wish in wishes})
-        self.consumers = {row.uuid: row for row in tx.all(sa.select(consumer).where(consumer.c.uuid.in_(consumers)))}
+        self.consumers = {row.uuid: row for row in tx.all(by(consumer, "uuid"), {"values": consumers})}
         self.before = holdings(tx, consumers)
         uuids = sorted({uuid for wish in wishes for uuid in wish.holding})
-        locked = sa.select(provider.c.uuid, provider.c.generation).where(provider.c.uuid.in_(uuids))
-        rows = tx.all(locked.order_by(provider.c.uuid).with_for_update(key_share=True)) if uuids else []
+        rows = tx.all(_LOCKED, {"uuids": uuids}) if uuids else []
         self.generations: dict[str, int] = {row.uuid: row.generation for row in rows}
         self.rooms = inventories(tx, uuids) if uuids else {}
         names = {name for wish in wishes for amounts in wish.holding.values() for name in amounts}
@@ -214,13 +227,12 @@ def _write(tx: Tx, books: _Books, granted: Sequence[Wanted], counts_ends: bool) 
     ]
     _move(tx, books.deltas)
     if rows:
-        tx.execute(sa.insert(allocation), rows)
+        tx.insert(allocation, rows)
     counted = {uuid for wish in granted for uuid in wish.holding}
     if counts_ends:
         counted |= {uuid for wish in granted if not wish.holding for uuid in books.before.get(wish.consumer_uuid, ())}
     if counted:
-        found = sa.update(provider).where(provider.c.uuid.in_(sorted(counted)))
-        tx.execute(found.values(generation=provider.c.generation + 1, updated_at=tx.now))
+        tx.execute(_COUNTED, {"uuids": sorted(counted), "now": tx.now})
     for uuid in counted | {uuid for wish in granted for uuid in books.before.get(wish.consumer_uuid, ())}:
         tx.changed("placement.provider", uuid)
     for uuid in uuids:
@@ -244,7 +256,7 @@ def _write_consumers(tx: Tx, books: _Books, granted: Sequence[Wanted]) -> None:
             ended.append(key)
     mine = consumer.c.uuid == sa.bindparam("key"), consumer.c.generation == sa.bindparam("was")
     if fresh:
-        tx.execute(sa.insert(consumer), fresh)
+        tx.insert(consumer, fresh)
     if kept and tx.execute(sa.update(consumer).where(*mine), kept).rowcount != len(kept):
         raise Raced("The allocations of a consumer were changed by another request at the same time.")
     if ended and tx.execute(sa.delete(consumer).where(*mine), ended).rowcount != len(ended):
@@ -279,7 +291,7 @@ def _move(tx: Tx, deltas: Mapping[tuple[str, str], int]) -> None:
 
 def release(tx: Tx, uuids: Iterable[str]) -> list[str]:
     """Let consumers hold nothing any more; those that held something. Raises Raced."""
-    rows = tx.all(sa.select(consumer).where(consumer.c.uuid.in_(list(uuids))))
+    rows = tx.all(by(consumer, "uuid"), {"values": list(uuids)})
     wishes = [
         Wanted(consumer_uuid=row.uuid, project_id=row.project_id, user_id=row.user_id, holding={}) for row in rows
     ]

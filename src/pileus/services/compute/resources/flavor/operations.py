@@ -131,7 +131,7 @@ def create(ctx: Context, body: FlavorCreate) -> Flavor:
         "description": body.description,
         "created_at": ctx.now,
     }
-    ctx.tx.execute(sa.insert(flavor).values(values))
+    ctx.tx.insert(flavor, values)
     ctx.tx.changed("compute.flavor", flavor_id)
     return view(ctx, find(ctx, flavor_id), {})
 

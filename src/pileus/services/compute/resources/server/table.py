@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
+from pileus.core.statement import WHERE, many, update
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.compute.rules.status import OWN_TASK, STATUSES, TASK_STATES, VM_STATES, Facts, Row
 
@@ -219,10 +221,13 @@ def has_status(wanted: str) -> sa.ColumnElement[bool]:
 # -- reading and writing ---------------------------------------------------------------------------------------------
 
 
+_TAGS = sa.select(tag.c.server_id, tag.c.tag).where(tag.c.server_id.in_(many("ids"))).order_by(tag.c.tag)
+
+
 def tags_of(tx: Tx, ids: Collection[str]) -> dict[str, list[str]]:
     """Servers' tags, in order, by server id."""
     found: dict[str, list[str]] = {one: [] for one in ids}
-    for row in tx.all(sa.select(tag).where(tag.c.server_id.in_(ids)).order_by(tag.c.tag)) if ids else ():
+    for row in tx.all(_TAGS, {"ids": ids}) if ids else ():
         found[row.server_id].append(row.tag)
     return found
 
@@ -249,15 +254,9 @@ def set_each(tx: Tx, changes: Mapping[str, Mapping[str, Any]]) -> None:
     """Give each of several servers, whose rows are locked, values of its own: by id, all for the same columns."""
     if not changes:
         return
-    names = next(iter(changes.values())).keys()
-    update = sa.update(server).where(server.c.id == sa.bindparam("which"))
-    tx.execute(
-        update.values({name: sa.bindparam(f"to_{name}") for name in names}),
-        [
-            {"which": server_id, **{f"to_{name}": value for name, value in values.items()}}
-            for server_id, values in changes.items()
-        ],
-    )
+    names = tuple(next(iter(changes.values())))
+    rows = [{f"{WHERE}id": server_id, **values} for server_id, values in changes.items()]
+    tx.execute(update(server, ("id",), frozenset(), names), rows)
 
 
 def record(
@@ -286,13 +285,18 @@ def record(
         "result": "Success" if done else None,
         "host": host,
     }
-    tx.execute(sa.insert(action).values(values))
+    tx.insert(action, values)
+
+
+@functools.cache
+def _finishing(*columns: str) -> sa.Update:
+    unfinished = sa.update(action).where(action.c.server_id.in_(many("ids")), action.c.finished_at.is_(None))
+    return unfinished.values({name: sa.bindparam(name) for name in columns})
 
 
 def finish_actions(tx: Tx, ids: Collection[str], result: str, details: str | None = None) -> None:
     """Note that what was asked of servers is done (`Success`) or never will be (`Error`)."""
-    open_ones = (action.c.server_id.in_(ids), action.c.finished_at.is_(None))
     values: dict[str, Any] = {"finished_at": tx.now, "updated_at": tx.now, "result": result, "details": details}
     if result == "Error":
         values["message"] = "Error"
-    tx.execute(sa.update(action).where(*open_ones).values(values))
+    tx.execute(_finishing(*values), {"ids": ids, **values})

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.errors import Conflict
+from pileus.core.statement import at
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.identity.resources import secret as secrets
 from pileus.services.identity.resources import user as users
@@ -43,7 +44,7 @@ def key_of(access: str) -> str:
 
 def find(tx: Tx, key: str) -> sa.Row[Any] | None:
     """A credential, None when there is no such."""
-    return tx.first(sa.select(table).where(table.c.id == key))
+    return tx.first(at(table, "id"), {"value": key})
 
 
 def insert(
@@ -58,7 +59,7 @@ def insert(
     if find(tx, key) is not None:
         raise Conflict(f"Conflict occurred attempting to store credential - Duplicate entry found with ID {key}.")
     row = {"id": key, "user_id": user_id, "project_id": project_id, "type": type, "extra": extra, "created_at": tx.now}
-    tx.execute(sa.insert(table).values(**row, **ctx.of(Secrets).seal(tx, blob)))
+    tx.insert(table, {**row, **ctx.of(Secrets).seal(tx, blob)})
     tx.changed("identity.credential", key)
     written = find(tx, key)
     if written is None:

@@ -96,7 +96,7 @@ def create(ctx: Context, body: EndpointGroupCreate) -> EndpointGroup:
     """Create an endpoint group."""
     key = ctx.seams.hex()
     row = {"name": body.name, "description": given_or(body.description, None), "filters": _filters(body.filters)}
-    ctx.tx.execute(sa.insert(table).values(id=key, **row))
+    ctx.tx.insert(table, {"id": key, **row})
     ctx.tx.changed("identity.endpoint_group", key)
     return view(ctx, get(ctx.tx, key))
 

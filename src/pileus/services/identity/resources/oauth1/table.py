@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pileus.core.statement import at
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.identity.resources import secret as secrets
 from pileus.services.identity.resources import user as users
@@ -82,7 +83,7 @@ nonce = sa.Table(
 
 def find(tx: Tx, table: sa.Table, key: str) -> sa.Row[Any] | None:
     """A consumer or token, None when there is no such."""
-    return tx.first(sa.select(table).where(table.c.id == key))
+    return tx.first(at(table, "id"), {"value": key})
 
 
 def first_time(tx: Tx, *parts: str) -> bool:

@@ -80,7 +80,7 @@ def set_tags(tx: Tx, key: str, tags: Iterable[str]) -> None:
     tx.execute(sa.delete(tag).where(tag.c.project_id == key))
     wanted = [{"project_id": key, "name": name} for name in dict.fromkeys(tags)]
     if wanted:
-        tx.execute(sa.insert(tag), wanted)
+        tx.insert(tag, wanted)
 
 
 def upward(start: sa.ColumnElement[Any] | str) -> sa.CTE:

@@ -98,7 +98,7 @@ def insert(tx: Tx, values: Mapping[str, Any]) -> str:
         raise taken(name)
     row = {"enabled": True, "password_hash": None, "default_project_id": None, "options": {}, "extra": {}, **values}
     stored = {**row, "id": key, "name": name, "name_key": names.key(name), "generation": 0, "created_at": tx.now}
-    tx.execute(sa.insert(table).values(**stored))
+    tx.insert(table, stored)
     tx.changed("identity.user", key)
     return key
 

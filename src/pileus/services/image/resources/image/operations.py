@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pileus.core.api import Page, Reply, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound, Raced, TooLarge
+from pileus.core.statement import at
 from pileus.core.store import Tx
 from pileus.services.image.resources import location, place
 from pileus.services.image.resources.image import fields, policy
@@ -101,14 +102,14 @@ def insert(tx: Tx, values: dict[str, Any], properties: Mapping[str, Any], tags: 
     take(tx, values["owner"], {"image_count_total": 1})
     if properties:
         rows = [{"image_id": image_id, "name": name, "value": value} for name, value in properties.items()]
-        tx.execute(sa.insert(prop), rows)
+        tx.insert(prop, rows)
     if tags:
-        tx.execute(sa.insert(tag), [{"image_id": image_id, "tag": word} for word in tags])
+        tx.insert(tag, [{"image_id": image_id, "tag": word} for word in tags])
     tx.changed("image.image", image_id)
 
 
 def _load(ctx: Context, image_id: str) -> Record:
-    row = ctx.tx.first(sa.select(image).where(image.c.id == image_id))
+    row = ctx.tx.first(at(image, "id"), {"value": image_id})
     if row is None:
         raise NotFound(f"No image found with ID {image_id}")
     return records(ctx.tx, [row])[0]
@@ -192,11 +193,11 @@ def _save(ctx: Context, record: Record, draft: patch.Draft) -> None:
         lost = [name for name, _ in before - after]
         tx.execute(sa.delete(prop).where(prop.c.image_id == row.id, prop.c.name.in_(lost)))
     if after - before:
-        tx.execute(sa.insert(prop), [{"image_id": row.id, "name": name, "value": one} for name, one in after - before])
+        tx.insert(prop, [{"image_id": row.id, "name": name, "value": one} for name, one in after - before])
     if set(draft.tags) != set(record.tags):
         tx.execute(sa.delete(tag).where(tag.c.image_id == row.id))
         if draft.tags:
-            tx.execute(sa.insert(tag), [{"image_id": row.id, "tag": word} for word in draft.tags])
+            tx.insert(tag, [{"image_id": row.id, "tag": word} for word in draft.tags])
     tx.changed("image.image", row.id)
 
 

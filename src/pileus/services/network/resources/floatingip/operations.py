@@ -12,6 +12,7 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import given
+from pileus.core.statement import at, by
 from pileus.core.store import Tx
 from pileus.services.network.resources import address as addresses
 from pileus.services.network.resources import association, draft, quota
@@ -134,7 +135,7 @@ def _create(ctx: Context, body: FloatingIPCreate) -> Row:
         row |= associate(ctx, row, body.port_id, body.fixed_ip_address)
         tx.changed(ROUTER, row["router_id"])
         association.tell_device(tx, row["port_id"])
-    tx.execute(sa.insert(floatingip).values(row))
+    tx.insert(floatingip, row)
     tx.changed(TOPIC, row["id"])
     return row
 
@@ -142,7 +143,7 @@ def _create(ctx: Context, body: FloatingIPCreate) -> Row:
 def _views(tx: Tx, rows: Sequence[Row]) -> list[FloatingIPView]:
     tags = tags_of(tx, [row["id"] for row in rows])
     inner = {row["port_id"] for row in rows if row["port_id"] is not None}
-    known = {one["id"]: one for one in every(tx, sa.select(port).where(port.c.id.in_(inner)))} if inner else {}
+    known = {one["id"]: one for one in every(tx, by(port, "id"), {"values": inner})} if inner else {}
     return [view(row, known.get(row["port_id"]), tags.get(row["id"], ())) for row in rows]
 
 
@@ -203,7 +204,7 @@ def delete(ctx: Context, floatingip_id: str) -> None:
     tx, row = ctx.tx, policy.find(ctx, floatingip_id, "delete")
     check_revision(ctx, row)
     tx.execute(sa.delete(floatingip).where(floatingip.c.id == floatingip_id))
-    draft.remove(tx, draft.load(tx, every(tx, sa.select(port).where(port.c.id == row["floating_port_id"]))))
+    draft.remove(tx, draft.load(tx, every(tx, at(port, "id"), {"value": row["floating_port_id"]})))
     drop_tags(tx, [floatingip_id])
     quota.give_back(tx, row["project_id"], {"floatingip": 1})
     tx.changed(TOPIC, floatingip_id)

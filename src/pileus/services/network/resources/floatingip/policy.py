@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from pileus.core.context import Context
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.services.network.resources.floatingip.table import floatingip
 from pileus.services.network.resources.standard_attribute import (
     ADMIN_OR_PROJECT_MANAGER,
@@ -39,7 +38,7 @@ def find(ctx: Context, floatingip_id: str, verb: str = "get") -> Row:
 
     Raises FloatingIPNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
-    row = first_row(ctx.tx, sa.select(floatingip).where(floatingip.c.id == floatingip_id))
+    row = first_row(ctx.tx, at(floatingip, "id"), {"value": floatingip_id})
     if row is None or not ctx.allows("get_floatingip", target(row)):
         raise FloatingIPNotFound(floatingip_id)
     if verb != "get":

@@ -12,6 +12,7 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import given
+from pileus.core.statement import at
 from pileus.core.store import Tx
 from pileus.services.network.resources import association, draft, quota
 from pileus.services.network.resources.floatingip.table import floatingip
@@ -96,7 +97,7 @@ def _create(ctx: Context, body: NetworkCreate) -> NetworkView:
         "dns_domain": body.dns_domain,
         "availability_zone_hints": body.availability_zone_hints,
     }
-    tx.execute(sa.insert(network).values(row))
+    tx.insert(network, row)
     if row["shared"]:
         rbac_policy.note_shared(tx, row, shared=True)
     tx.changed(TOPIC, row["id"])
@@ -191,8 +192,8 @@ def delete(ctx: Context, network_id: str) -> None:
     others = sa.select(port.c.id).where(port.c.network_id == network_id, ~ours)
     if found := tx.all(others.order_by(port.c.id).limit(NAMED)):
         raise NetworkInUse(network_id, [one.id for one in found])
-    draft.remove(tx, draft.load(tx, every(tx, sa.select(port).where(port.c.network_id == network_id))))
-    rows = every(tx, sa.select(subnet).where(subnet.c.network_id == network_id))
+    draft.remove(tx, draft.load(tx, every(tx, at(port, "network_id"), {"value": network_id})))
+    rows = every(tx, at(subnet, "network_id"), {"value": network_id})
     if rows:
         subnets.forget(tx, rows)
     tx.execute(sa.delete(network).where(network.c.id == network_id))

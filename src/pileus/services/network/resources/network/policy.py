@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.policy import Rule
+from pileus.core.statement import at, by
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.rbac_policy.table import granted, shared_with
 from pileus.services.network.resources.standard_attribute import (
@@ -72,7 +73,7 @@ def visible(ctx: Context) -> sa.ColumnElement[bool]:
 
 def load(ctx: Context, network_id: str) -> Row | None:
     """A network as the caller's project has it, whether the caller may see it or not."""
-    rows = shared_with(ctx, every(ctx.tx, sa.select(network).where(network.c.id == network_id)))
+    rows = shared_with(ctx, every(ctx.tx, at(network, "id"), {"value": network_id}))
     return rows[0] if rows else None
 
 
@@ -81,7 +82,7 @@ def find(ctx: Context, network_id: str, verb: str = "get", *, missing: str | Non
 
     Raises NetworkNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
-    row = first_row(ctx.tx, sa.select(network).where(network.c.id == network_id))
+    row = first_row(ctx.tx, at(network, "id"), {"value": network_id})
     seen = None if row is None else shared_with(ctx, [row])[0]
     if row is None or seen is None or not ctx.allows("get_network", target(seen)):
         raise NetworkNotFound(missing or network_id)
@@ -93,7 +94,7 @@ def find(ctx: Context, network_id: str, verb: str = "get", *, missing: str | Non
 
 def find_all(ctx: Context, ids: Collection[str]) -> dict[str, Row]:
     """Networks that the caller sees, by id. Raises NetworkNotFound for the first that is not among them."""
-    rows = shared_with(ctx, every(ctx.tx, sa.select(network).where(network.c.id.in_(ids))))
+    rows = shared_with(ctx, every(ctx.tx, by(network, "id"), {"values": ids}))
     found = {row["id"]: row for row in rows if ctx.allows("get_network", target(row))}
     for one in ids:
         if one not in found:

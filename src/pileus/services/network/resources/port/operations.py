@@ -12,6 +12,7 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import given
+from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.network.resources import address as addresses
 from pileus.services.network.resources import association, quota
@@ -128,7 +129,7 @@ def _options(options: Sequence[OptionBody], before: Sequence[Mapping[str, Any]] 
 def find_groups(ctx: Context, ids: Sequence[str]) -> list[str]:
     """The ids of groups that the caller sees, each once. Raises SecurityGroupNotFound."""
     wanted = list(dict.fromkeys(ids))
-    rows = every(ctx.tx, sa.select(group).where(group.c.id.in_(wanted))) if wanted else ()
+    rows = every(ctx.tx, by(group, "id"), {"values": wanted}) if wanted else ()
     known = {row["id"] for row in rows if ctx.allows("get_security_group", group_policy.target(row))}
     for one in wanted:
         if one not in known:
@@ -308,7 +309,7 @@ def readdress(ctx: Context, one: Port, mac: str, fixed_ips: Sequence[FixedIPBody
     association.release(tx, [row["id"]], keep={each.ip_address for each in found})
     tx.execute(sa.delete(address).where(address.c.port_id == row["id"]))
     if found:
-        tx.execute(sa.insert(address), addresses.rows_of(row["id"], found))
+        tx.insert(address, addresses.rows_of(row["id"], found))
     return found
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.services.network.resources.network import policy as networks
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.port.table import port
@@ -106,7 +107,7 @@ def find(ctx: Context, port_id: str, verb: str = "get") -> tuple[Row, Row]:
 
     Raises PortNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
-    row = first_row(ctx.tx, sa.select(port).where(port.c.id == port_id))
+    row = first_row(ctx.tx, at(port, "id"), {"value": port_id})
     net = networks.load(ctx, row["network_id"]) if row else None
     if row is None or net is None or not ctx.allows("get_port", target(row, net)):
         raise PortNotFound(port_id)

@@ -12,6 +12,7 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Raced
 from pileus.core.fields import given
+from pileus.core.statement import at, by
 from pileus.core.store import Tx
 from pileus.services.network.resources import address as addresses
 from pileus.services.network.resources import draft, quota
@@ -149,7 +150,7 @@ def _regate(ctx: Context, row: Row, body: GatewayUpdate | None, legs: Sequence[L
 
 
 def _ports(tx: Tx, port_id: str) -> list[Port]:
-    return draft.load(tx, every(tx, sa.select(port).where(port.c.id == port_id)))
+    return draft.load(tx, every(tx, at(port, "id"), {"value": port_id}))
 
 
 def _create(ctx: Context, body: RouterCreate) -> RouterView:
@@ -175,7 +176,7 @@ def _create(ctx: Context, body: RouterCreate) -> RouterView:
         values, ips = _open_gateway(ctx, row, body.external_gateway_info, ())
         row |= values
     row["status"] = _status(row, legs=bool(row["gateway_port_id"]))
-    tx.execute(sa.insert(router).values(row))
+    tx.insert(router, row)
     tx.changed(TOPIC, row["id"])
     return view(row, ips)
 
@@ -309,7 +310,7 @@ def _by_port(ctx: Context, row: Row, port_id: str, legs: Sequence[Leg]) -> Port:
     if sum(1 for each in one.addresses if ":" not in each.ip_address) > 1:
         raise BadRequest(f"Port {port_id} has several IPv4 addresses, and a router's interface has one at most.")
     ids = {each.subnet_id for each in one.addresses}
-    check_room(legs, every(tx, sa.select(subnet).where(subnet.c.id.in_(ids))))
+    check_room(legs, every(tx, by(subnet, "id"), {"values": ids}))
     tx.execute(sa.delete(port_group).where(port_group.c.port_id == port_id))
     values = {
         "device_owner": LEG,
@@ -365,7 +366,7 @@ def remove_interface(ctx: Context, router_id: str, body: InterfaceBody) -> Inter
         if leg is None:
             raise RouterInterfaceNotFoundForSubnet(router_id, str(body.subnet_id))
         port_id = leg.port_id
-        known = first_row(tx, sa.select(port).where(port.c.id == port_id))
+        known = first_row(tx, at(port, "id"), {"value": port_id})
     check_free(tx, row, legs, [one for one in inner if one.port_id == port_id])
     one = draft.load(tx, [known] if known else [])[0]
     draft.remove(tx, [one])

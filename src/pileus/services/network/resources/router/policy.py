@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from pileus.core.context import Context
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.services.network.resources.router.table import router
 from pileus.services.network.resources.standard_attribute import (
     ADMIN,
@@ -52,7 +51,7 @@ def find(ctx: Context, router_id: str, verb: str = "get") -> Row:
 
     Raises RouterNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
-    row = first_row(ctx.tx, sa.select(router).where(router.c.id == router_id))
+    row = first_row(ctx.tx, at(router, "id"), {"value": router_id})
     if row is None or not ctx.allows("get_router", target(row)):
         raise RouterNotFound(router_id)
     if verb != "get":

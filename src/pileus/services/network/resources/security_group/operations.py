@@ -18,6 +18,7 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import given
+from pileus.core.statement import at
 from pileus.core.store import Tx
 from pileus.services.network.resources import quota
 from pileus.services.network.resources.port.table import port_group
@@ -114,9 +115,9 @@ def ensure_default(tx: Tx, project_id: str) -> str:
         "stateful": True,
         "default_of": project_id,
     }
-    tx.execute(sa.insert(group).values(row))
+    tx.insert(group, row)
     rows = _first_rules(tx, row)
-    tx.execute(sa.insert(rule), rows)
+    tx.insert(rule, rows)
     quota.count(tx, project_id, {"security_group": 1, "security_group_rule": len(rows)})
     tx.changed(TOPIC, row["id"])
     return str(row["id"])
@@ -150,9 +151,9 @@ def _create(ctx: Context, body: GroupCreate) -> GroupView:
         "stateful": body.stateful,
         "default_of": None,
     }
-    tx.execute(sa.insert(group).values(row))
+    tx.insert(group, row)
     rules = _first_rules(tx, row)
-    tx.execute(sa.insert(rule), rules)
+    tx.insert(rule, rules)
     quota.count(tx, project_id, {"security_group_rule": len(rules)})
     tx.changed(TOPIC, row["id"])
     return group_view(row, rules)
@@ -286,14 +287,14 @@ def _create_rules(ctx: Context, bodies: Sequence[RuleCreate]) -> list[RuleView]:
     if twin is not None:
         raise SecurityGroupRuleExists(twin)
     quota.take(tx, parent["project_id"], {"security_group_rule": len(made)})
-    tx.execute(sa.insert(rule), made)
+    tx.insert(rule, made)
     bump(tx, group, TOPIC, parent, {})
     return [rule_view(one, default=parent["default_of"] is not None) for one in made]
 
 
 def _check_remote(ctx: Context, group_id: str) -> None:
     """A rule may name any group that the caller sees, and needs it to be there."""
-    row = first_row(ctx.tx, sa.select(group).where(group.c.id == group_id))
+    row = first_row(ctx.tx, at(group, "id"), {"value": group_id})
     if row is None or not ctx.allows("get_security_group", policy.target(row)):
         raise SecurityGroupNotFound(group_id)
 

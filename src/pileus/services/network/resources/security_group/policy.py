@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from pileus.core.context import Context
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.services.network.resources.security_group.table import group, rule
 from pileus.services.network.resources.standard_attribute import (
     ADMIN,
@@ -43,7 +42,7 @@ def find(ctx: Context, group_id: str, verb: str = "get") -> Row:
 
     Raises SecurityGroupNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
-    row = first_row(ctx.tx, sa.select(group).where(group.c.id == group_id))
+    row = first_row(ctx.tx, at(group, "id"), {"value": group_id})
     if row is None or not ctx.allows("get_security_group", target(row)):
         raise SecurityGroupNotFound(group_id)
     if verb != "get":
@@ -56,8 +55,8 @@ def find_rule(ctx: Context, rule_id: str, verb: str = "get") -> tuple[Row, Row]:
 
     Raises SecurityGroupRuleNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
-    row = first_row(ctx.tx, sa.select(rule).where(rule.c.id == rule_id))
-    parent = first_row(ctx.tx, sa.select(group).where(group.c.id == row["group_id"])) if row else None
+    row = first_row(ctx.tx, at(rule, "id"), {"value": rule_id})
+    parent = first_row(ctx.tx, at(group, "id"), {"value": row["group_id"]}) if row else None
     if row is None or parent is None or not ctx.allows("get_security_group_rule", target(parent)):
         raise SecurityGroupRuleNotFound(rule_id)
     if verb != "get":

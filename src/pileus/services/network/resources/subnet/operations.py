@@ -150,7 +150,7 @@ def _create(ctx: Context, body: SubnetCreate) -> SubnetView:
         raise InvalidInput(f"the cidr {row['cidr']} overlaps with another subnet of network {net['id']}: {twin}")
     quota.take(tx, project_id, {"subnet": 1})
     bump(tx, network, NETWORK, net, {})
-    tx.execute(sa.insert(subnet).values(row))
+    tx.insert(subnet, row)
     if addresses.automatic(row):
         _self_address(tx, net["id"], row)
     service_port.settle_dhcp(tx, net, [*others, row], first=not any(one["enable_dhcp"] for one in others))
@@ -168,7 +168,7 @@ def _self_address(tx: Tx, network_id: str, row: Row) -> None:
     found = addresses.allocate(tx, {network_id: [row]}, asks)
     new = [each for one, ips in zip(ports, found, strict=True) for each in addresses.rows_of(one["id"], ips, 1000)]
     if new:
-        tx.execute(sa.insert(address), new)
+        tx.insert(address, new)
     for one in ports:
         tx.changed(PORT, one["id"])
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.policy import Rule
+from pileus.core.statement import at
 from pileus.services.network.resources.network import policy as networks
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.standard_attribute import (
@@ -53,7 +54,7 @@ def find(ctx: Context, subnet_id: str, verb: str = "get") -> tuple[Row, Row]:
 
     Raises SubnetNotFound when the caller must not see it, and PolicyNotAuthorized.
     """
-    row = first_row(ctx.tx, sa.select(subnet).where(subnet.c.id == subnet_id))
+    row = first_row(ctx.tx, at(subnet, "id"), {"value": subnet_id})
     if row is None:
         raise SubnetNotFound(subnet_id)
     net = networks.load(ctx, row["network_id"])

@@ -211,7 +211,7 @@ def write_traits(tx: Tx, uuid: str, wanted: Iterable[str]) -> bool:
             {"provider_uuid": uuid, "trait": name, "custom_trait": None if name in trait.standard() else name}
             for name in sorted(names - present)
         ]
-        tx.execute(sa.insert(provider_trait), rows)
+        tx.insert(provider_trait, rows)
     return present != names
 
 
@@ -224,5 +224,5 @@ def write_aggregates(tx: Tx, uuid: str, wanted: Iterable[str]) -> bool:
         tx.execute(sa.delete(aggregate).where(*lost))
     if names - present:
         rows = [{"provider_uuid": uuid, "aggregate_uuid": name} for name in sorted(names - present)]
-        tx.execute(sa.insert(aggregate), rows)
+        tx.insert(aggregate, rows)
     return present != names

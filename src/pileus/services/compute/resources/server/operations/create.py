@@ -6,8 +6,6 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import sqlalchemy as sa
-
 from pileus.core.api import Reply
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Forbidden
@@ -66,7 +64,7 @@ def create(ctx: Context, body: CreateBody) -> Reply:
     count = _take(ctx, values["flavor"], least, most)
     values["reservation_id"] = "r-" + _random(ctx, _LOWER, 8)
     rows = [_row(ctx, wanted, values, count, index) for index in range(count)]
-    ctx.tx.execute(sa.insert(server), rows)
+    ctx.tx.insert(server, rows)
     if "group" in hints:
         server_group.join(ctx, hints["group"], [row["id"] for row in rows])
     owner = f"compute:{values['availability_zone'] or ZONE}"
@@ -79,7 +77,7 @@ def create(ctx: Context, body: CreateBody) -> Reply:
         ctx.tx.changed("compute.server", row["id"])
     if wanted.tags:
         pairs = [{"server_id": row["id"], "tag": one} for row in rows for one in sorted(set(wanted.tags))]
-        ctx.tx.execute(sa.insert(tag), pairs)
+        ctx.tx.insert(tag, pairs)
     return _answer(ctx, wanted, rows[0])
 
 

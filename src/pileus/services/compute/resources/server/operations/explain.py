@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from pileus.core.context import Context
 from pileus.core.fields import View
+from pileus.core.statement import at
 from pileus.services.compute.resources import server_group
 from pileus.services.compute.resources.hypervisor import candidates
 from pileus.services.compute.resources.server.fields import host_hash
@@ -84,7 +85,7 @@ def explain(ctx: Context, server_id: str) -> Explanation:
     row = find(ctx, server_id)
     company = companions(ctx.tx, [row]).get(row.id, NOBODY)
     wanted = wish(row, server_group.placed(ctx.tx, [row.id]).get(row.id), company)
-    kept = ctx.tx.first(sa.select(decision).where(decision.c.server_id == row.id))
+    kept = ctx.tx.first(at(decision, "server_id"), {"value": row.id})
     found = []
     for host in candidates(ctx.tx, fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))):
         taken = host.id == row.host_id

@@ -16,6 +16,8 @@ from pileus.services.compute.resources.server.policy import RULES
 from pileus.services.compute.resources.server.table import facts, record, server
 from pileus.services.compute.rules.status import GUARDS, Verb, objection
 
+_BY_ID = sa.select(server).where(server.c.id == sa.bindparam("id"))
+
 resource = Resource("server", "servers", rules=RULES)
 
 
@@ -24,7 +26,7 @@ def find(ctx: Context, server_id: str, *, deleted: bool = False) -> sa.Row[Any]:
 
     Raises NotFound, also for servers of other projects, and Forbidden for the own project's where the policy says so.
     """
-    row = ctx.tx.first(sa.select(server).where(server.c.id == server_id))
+    row = ctx.tx.first(_BY_ID, {"id": server_id})
     missing = NotFound(f"Instance {server_id} could not be found.")
     if row is None or (row.deleted_at is not None and not deleted):
         raise missing

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from pileus.contracts.hypervisor import SnapshotSpec
+from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.compute.resources.server.table import snapshot
 from pileus.services.fleet import interface as fleet
@@ -39,7 +40,7 @@ def begin(
         "details": dict(details or {}),
         "created_at": tx.now,
     }
-    tx.execute(sa.insert(snapshot).values(values))
+    tx.insert(snapshot, values)
     spec = SnapshotSpec(id=image_id, guest_id=row.id, format=format, quiesce=quiesce)
     fleet.assign(tx, [fleet.Spec(row.host_id, "snapshot", image_id, spec)])
 
@@ -52,7 +53,7 @@ def end(tx: Tx, image_ids: Collection[str]) -> None:
 
 def give_up(tx: Tx, server_ids: Collection[str]) -> None:
     """End all snapshots of servers that come to nothing, with their images."""
-    rows = tx.all(sa.select(snapshot).where(snapshot.c.server_id.in_(server_ids)).order_by(snapshot.c.image_id))
+    rows = tx.all(by(snapshot, "server_id", "image_id"), {"values": server_ids})
     for row in rows:
         image.fail_snapshot(tx, row.image_id)
     if rows:

@@ -46,7 +46,7 @@ def replace_tags(ctx: Context, server_id: str, body: Tags) -> list[str]:
     _clear(ctx, row)
     wanted = sorted(set(body.tags))
     if wanted:
-        ctx.tx.execute(sa.insert(tag), [{"server_id": row.id, "tag": one} for one in wanted])
+        ctx.tx.insert(tag, [{"server_id": row.id, "tag": one} for one in wanted])
     return wanted
 
 

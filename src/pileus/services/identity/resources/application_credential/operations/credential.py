@@ -197,7 +197,7 @@ def _insert(ctx: Context, body: ApplicationCredentialCreate, hashed: str) -> str
         )
     )
     if rules:
-        tx.execute(sa.insert(access_rules.use), [{"credential_id": key, "access_rule_id": one["id"]} for one in rules])
+        tx.insert(access_rules.use, [{"credential_id": key, "access_rule_id": one["id"]} for one in rules])
     tx.changed("identity.application_credential", key)
     return key
 

@@ -73,7 +73,7 @@ def create(ctx: Context, body: ConsumerCreate) -> Consumer:
     permit(ctx, ctx.operation)
     key, secret = ctx.seams.hex(), ctx.seams.hex()
     row = {"id": key, "description": body.description, "extra": further(ctx, "secret")}
-    ctx.tx.execute(sa.insert(table).values(**row, **ctx.of(Secrets).seal(ctx.tx, secret)))
+    ctx.tx.insert(table, {**row, **ctx.of(Secrets).seal(ctx.tx, secret)})
     ctx.tx.changed("identity.consumer", key)
     written = _get(ctx, key)
     made = _plain(ctx, written)

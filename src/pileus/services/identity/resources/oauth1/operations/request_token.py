@@ -62,7 +62,7 @@ def _given(ctx: Context, table: sa.Table, lifetime: timedelta, **values: Any) ->
     key, secret = ctx.seams.hex(), ctx.seams.hex()
     expires_at = ctx.now + lifetime
     row = {"id": key, "expires_at": expires_at, **values, **ctx.of(Secrets).seal(ctx.tx, secret)}
-    ctx.tx.execute(sa.insert(table).values(**row))
+    ctx.tx.insert(table, row)
     body = f"oauth_token={key}&oauth_token_secret={secret}&oauth_expires_at={moment(expires_at)}"
     return Reply(body.encode(), {"content-type": _MEDIA})
 

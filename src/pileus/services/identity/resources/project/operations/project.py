@@ -134,7 +134,7 @@ def insert(tx: Tx, name: str, *, key: str | None = None, domain_id: str | None, 
     row = {"parent_id": domain_id, "description": "", "enabled": True, "options": {}, "extra": {}, **values}
     place = {"id": key, "domain_id": domain_id, "is_domain": domain_id is None}
     text = {"name": name, "name_key": names.key(name), "generation": 0, "created_at": tx.now}
-    tx.execute(sa.insert(table).values(**place, **text, **row))
+    tx.insert(table, {**place, **text, **row})
     tx.changed("identity.project", key)
     return key
 

@@ -60,7 +60,7 @@ def fill(tx: Tx, namespace_id: str, body: fields.NamespaceBody) -> None:
     }
     for table, found in rows.items():
         if found:
-            tx.execute(sa.insert(table), found)
+            tx.insert(table, found)
     tx.changed("image.metadef", namespace_id)
 
 

@@ -10,6 +10,7 @@ from pileus.core.api import Page, Parameters, Reply, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from pileus.core.listing import integer
+from pileus.core.statement import at
 from pileus.services.image.resources.metadef import fields, policy
 from pileus.services.image.resources.metadef.operations.content import contents, fill
 from pileus.services.image.resources.metadef.table import association, namespace
@@ -40,7 +41,7 @@ def create(ctx: Context, body: fields.NamespaceBody) -> Reply:
     if not ctx.tx.insert_missing(namespace, values, key=("namespace",)):
         raise _duplicate(body.namespace)
     fill(ctx.tx, values["id"], body)
-    row = ctx.tx.first(sa.select(namespace).where(namespace.c.id == values["id"]))
+    row = ctx.tx.first(at(namespace, "id"), {"value": values["id"]})
     if row is None:
         raise NotFound(f"Namespace {body.namespace} not found")
     headers = {"Location": f"{ctx.url}{fields.PATH}/{body.namespace}"}
@@ -135,7 +136,7 @@ def delete(ctx: Context, space: str) -> None:
 
 
 def _find(ctx: Context, name: str) -> sa.Row[Any] | None:
-    return ctx.tx.first(sa.select(namespace).where(namespace.c.namespace == name))
+    return ctx.tx.first(at(namespace, "namespace"), {"value": name})
 
 
 def _writable(body: fields.NamespaceBody) -> None:
