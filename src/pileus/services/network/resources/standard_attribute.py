@@ -89,7 +89,7 @@ def every(tx: Tx, query: sa.Select[Any], parameters: Mapping[str, Any] | None = 
 
 def time_text(moment: datetime) -> str:
     """A time as Network writes it: to the second, in UTC."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.isoformat()[:19]}Z"
 
 
 class StandardView(View, kw_only=True):
