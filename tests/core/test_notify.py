@@ -33,12 +33,11 @@ def test_a_process_says_that_it_serves_goes_on_and_ends(
     monkeypatch.setenv("WATCHDOG_USEC", "100000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
 
-    heard = []
+    heard: list[str] = []
 
     async def live() -> None:
         task = asyncio.create_task(tell("serves"))
-        for _ in range(4):
-            heard.append((await asyncio.to_thread(systemd.recv, 200)).decode())
+        heard.extend([(await asyncio.to_thread(systemd.recv, 200)).decode() for _ in range(4)])
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
