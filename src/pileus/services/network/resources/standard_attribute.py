@@ -84,7 +84,13 @@ def first_row(tx: Tx, query: sa.Select[Any], parameters: Mapping[str, Any] | Non
 
 def every(tx: Tx, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> list[Row]:
     """All rows of a query."""
-    return [dict(row._mapping) for row in tx.all(query, parameters)]
+    return as_dicts(tx.all(query, parameters))
+
+
+def as_dicts(rows: Sequence[sa.Row[Any]]) -> list[Row]:
+    """Rows of one query by their columns' names; quicker than the mapping that each row is, too."""
+    names = rows[0]._fields if rows else ()
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def time_text(moment: datetime) -> str:
@@ -316,7 +322,7 @@ def page(ctx: Context, listing: Listing, query: sa.Select[Any]) -> tuple[list[Ro
     Backwards (`page_reverse`) the rows come in the order of the list too.
     """
     found = listing.page(ctx, query)
-    rows = [dict(row._mapping) for row in found.rows]
+    rows = as_dicts(found.rows)
     backwards = boolean(ctx.query.get("page_reverse") or "false")
     if backwards:
         rows.reverse()
