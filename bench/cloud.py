@@ -23,6 +23,8 @@ from pileus.drivers.host.process import apart
 
 ROOT = Path(__file__).parent.parent
 TICK = os.sysconf("SC_CLK_TCK")
+KEPT = 30.0
+"""Seconds after which a connection that nobody used is left to the cloud, which is about to hang up."""
 
 
 class Figure(NamedTuple):
@@ -108,15 +110,16 @@ class Cloud:
 
     def call(self, method: str, path: str, body: Any = None, **more: str) -> Any:
         """One request on this thread's connection. Raises RuntimeError for a fault."""
-        connection = getattr(self.local, "connection", None)
-        if connection is None:
-            connection = self.local.connection = self.connection()
+        connection, used = getattr(self.local, "connection", (None, 0.0))
+        if connection is None or time.monotonic() - used > KEPT:
+            connection = self.connection()
         headers = {"x-auth-token": self.token, "x-openstack-nova-api-version": "2.90", **more}
         if body is not None:
             headers["content-type"] = "application/json"
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         content = answer.read()
+        self.local.connection = connection, time.monotonic()
         if answer.status >= 400:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:500]!r}")
         return json.loads(content) if content else None

@@ -96,9 +96,6 @@ class Observed(NamedTuple):
         return self.observed_generation == self.generation
 
 
-_PLAIN = Observed._fields[:-3]
-
-
 def begin(tx: Tx) -> str:
     """Note a new run of the control plane on this store; the store's id."""
     known = tx.scalar(sa.select(store.c.store_id).limit(1))
@@ -111,8 +108,16 @@ def begin(tx: Tx) -> str:
 
 _HOSTS = sa.select(host).order_by(host.c.name)
 _SOME_HOSTS = _HOSTS.where(host.c.id.in_(many("ids")))
-_ASSIGNMENTS = sa.select(assignment).where(assignment.c.id.in_(many("ids")))
-_OF_KIND = _ASSIGNMENTS.where(assignment.c.kind == sa.bindparam("kind"))
+_NAMED = (assignment.c.kind.in_(many("kinds")), assignment.c.id.in_(many("ids")))
+_THERE = assignment.c.host_id.in_(many("hosts"))
+_TOLD = sa.select(*(assignment.c[name] for name in ("host_id", "kind", "id", "generation", "spec", "tombstone"))).where(
+    *_NAMED
+)
+_TOLD_THERE = _TOLD.where(_THERE)
+_SEEN = sa.select(assignment.c.id, *(assignment.c[name] for name in Observed._fields)).where(*_NAMED)
+_SEEN_THERE = _SEEN.where(_THERE)
+_SHARED = 8
+"""Up to so many objects are looked for on the hosts that are meant: others may hold them too, and be many."""
 
 
 def hosts(tx: Tx, fleet: Fleet, ids: Collection[str] | None = None) -> list[Host]:
@@ -172,10 +177,8 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
     A spec that is the same as before changes nothing.  An object that was on its way out is wanted again.  One that
     comes back to a host after it was gone begins above every generation that it had.
     """
-    wanted = {(one.host_id, one.kind, one.id): msgspec.json.encode(one.spec) for one in specs}
-    ids = {key[2] for key in wanted}
-    rows = tx.all(_ASSIGNMENTS, {"ids": ids}) if ids else ()
-    known = {(row.host_id, row.kind, row.id): row for row in rows}
+    wanted = _encoded(specs)
+    known = {(row.host_id, row.kind, row.id): row for row in _told(tx, wanted)}
     generations: dict[tuple[str, str, str], int] = {}
     fresh = []
     first = _first_generation(tx) if wanted.keys() - known.keys() else 0
@@ -201,6 +204,27 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
     return generations
 
 
+def _encoded(specs: Iterable[Spec]) -> dict[tuple[str, str, str], bytes]:
+    """Specs as they are kept, by (host, kind, id). One that is for many hosts is encoded once."""
+    found: dict[tuple[str, str, str], bytes] = {}
+    last: tuple[msgspec.Struct | None, bytes] = (None, b"")
+    for one in specs:
+        if one.spec is not last[0]:
+            last = (one.spec, msgspec.json.encode(one.spec))
+        found[one.host_id, one.kind, one.id] = last[1]
+    return found
+
+
+def _told(tx: Tx, keys: Collection[tuple[str, str, str]]) -> Sequence[sa.Row[Any]]:
+    """What hosts hold of objects: of those on other hosts, some may be among them."""
+    hosts_, kinds, ids = ({key[place] for key in keys} for place in range(3))
+    if not keys:
+        return ()
+    if len(ids) <= _SHARED:
+        return tx.all(_TOLD_THERE, {"kinds": kinds, "ids": ids, "hosts": hosts_})
+    return tx.all(_TOLD, {"kinds": kinds, "ids": ids})
+
+
 def _first_generation(tx: Tx) -> int:
     """A generation above all that were ever given: each was noted in the change log by the transaction that gave it.
 
@@ -221,15 +245,22 @@ def tombstone(tx: Tx, kind: Kind, ids: Collection[str], host_id: str | None = No
         tx.changed(f"host.{row.host_id}", f"{kind}/{row.id}")
 
 
-def observed(tx: Tx, kind: Kind, ids: Collection[str]) -> dict[str, list[Observed]]:
-    """What is known of objects: for each id, one entry for each host that holds it, those on their way out included."""
+def observed(
+    tx: Tx, kind: Kind, ids: Collection[str], hosts_: Collection[str] | None = None
+) -> dict[str, list[Observed]]:
+    """What is known of objects: for each id, one entry for each host that holds it, those on their way out included.
+
+    Of all hosts, or of some.
+    """
     found: dict[str, list[Observed]] = {}
     if not ids:
         return found
-    for row in tx.all(_OF_KIND, {"kind": kind, "ids": ids}):
-        plain = (row._mapping[name] for name in _PLAIN)
-        entry = Observed._make((*plain, row.acts or {}, row.faults or {}, row.nics or ()))
-        found.setdefault(row.id, []).append(entry)
+    given = {"kinds": (kind,), "ids": ids}
+    rows = tx.all(_SEEN, given) if hosts_ is None else tx.all(_SEEN_THERE, {**given, "hosts": hosts_})
+    for row in rows:
+        values: tuple[Any, ...] = tuple(row)
+        object_id, *plain, acts, faults, nics = values
+        found.setdefault(object_id, []).append(Observed._make((*plain, acts or {}, faults or {}, nics or ())))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pileus.core.reconcile import Outcome
+from pileus.core.reconcile import Again, Outcome
 from pileus.core.statement import many
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
@@ -32,6 +32,11 @@ _THROUGH = (
     .distinct()
 )
 
+FEW = 50
+"""Hosts that are told of each change of a group's members at once."""
+SHARE = 0.01
+"""Seconds for which each further host lets the group rest: several times what it takes to tell the host."""
+
 
 def _hosts(tx: Tx, ids: Collection[str]) -> tuple[set[Hold], set[Hold]]:
     """Where groups are needed: because bound ports are in them, and because these ports' groups name them."""
@@ -43,8 +48,8 @@ def _holds(rows: Iterable[Sequence[Any]]) -> set[Hold]:
     return {Hold("security_group", row[0], row[1]) for row in rows}
 
 
-def _tell(tx: Tx, ids: Collection[str]) -> set[str]:
-    """Write the specs of groups to the hosts that hold them; which of the groups are there."""
+def _tell(tx: Tx, ids: Collection[str]) -> dict[str, int]:
+    """Write the specs of groups to the hosts that hold them; how many those are, by group."""
     held = fleet.observed(tx, "security_group", ids)
     specs = group_specs(tx, held.keys())
     fleet.assign(
@@ -60,7 +65,7 @@ def _tell(tx: Tx, ids: Collection[str]) -> set[str]:
     gone = held.keys() - specs.keys()
     if gone:
         fleet.tombstone(tx, "security_group", gone)
-    return set(specs)
+    return {key: len(entries) for key, entries in held.items()}
 
 
 class GroupController(BatchController):
@@ -75,12 +80,13 @@ class GroupController(BatchController):
 
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Write the specs of groups, give them to hosts that need them now, take them from those that do not."""
-        lock(tx, group, set(keys).union(*remotes_of(tx, keys).values()))
+        concerned = set(keys).union(*remotes_of(tx, keys).values())
+        lock(tx, group, concerned)
         direct, through = _hosts(tx, keys)
         named = remotes_of(tx, {one.id for one in direct})
         beside = {Hold("security_group", other, one.host_id) for one in direct for other in named.get(one.id, ())}
         give(tx, direct | through | beside)
-        _tell(tx, keys)
+        _tell(tx, concerned)  # a group that a rule begins to name has more to say
         entries = fleet.observed(tx, "security_group", keys)
         held = {Hold("security_group", key, one.host_id) for key, each in entries.items() for one in each}
         take(tx, held - direct - through)
@@ -88,13 +94,31 @@ class GroupController(BatchController):
 
 
 class MemberController(BatchController):
-    """Looks at groups whose members changed: only those that a rule names have more to say than their rules."""
+    """Looks at groups whose members changed: only those that a rule names have more to say than their rules.
+
+    Each change of members is told to all hosts of the group.  Where they are many, and so are the changes, a group that
+    was told rests for a time that grows with its hosts: what changes meanwhile is told at once after it.
+    """
 
     name = "network.security_group_member"
     topics = frozenset({MEMBER})
 
+    def __init__(self) -> None:
+        self._resting: dict[str, float] = {}
+        """Groups that were told, and until when they rest."""
+
     def work(self, tx: Tx, keys: Sequence[str]) -> Mapping[str, Outcome]:
         """Write the specs of groups."""
-        lock(tx, group, keys)
-        _tell(tx, remotes_among(tx, keys))
-        return {}
+        now = tx.seams.clock.monotonic()
+        resting = {key: Again(end - now) for key in keys if (end := self._resting.get(key, now)) > now}
+        due = [key for key in keys if key not in resting]
+        lock(tx, group, due)
+        told = _tell(tx, remotes_among(tx, due))
+        self._resting = {key: end for key, end in self._resting.items() if end > now}
+        self._resting |= {key: now + rest(hosts) for key, hosts in told.items() if hosts > FEW}
+        return resting
+
+
+def rest(hosts: int) -> float:
+    """How many seconds a group rests that so many hosts were told of."""
+    return max(0, hosts - FEW) * SHARE

@@ -17,10 +17,8 @@ from pileus.services.network.controllers.batch import BatchController, lock
 from pileus.services.network.controllers.state import group_specs, network_specs
 from pileus.services.network.resources import hold
 from pileus.services.network.resources.hold import Hold
-from pileus.services.network.resources.network.table import TOPIC as NETWORK
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.port.table import port, port_group
-from pileus.services.network.resources.security_group.table import TOPIC as GROUP
 from pileus.services.network.resources.security_group.table import group, rule
 
 
@@ -48,8 +46,9 @@ def _held(tx: Tx, holds: Iterable[Hold]) -> set[Hold]:
     wanted = set(holds)
     found: set[Hold] = set()
     for kind in ("network", "security_group"):
-        ids = {one.id for one in wanted if one.kind == kind}
-        for object_id, entries in fleet.observed(tx, kind, ids).items():
+        of_kind = [one for one in wanted if one.kind == kind]
+        ids, hosts = {one.id for one in of_kind}, {one.host_id for one in of_kind}
+        for object_id, entries in fleet.observed(tx, kind, ids, hosts).items():
             found |= {Hold(kind, object_id, one.host_id) for one in entries if not one.tombstone}
     return found & wanted
 
@@ -62,7 +61,9 @@ def _lock(tx: Tx, holds: Collection[Hold]) -> None:
 def give(tx: Tx, holds: Collection[Hold]) -> None:
     """Let hosts hold what they need and have not got. What they have is kept new by its own loop.
 
-    Both loops look at them once more afterwards: a change at the same time saw no host to tell, or to take from.
+    That loop locks what it tells of, as this does: a change at the same time is either read here, or the loop comes
+    after this and finds the host that is to be told.  So the other hosts are not looked at because one more has it.
+    Whether it is still needed is looked at once more afterwards.
     """
     missing = set(holds) - _held(tx, holds)
     if not missing:
@@ -76,7 +77,6 @@ def give(tx: Tx, holds: Collection[Hold]) -> None:
         found = nets.get(one.id) if one.kind == "network" else groups.get(one.id)
         if found is not None:
             specs.append(fleet.Spec(one.host_id, one.kind, one.id, found))
-            tx.changed(NETWORK if one.kind == "network" else GROUP, one.id)
             tx.changed(hold.TOPIC, str(one))
     fleet.assign(tx, specs)
 
