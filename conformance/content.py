@@ -1,4 +1,4 @@
-"""What the tests expect to find in a cloud: two flavors, two images and a network to the outside.
+"""What the tests expect to find in a cloud: two flavors, two images, a network to the outside and default subnet pools.
 
 Made through the public API, with the client library that everybody uses.
 """
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PUBLIC = "172.24.5.0/24"
 PUBLIC_V6 = "2001:db8:ffff::/64"
+POOLS = (("10.64.0.0/16", 24), ("fd00:64::/48", 64))
+"""Prefix and length of the subnets out of it: the default pools, out of which networks are made on their own."""
+
 FLAVORS = (("conformance.nano", 1, 128, 1), ("conformance.micro", 1, 192, 2))
 """Name, vCPUs, MiB, GiB. The image tiny boots with 96 MiB."""
 
@@ -53,10 +56,14 @@ def make(cloud: Connection, disk: Path) -> Content:
         cloud.compute.create_flavor(name=name, vcpus=vcpus, ram=ram, disk=size).id for name, vcpus, ram, size in FLAVORS
     ]
     images = [_image(cloud, name, disk) for name in ("conformance", "conformance-alt")]
-    public = cloud.network.create_network(name="public", is_router_external=True)
+    public = cloud.network.create_network(name="public", is_router_external=True, is_default=True)
     for name, version, cidr in (("public", 4, PUBLIC), ("public-v6", 6, PUBLIC_V6)):
         cloud.network.create_subnet(
             name=name, network_id=public.id, ip_version=version, cidr=cidr, is_dhcp_enabled=False
+        )
+    for prefix, length in POOLS:
+        cloud.network.create_subnet_pool(
+            name="pool", prefixes=[prefix], default_prefixlen=length, is_default=True, is_shared=True
         )
     # Any process that serves images serves all of them: to the tests of several, one is as remote as another.
     remote = cloud.create_service(name="glance-remote", type=REMOTE)

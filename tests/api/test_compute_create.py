@@ -235,10 +235,30 @@ def test_flavors_without_disk_are_for_admins(cloud: Cloud) -> None:
     assert cloud.create(cloud.admin, flavorRef="0").status == 202
 
 
+def test_a_network_is_made_where_there_is_none(cloud: Cloud) -> None:
+    network = "/network/v2.0"
+    public = {"name": "public", "router:external": True, "is_default": True}
+    made = cloud.admin.request("POST", f"{network}/networks", json={"network": public})
+    body = {"network_id": made.json["network"]["id"], "cidr": "172.24.4.0/24", "ip_version": 4, "enable_dhcp": False}
+    assert cloud.admin.request("POST", f"{network}/subnets", json={"subnet": body}).status == 201
+    pool = {"name": "p", "prefixes": ["10.64.0.0/16"], "default_prefixlen": 26, "is_default": True, "shared": True}
+    assert cloud.admin.request("POST", f"{network}/subnetpools", json={"subnetpool": pool}).status == 201
+    assert post(cloud, "2.104", networks="auto", min_count=3).status == 202
+    assert post(cloud, "2.104", networks="auto").status == 202
+    found = cloud.member.request("GET", f"{network}/networks?name=auto_allocated_network")
+    [one] = found.json["networks"]
+    ports = cloud.member.request("GET", f"{network}/ports?network_id={one['id']}&device_owner=compute:nova").json[
+        "ports"
+    ]
+    assert len(ports) == 4
+
+
 def test_networks_that_cannot_be(cloud: Cloud) -> None:
     assert post(cloud, "2.104", networks=[{"uuid": UUID}]).status == 400
     assert post(cloud, "2.104", networks=[{"port": UUID}]).status == 400
-    assert post(cloud, "2.104", networks="auto").status == 400
+    found = post(cloud, "2.104", networks="auto")
+    assert found.status == 400
+    assert "Unable to automatically allocate a network for project" in message(found)
     network = cloud.network("one")
     assert post(cloud, "2.104", networks="auto").status == 202
     foreign = cloud.network("two", client=cloud.stranger)

@@ -73,6 +73,14 @@ def test_what_fails_after_the_tests_is_told_beside_them() -> None:
             f"{FRAME}    g()\nKeyError: 1\n\nDuring that, another:\n\n{FRAME}    raise Y\nLookupError: two\n",
             "LookupError: two",
         ),
+        (
+            "Marked as unstable and skipped because of bug: https://x/1, failure was: Skipped because so.",
+            "Skipped because so.",
+        ),
+        (
+            "Marked as unstable and skipped because of bug: https://x/1, failure was: Timed out",
+            "Marked as unstable and skipped because of bug: https://x/1, failure was: Timed out",
+        ),
         ("server 6f70656e-7374-4163-6b00-000000000001 at 2031-01-02T03:04:05Z", "server … at …"),
     ],
 )

@@ -191,6 +191,29 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_network_subnetpool_address_scope_id"), ["address_scope_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_network_subnetpool_project_id"), ["project_id"], unique=False)
 
+    op.create_table(
+        "network_auto_allocated_topology",
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("network_id", sa.String(length=64), nullable=False),
+        sa.Column("router_id", sa.String(length=64), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["network_id"],
+            ["network_network.id"],
+            name=op.f("fk_network_auto_allocated_topology_network_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["router_id"],
+            ["network_router.id"],
+            name=op.f("fk_network_auto_allocated_topology_router_id"),
+            ondelete="SET NULL",
+        ),
+        sa.PrimaryKeyConstraint("project_id", name=op.f("pk_network_auto_allocated_topology")),
+    )
+    with op.batch_alter_table("network_auto_allocated_topology", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_network_auto_allocated_topology_network_id"), ["network_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_network_auto_allocated_topology_router_id"), ["router_id"], unique=False)
+
     with op.batch_alter_table("compute_server", schema=None) as batch_op:
         batch_op.add_column(sa.Column("mode", sa.String(length=24), server_default="", nullable=False))
         batch_op.add_column(sa.Column("mode_at", sa.BigInteger(), nullable=True))

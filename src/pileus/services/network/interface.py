@@ -13,7 +13,7 @@ from pileus.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
-from pileus.services.network.resources import attachment, device, draft, hold, quota
+from pileus.services.network.resources import attachment, auto_allocated_topology, device, draft, hold, quota
 from pileus.services.network.resources.address import Wish, addresses_of
 from pileus.services.network.resources.association import DEVICE as DEVICE_TOPIC
 from pileus.services.network.resources.attachment import add_address, associate, detach, disassociate, remove_address
@@ -114,11 +114,12 @@ Requests = tuple[Request, ...]
 
 
 def requested(ctx: Context, wanted: Sequence[Wanted] | Literal["auto", "none"] | None) -> Requests:
-    """Check what a server create asks for; nothing is written.
+    """Check what a server create asks for; nothing is written, but for a topology where `auto` needs it.
 
     None and `auto` stand for the one network that the project has: its own or a shared one.  Without any, None stands
-    for no network at all.  Raises BadRequest, Forbidden for an external network, and Conflict when it is not clear
-    which network is meant or a port is in use (Compute API, "Create server", `networks`).
+    for no network at all, and `auto` for that of the project's auto-allocated topology.  Raises BadRequest, Forbidden
+    for an external network, and Conflict when it is not clear which network is meant or a port is in use (Compute API,
+    "Create server", `networks`).
     """
     if wanted == "none":
         return ()
@@ -156,10 +157,21 @@ def _usual(ctx: Context, *, auto: bool) -> list[Row]:
     if len(found) > 1:
         raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
     if auto and not found:
-        raise BadRequest(f"Unable to automatically allocate a network for project {ctx.auth.project_id}")
+        found = _automatic(ctx)
     if found:
         _check(ctx, [Request(found[0], None, None)])
     return found
+
+
+def _automatic(ctx: Context) -> list[Row]:
+    """The network of the auto-allocated topology of the caller's project. Raises BadRequest when it cannot be made."""
+    project_id = ctx.auth.project_id or ""
+    try:
+        network_id = auto_allocated_topology.ensure(ctx, project_id)
+    except auto_allocated_topology.AutoAllocationFailure as fault:
+        message = f"Unable to automatically allocate a network for project {project_id}: {fault.message}"
+        raise BadRequest(message) from None
+    return every(ctx.tx, sa.select(network).where(network.c.id == network_id))
 
 
 def attach_port(

@@ -8,6 +8,7 @@ from pileus.services.network.controllers import controllers
 from pileus.services.network.resources import (
     address_scope,
     agent,
+    auto_allocated_topology,
     availability_zone,
     discovery,
     extension,
@@ -52,6 +53,7 @@ def service() -> Service:
             metering.resource,
             agent.resource,
             ip_availability.resource,
+            auto_allocated_topology.resource,
             floatingip_pool.resource,
             extension.resource,
             availability_zone.resource,

@@ -20,6 +20,9 @@ EXTENSIONS = {
     "allowed-address-pairs": Extension(
         "Allowed Address Pairs", "Further addresses that a port may send from", "2013-07-23T10:00:00-00:00"
     ),
+    "auto-allocated-topology": Extension(
+        "Auto Allocated Topology Services", "Networks that are made when they are needed", "2016-01-01T00:00:00-00:00"
+    ),
     "availability_zone": Extension(
         "Availability Zone", "Availability zones of networks and routers", "2015-01-01T10:00:00-00:00"
     ),

@@ -465,6 +465,13 @@ class AgentNotFound(NotFound):
         super().__init__(f"Agent {agent_id} could not be found.")
 
 
+class DefaultExternalNetworkExists(Conflict):
+    """409: another network is the default external one."""
+
+    def __init__(self, network_id: str) -> None:
+        super().__init__(f"A default external network already exists: {network_id}.")
+
+
 class RbacPolicyNotFound(NotFound):
     """404: no such RBAC policy for this caller."""
 

@@ -49,6 +49,7 @@ from pileus.services.network.resources.subnet import operations as subnets
 from pileus.services.network.resources.subnet.table import subnet
 from pileus.services.network.resources.subnetpool.operations import scopes_of
 from pileus.services.network.rules.fault import (
+    DefaultExternalNetworkExists,
     ExternalNetworkInUse,
     InvalidInput,
     InvalidSharedSetting,
@@ -68,6 +69,18 @@ def _mtu(mtu: int | None) -> int:
     if mtu < LEAST_MTU:
         raise InvalidInput(f"an MTU is at least {LEAST_MTU}, not {mtu}")
     return mtu
+
+
+def _check_default(tx: Tx, row: Row) -> None:
+    """Raise DefaultExternalNetworkExists when a network is to be the default external one, and another is."""
+    if not (row["external"] and row["is_default"]):
+        return
+    query = sa.select(network.c.id).where(
+        network.c.external.is_(True), network.c.is_default.is_(True), network.c.id != row["id"]
+    )
+    other = tx.scalar(query.limit(1))
+    if other is not None:
+        raise DefaultExternalNetworkExists(other)
 
 
 def _create(ctx: Context, body: NetworkCreate) -> NetworkView:
@@ -97,6 +110,7 @@ def _create(ctx: Context, body: NetworkCreate) -> NetworkView:
         "dns_domain": body.dns_domain,
         "availability_zone_hints": body.availability_zone_hints,
     }
+    _check_default(tx, row)
     tx.insert(network, row)
     if row["shared"]:
         rbac_policy.note_shared(tx, row, shared=True)
@@ -171,6 +185,7 @@ def update(ctx: Context, network_id: str, body: NetworkUpdate) -> NetworkView:
         _check_internal(tx, network_id)
     if "mtu" in values:
         values["mtu"] = _mtu(values["mtu"])
+    _check_default(tx, {**row, **values})
     new = change(ctx, network, TOPIC, row, values)
     if new["shared"] != row["shared"]:
         rbac_policy.note_shared(tx, new, shared=new["shared"])
