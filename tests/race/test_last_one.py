@@ -57,6 +57,7 @@ def test_the_last_address(race: Pair) -> None:
 
 
 def test_the_last_unit_of_a_quota(race: Pair) -> None:
+    race.one("GET", "/network/v2.0/security-groups")  # from now on the project has its group `default`
     used = race.one("GET", f"/network/v2.0/quotas/{race.project}/details.json")["quota"]["security_group"]["used"]
     limit = {"quota": {"security_group": used + 1}}
     race.one("PUT", f"/network/v2.0/quotas/{race.project}", limit)
