@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pileus.services.compute.rules.group import Group, Policy
-from pileus.services.compute.rules.placing import Host, Stock, Wish, decide_all
+from pileus.services.compute.rules.placing import Host, Stock, Wish
+from pileus.services.compute.rules.ranking import Ranks
 
 NAMES = ("a", "b", "c", "d")
 POLICIES = st.sampled_from(["affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity"])
@@ -24,7 +25,7 @@ def place(
     """Where so many new members go, one after another in one batch; an empty name where none was found."""
     group = Group("g", policy, most, members or {})
     wishes = [Wish(f"s{number}", {"VCPU": 1}, None, None, False, group) for number in range(count)]
-    return [one.host.name if one.host else "" for one in decide_all(wishes, hosts(room))]
+    return [one.host.name if one.host else "" for one in Ranks(hosts(room)).decide_all(wishes)]
 
 
 def test_affinity_keeps_members_together_and_gives_up_when_the_host_is_full() -> None:

@@ -10,6 +10,7 @@ from pileus.contracts.hypervisor import HypervisorFacts
 from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.machine import PLAIN
 from pileus.services.compute.rules.placing import Host, Stock, Wish
+from pileus.services.compute.rules.ranking import Ranks
 
 FACTS = HypervisorFacts(type="QEMU", version=1, accelerator="tcg", vcpus=8, memory_mib=16384, disk_gib=100)
 
@@ -110,7 +111,7 @@ AMOUNTS = st.fixed_dictionaries(
 def test_a_batch_never_gives_more_than_there_is(amounts: list[dict[str, int]], count: int) -> None:
     hosts = [host(f"h{number}") for number in range(count)]
     wishes = [Wish(str(number), one, None, None, False) for number, one in enumerate(amounts)]
-    decisions = placing.decide_all(wishes, hosts)
+    decisions = Ranks(hosts).decide_all(wishes)
     assert [one.server_id for one in decisions] == [one.server_id for one in wishes]
     for each in hosts:
         taken = [wishes[int(one.server_id)] for one in decisions if one.host is not None and one.host.id == each.id]

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
-from pileus.contracts.hypervisor import ConsoleKind, HypervisorFacts
+from pileus.contracts.hypervisor import ConsoleKind
 from pileus.contracts.link import Call, Kind
 from pileus.core import changes
 from pileus.core.context import Request
 from pileus.core.errors import Conflict, Unavailable
 from pileus.core.statement import at, many
 from pileus.core.store import Store, Tx
+from pileus.services.fleet.resources import roster
 from pileus.services.fleet.resources.assignment import assignment, call
-from pileus.services.fleet.resources.host import FORGOTTEN, Fleet, host, store
+from pileus.services.fleet.resources.host import FORGOTTEN, Fleet, Host, host, store
+from pileus.services.fleet.resources.roster import Roster
 from pileus.services.fleet.resources.stream import Channel
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Fleet",
     "Host",
     "Observed",
+    "Roster",
     "Spec",
     "ask",
     "assign",
@@ -45,21 +48,6 @@ __all__ = [
 _CALL_LIFE = timedelta(minutes=1)
 
 Verb = Literal["console_log", "diagnostics"]
-
-
-class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """A host as upper services see it."""
-
-    id: str
-    name: str
-    facts: HypervisorFacts
-    network_filter: str
-    up: bool
-    disabled: bool
-    disabled_reason: str | None
-    forced_down: bool
-    created_at: datetime
-    seen_at: datetime
 
 
 class Spec(NamedTuple):
@@ -106,8 +94,6 @@ def begin(tx: Tx) -> str:
     return str(store_id)
 
 
-_HOSTS = sa.select(host).order_by(host.c.name)
-_SOME_HOSTS = _HOSTS.where(host.c.id.in_(many("ids")))
 _NAMED = (assignment.c.kind.in_(many("kinds")), assignment.c.id.in_(many("ids")))
 _THERE = assignment.c.host_id.in_(many("hosts"))
 _TOLD = sa.select(*(assignment.c[name] for name in ("host_id", "kind", "id", "generation", "spec", "tombstone"))).where(
@@ -122,22 +108,7 @@ _SHARED = 8
 
 def hosts(tx: Tx, fleet: Fleet, ids: Collection[str] | None = None) -> list[Host]:
     """All hosts, or those with the ids, by name."""
-    rows = tx.all(_HOSTS) if ids is None else tx.all(_SOME_HOSTS, {"ids": ids})
-    return [
-        Host(
-            id=row.id,
-            name=row.name,
-            facts=msgspec.convert(row.facts, HypervisorFacts),
-            network_filter=row.network_filter,
-            up=fleet.up(row),
-            disabled=row.disabled,
-            disabled_reason=row.disabled_reason,
-            forced_down=row.forced_down,
-            created_at=row.created_at,
-            seen_at=row.seen_at,
-        )
-        for row in rows
-    ]
+    return roster.read(tx, fleet, ids)
 
 
 def update_host(tx: Tx, host_id: str, **values: Any) -> None:

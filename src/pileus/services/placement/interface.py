@@ -12,10 +12,11 @@ import msgspec
 import sqlalchemy as sa
 
 from pileus.core.errors import Conflict, Fault, NotFound
-from pileus.core.store import Tx
+from pileus.core.store import Store, Tx
 from pileus.services.placement.resources import consumer
 from pileus.services.placement.resources.consumer import CapacityExceeded, Holding, Wanted
 from pileus.services.placement.resources.provider import table
+from pileus.services.placement.resources.snapshot import snapshot_of
 from pileus.services.placement.rules.capacity import Capacity, Inventory, Room
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "claim_many",
     "consumers_on",
     "ensure_provider",
+    "kept",
     "release",
     "release_many",
     "remove_provider",
@@ -142,6 +144,16 @@ def snapshot(tx: Tx, provider_uuids: Collection[str] | None = None) -> list[Capa
     In the order of their uuids; unknown ones are left out.
     """
     return table.capacities(tx, provider_uuids)
+
+
+def kept(store: Store, tx: Tx) -> dict[str, Capacity]:
+    """All providers by uuid, as this process keeps them: only those that changed are read.
+
+    One that is as it was is the same object as before.
+    """
+    copy = snapshot_of(store)
+    with copy.fresh(tx):
+        return copy.providers.copy()
 
 
 def _wanted(one: Claim) -> Wanted:

@@ -14,13 +14,14 @@ from pileus.core.store import Store, Tx
 from pileus.services.compute.controllers.batch import together
 from pileus.services.compute.controllers.writer import write
 from pileus.services.compute.resources import server_group
-from pileus.services.compute.resources.hypervisor import candidates
+from pileus.services.compute.resources.board import Board
 from pileus.services.compute.resources.server.operations.companion import NOBODY, Companions, companions
 from pileus.services.compute.resources.server.operations.explain import wish
 from pileus.services.compute.resources.server.operations.transition import fault
 from pileus.services.compute.resources.server.table import decision, finish_actions, server, set_each
 from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.group import Group
+from pileus.services.compute.rules.ranking import Ranks
 from pileus.services.fleet import interface as fleet
 from pileus.services.network import interface as network
 from pileus.services.placement import interface as placement
@@ -48,7 +49,7 @@ class _View(NamedTuple):
     """What a decision is made of."""
 
     waiting: Sequence[sa.Row[Any]]
-    hosts: list[placing.Host]
+    ranks: Ranks
     groups: Mapping[str, Group]
     """By server, for those that are in one."""
     company: Mapping[str, Companions]
@@ -65,7 +66,7 @@ class Scheduler:
     parallel = 1
 
     def __init__(self, hosts: fleet.Fleet) -> None:
-        self._fleet = hosts
+        self._board = Board(hosts)
         self._started: datetime | None = None
 
     def keys(self, tx: Tx) -> Iterable[str]:
@@ -79,11 +80,11 @@ class Scheduler:
     async def _decide(self, store: Store, keys: Sequence[str]) -> Mapping[str, Outcome]:
         now = store.seams.clock.now()
         started = self._started = self._started or now
-        seen = await store.read(lambda tx: self._look(tx, keys))
+        seen = await store.read(lambda tx: self._look(store, tx, keys))
         if not seen.waiting:
             return {}
         wishes = [wish(row, seen.groups.get(row.id), seen.company.get(row.id, NOBODY)) for row in seen.waiting]
-        decisions = placing.decide_all(wishes, seen.hosts)
+        decisions = seen.ranks.decide_all(wishes)
         rows = {row.id: row for row in seen.waiting}
         placed = [one for one in decisions if one.host is not None]
         lost = [one for one in decisions if one.host is None]
@@ -91,7 +92,7 @@ class Scheduler:
         hopeless = []
         for one in lost:
             young = now - max(rows[one.server_id].created_at, started) < PATIENCE
-            if young and (not seen.hosts or one.counts.get("up") or _unknown(seen.hosts)):
+            if young and (not seen.ranks.hosts or one.counts.get("up") or _unknown(seen.ranks.hosts.values())):
                 outcomes[one.server_id] = Again(0.5)
             else:
                 hopeless.append(one)
@@ -100,15 +101,15 @@ class Scheduler:
             outcomes |= dict.fromkeys(raced, Again(0.01))
         return outcomes
 
-    def _look(self, tx: Tx, keys: Sequence[str]) -> _View:
+    def _look(self, store: Store, tx: Tx, keys: Sequence[str]) -> _View:
         rows = tx.all(_THOSE_WAITING, {"ids": keys})
         if not rows:
-            return _View(rows, [], {}, {})
+            return _View(rows, self._board.ranks, {}, {})
         groups = server_group.placed(tx, [row.id for row in rows])
-        return _View(rows, candidates(tx, fleet.hosts(tx, self._fleet)), groups, companions(tx, rows))
+        return _View(rows, self._board.look(store, tx), groups, companions(tx, rows))
 
 
-def _unknown(hosts: Sequence[placing.Host]) -> bool:
+def _unknown(hosts: Iterable[placing.Host]) -> bool:
     """Whether a host's inventory has not come in yet."""
     return any(not host.stock for host in hosts)
 

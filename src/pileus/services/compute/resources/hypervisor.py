@@ -43,28 +43,27 @@ def candidates(tx: Tx, hosts: Collection[fleet.Host]) -> list[placing.Host]:
     """The hosts as the scheduler judges them."""
     capacities = {one.uuid: one for one in placement.snapshot(tx, [host.id for host in hosts])}
     zones = aggregate.zones(tx)
-    found = []
-    for host in hosts:
-        capacity = capacities.get(host.id)
-        rooms = {} if capacity is None else capacity.rooms
-        found.append(
-            placing.Host(
-                id=host.id,
-                name=host.name,
-                up=host.up,
-                disabled=host.disabled,
-                disabled_reason=host.disabled_reason,
-                zone=zones.get(host.name, placing.ZONE),
-                generation=-1 if capacity is None else capacity.generation,
-                stock={
-                    name: placing.Stock(room.total, room.reserved, room.allocation_ratio, room.used)
-                    for name, room in rooms.items()
-                },
-                facts=host.facts,
-                traits=frozenset() if capacity is None else capacity.traits,
-            )
-        )
-    return found
+    return [candidate(host, capacities.get(host.id), zones.get(host.name, placing.ZONE)) for host in hosts]
+
+
+def candidate(host: fleet.Host, capacity: placement.Capacity | None, zone: str) -> placing.Host:
+    """A host as the scheduler judges it, given what its provider has and its availability zone."""
+    rooms = {} if capacity is None else capacity.rooms
+    return placing.Host(
+        id=host.id,
+        name=host.name,
+        up=host.up,
+        disabled=host.disabled,
+        disabled_reason=host.disabled_reason,
+        zone=zone,
+        generation=-1 if capacity is None else capacity.generation,
+        stock={
+            name: placing.Stock(room.total, room.reserved, room.allocation_ratio, room.used)
+            for name, room in rooms.items()
+        },
+        facts=host.facts,
+        traits=frozenset() if capacity is None else capacity.traits,
+    )
 
 
 class HypervisorService(View):

@@ -243,22 +243,6 @@ def take(host: Host, resources: Mapping[str, int]) -> Host:
     return host._replace(stock=stock)
 
 
-def decide_all(wishes: Iterable[Wish], hosts: Sequence[Host]) -> list[Decision]:
-    """Choose hosts for several servers, each knowing what those before it took."""
-    known = {host.id: host for host in hosts}
-    groups: dict[str, Group] = {}
-    decisions = []
-    for wish in wishes:
-        together = wish.group and groups.get(wish.group.id, wish.group)
-        decision = decide(wish._replace(group=together), known.values())
-        if decision.host is not None:
-            known[decision.host.id] = take(known[decision.host.id], wish.resources)
-            if together is not None:
-                groups[together.id] = together.joined(decision.host.name)
-        decisions.append(decision)
-    return decisions
-
-
 def resources(flavor: Mapping[str, Any], virtual_size: int | None) -> dict[str, int]:
     """What a server of a flavor needs; a flavor without disk needs as much as the image's virtual size (bytes).
 

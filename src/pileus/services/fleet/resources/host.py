@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from pileus.contracts.hypervisor import HypervisorFacts
 from pileus.contracts.link import Heartbeat, Unknown
 from pileus.core.api import Page, Resource
 from pileus.core.context import Context
@@ -81,6 +82,21 @@ class Refusal(View):
     reason: str
 
 
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """A host as upper services see it."""
+
+    id: str
+    name: str
+    facts: HypervisorFacts
+    network_filter: str
+    up: bool
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    created_at: datetime
+    seen_at: datetime
+
+
 class Fleet:
     """What one process keeps in memory of the hosts: heartbeats, refusals, and who waits for changes."""
 
@@ -132,8 +148,8 @@ class Fleet:
         now = self._clock.monotonic()
         return {host_id: now - pulse.at for host_id, pulse in self.pulses.copy().items()}
 
-    def up(self, row: sa.Row[tuple[object, ...]]) -> bool:
-        """Whether the host of a `host` row can be given work."""
+    def up(self, row: sa.Row[Any] | Host) -> bool:
+        """Whether a host, or that of a `host` row, can be given work."""
         if row.forced_down:
             return False
         pulse = self.pulses.get(row.id)

@@ -17,16 +17,13 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from pileus.core import changes
+from pileus.core.follower import Follower
 from pileus.core.store import Store, Tx
 from pileus.services.placement.resources.provider import table
 from pileus.services.placement.rules.candidate.land import Land
 from pileus.services.placement.rules.capacity import Capacity
 
 TOPIC = "placement.provider"
-
-_MANY = 500
-"""How many changed providers are looked at one by one; more, and all are read anew."""
 
 
 def summary(one: Capacity) -> dict[str, Any]:
@@ -48,9 +45,7 @@ class Snapshot:
         self.providers: dict[str, Capacity] = {}
         self._summaries: dict[str, msgspec.Raw] = {}
         self._lock = threading.Lock()
-        self._cursor: int | None = None
-        self._known: set[int] = set()
-        """Changes that were taken in, and may be told again."""
+        self._follower = Follower(TOPIC)
 
     @contextmanager
     def fresh(self, tx: Tx) -> Iterator[None]:
@@ -67,30 +62,21 @@ class Snapshot:
         return found
 
     def _refresh(self, tx: Tx) -> None:
-        if self._cursor is None:
-            self._load(tx)
-            return
-        head = changes.head(tx)
-        if head < self._cursor or (tx.dialect == "sqlite" and head == self._cursor):
-            return  # what is known is newer than what this transaction sees, or the same
-        told = changes.news(tx, self._cursor, TOPIC)
-        fresh = {seq: key for seq, key in told.keys.items() if seq not in self._known}
-        uuids = set(fresh.values())
-        if told.lost or len(uuids) > _MANY:
-            self._load(tx)
-            return
-        if uuids:
-            self._take(tx, uuids)
-        self._cursor = told.cursor
-        self._known = set(told.keys) if tx.dialect != "sqlite" else set()
+        try:
+            uuids = self._follower.news(tx)
+            if uuids is None:
+                self._load(tx)
+            elif uuids:
+                self._take(tx, uuids)
+        except BaseException:
+            self._follower.reset()
+            raise
 
     def _load(self, tx: Tx) -> None:
-        cursor = changes.head(tx)
         found = table.capacities(tx, None)
         self.providers = {one.uuid: one for one in found}
         self.land = Land(found)
         self._summaries = {}
-        self._cursor, self._known = cursor, set()
 
     def _take(self, tx: Tx, uuids: set[str]) -> None:
         found = {one.uuid: one for one in table.capacities(tx, sorted(uuids))}

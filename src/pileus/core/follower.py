@@ -1,0 +1,40 @@
+"""Where a copy in memory stands in the change log."""
+
+from __future__ import annotations
+
+from pileus.core import changes
+from pileus.core.store import Tx
+
+MANY = 500
+"""How many changed things are read one by one; where there are more, all are read anew."""
+
+
+class Follower:
+    """Tells who keeps a copy of the things of a topic which of them changed since it asked last."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._cursor: int | None = None
+        self._known: set[int] = set()
+        """Changes that were told, and may be again."""
+
+    def news(self, tx: Tx) -> set[str] | None:
+        """The keys that changed; None when everything is to be read, as at the first time."""
+        head = changes.head(tx)
+        if self._cursor is None:
+            self._cursor, self._known = head, set()
+            return None
+        if head < self._cursor or (tx.dialect == "sqlite" and head == self._cursor):
+            return set()  # what is known is newer than what this transaction sees, or the same
+        told = changes.news(tx, self._cursor, self._topic)
+        if told.lost:
+            self._cursor, self._known = head, set()
+            return None
+        keys = {key for seq, key in told.keys.items() if seq not in self._known}
+        self._cursor = told.cursor
+        self._known = set(told.keys) if tx.dialect != "sqlite" else set()
+        return keys if len(keys) <= MANY else None
+
+    def reset(self) -> None:
+        """Let the next news be everything: what was told was not taken in."""
+        self._cursor = None

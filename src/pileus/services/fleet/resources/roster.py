@@ -1,0 +1,89 @@
+"""The hosts as upper services see them: read from the store, or kept in memory by who looks at all of them often.
+
+What comes closest upstream is the list of hypervisors
+(https://docs.openstack.org/api-ref/compute/#hypervisors-os-hypervisors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+import sqlalchemy as sa
+
+from pileus.contracts.hypervisor import HypervisorFacts
+from pileus.core.follower import Follower
+from pileus.core.statement import many
+from pileus.core.store import Tx
+from pileus.services.fleet.resources.host import Fleet, Host, host
+
+_HOSTS = sa.select(host).order_by(host.c.name)
+_SOME_HOSTS = _HOSTS.where(host.c.id.in_(many("ids")))
+
+FEW = 100
+"""Hosts that are looked at each time whether they are up."""
+
+LOOKS = 10_000
+"""Hosts in a second that are looked at where there are more."""
+
+
+def read(tx: Tx, fleet: Fleet, ids: Collection[str] | None = None) -> list[Host]:
+    """All hosts, or those with the ids, by name."""
+    rows = tx.all(_HOSTS) if ids is None else tx.all(_SOME_HOSTS, {"ids": ids})
+    return [
+        Host(
+            id=row.id,
+            name=row.name,
+            facts=msgspec.convert(row.facts, HypervisorFacts),
+            network_filter=row.network_filter,
+            up=fleet.up(row),
+            disabled=row.disabled,
+            disabled_reason=row.disabled_reason,
+            forced_down=row.forced_down,
+            created_at=row.created_at,
+            seen_at=row.seen_at,
+        )
+        for row in rows
+    ]
+
+
+class Roster:
+    """A copy of all hosts, which the change log keeps as new as who asks for it.
+
+    Whether a host is up changes by itself: all are looked at anew each time where they are few, and else as often as
+    LOOKS allows.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._hosts: dict[str, Host] = {}
+        self._follower = Follower("fleet.host")
+        self._looked = 0.0
+
+    def fresh(self, tx: Tx) -> Mapping[str, Host]:
+        """The hosts by id; one that is as it was is the same object."""
+        try:
+            self._take_in(tx, self._follower.news(tx))
+        except BaseException:
+            self._follower.reset()
+            raise
+        now = tx.seams.clock.monotonic()
+        if abs(now - self._looked) >= max(0, len(self._hosts) - FEW) / LOOKS:
+            self._looked = now
+            for key, one in self._hosts.items():
+                if self._fleet.up(one) != one.up:
+                    self._hosts[key] = msgspec.structs.replace(one, up=not one.up)
+        return self._hosts
+
+    def _take_in(self, tx: Tx, ids: Collection[str] | None) -> None:
+        if ids is None:
+            found = {one.id: one for one in read(tx, self._fleet)}
+            # What is the same stays the same object: others compare.
+            self._hosts = {key: one if self._hosts.get(key) != one else self._hosts[key] for key, one in found.items()}
+        elif ids:
+            found = {one.id: one for one in read(tx, self._fleet, ids)}
+            for key in ids:
+                if key not in found:
+                    self._hosts.pop(key, None)
+                elif self._hosts.get(key) != found[key]:
+                    self._hosts[key] = found[key]
