@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import sqlalchemy as sa
 
 from pileus.app.control_plane import Control
 from pileus.app.service import declare_tables
@@ -49,6 +50,8 @@ class FaultyStore(Store):
 
     def __init__(self, url: str, seams: Seams, chance: Chance) -> None:
         super().__init__(url, seams)
+        # What dies here is a process and never the machine, so that nothing need reach the disk.
+        sa.event.listen(self.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
         self.chance = chance
         self.dead = False
 
