@@ -107,7 +107,10 @@ class Fleet:
         self.closed = False
         """Whether this process is about to end, so that nobody shall wait for news any more."""
         self._refused: dict[str, tuple[float, str]] = {}
+        self.noted: dict[str, datetime] = {}
+        """`seen_at` of hosts, as this process has written or read it."""
         self._waiters: dict[str, asyncio.Event] = {}
+        self._told: dict[str, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def beat(self, host_id: str, heartbeat: Heartbeat) -> None:
@@ -166,6 +169,15 @@ class Fleet:
         """Begin to listen: what is committed from now on ends the next `changed` at once."""
         self._waiters.setdefault(topic, asyncio.Event()).clear()
 
+    def tell(self, topic: str, revision: int) -> None:
+        """Note how far a topic was read, since it was last expected."""
+        self._told[topic] = revision
+
+    def quiet(self, topic: str, revision: int | None) -> bool:
+        """Whether this process has committed nothing of a topic since it was read as far as a revision."""
+        event = self._waiters.get(topic)
+        return event is not None and not event.is_set() and self._told.get(topic) == revision is not None
+
     def close(self) -> None:
         """End all waiting, now and from now on: this process is about to end."""
         self.closed = True
@@ -187,6 +199,7 @@ class Fleet:
     def forget(self, topic: str) -> None:
         """Nobody waits for this topic any more."""
         self._waiters.pop(topic, None)
+        self._told.pop(topic, None)
 
     def _observe(self, found: Sequence[Change]) -> None:
         topics = {one.topic for one in found} & self._waiters.keys()

@@ -93,9 +93,15 @@ async def heartbeat(ctx: Request, body: Heartbeat) -> Pace:
         if written.rowcount or fresh:
             bound.tx.changed("fleet.host", host_id)
 
+    now, noted = ctx.seams.clock.now(), fleet.noted.get(host_id)
+    if not fresh and noted is not None and now - noted <= fleet.seen:
+        return Pace(seconds=fleet.pace)
     row = await ctx.read(lambda bound: bound.tx.first(_SEEN, {"id": host_id}))
-    if fresh or (row is not None and ctx.seams.clock.now() - row.seen_at > fleet.seen):
+    late = row is not None and now - row.seen_at > fleet.seen
+    if fresh or late:
         await ctx.write(note)
+    if row is not None:
+        fleet.noted[host_id] = now if late else row.seen_at
     return Pace(seconds=fleet.pace)
 
 
@@ -106,23 +112,29 @@ async def watch(ctx: Request) -> Watch:
     Raises Conflict for a host that was forgotten: it is to say hello again.
     """
     host_id, since = ctx.auth.user_id, ctx.query.get("since")
-    await ctx.read(lambda bound: _check_known(bound.tx, host_id))
-    if since is None or not since.isdecimal():
-        return await ctx.read(lambda bound: _everything(bound.tx, host_id))
-    cursor, topic = int(since), f"host.{host_id}"
+    cursor, topic = int(since) if since is not None and since.isdecimal() else None, f"host.{host_id}"
     fleet, clock = ctx.of(Fleet), ctx.seams.clock
+    # Most come back at once for what is next: there is nothing to be read when nothing was written meanwhile.
+    quiet = ctx.store.embedded and fleet.quiet(topic, cursor)
+    if not quiet:
+        await ctx.read(lambda bound: _check_known(bound.tx, host_id))
+    if cursor is None:
+        return await ctx.read(lambda bound: _everything(bound.tx, host_id))
     deadline = clock.monotonic() + min(max(WAIT, fleet.pace), LONGEST)
-    fleet.expect(topic)
 
     async def news(after: int) -> Watch:
         return await ctx.read(lambda bound: _news(bound.tx, host_id, topic, after))
 
     while True:
-        found = await news(cursor)
         left = deadline - clock.monotonic()
-        if found.assignments or found.calls or found.full or left <= 0 or fleet.closed:
-            return found
-        cursor = found.revision
+        if not quiet:
+            fleet.expect(topic)
+            found = await news(cursor)
+            fleet.tell(topic, found.revision)
+            if found.assignments or found.calls or found.full or left <= 0 or fleet.closed:
+                return found
+            cursor = found.revision
+        quiet = False
         await fleet.changed(topic, left if ctx.store.embedded else min(left, 0.5))
 
 
