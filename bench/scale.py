@@ -2,14 +2,16 @@
 
     .venv/bin/python -m bench.scale [--hosts 1000,10000] [--servers N]
 
-Prints for each size: how long the hosts take to join, time to claim and servers ACTIVE per second, the cost of the
-first and of the last creates, listing all of them in pages of 1,000, and what the control plane takes while nothing
-happens.  Agents and control plane share the machine's cores.  Every loop is bounded; it talks to loopback alone.
+Prints for each size: how long the hosts take to join, how long a server takes to get its host and to be ACTIVE, how
+many are ACTIVE in a second, the cost of the first and of the last creates, listing all of them in pages of 1,000, and
+what control plane and agents take while nothing happens.  Agents, control plane and client share the machine's cores.
+Every loop is bounded; it talks to loopback alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 import time
@@ -21,41 +23,57 @@ from bench.operation import Bench
 
 COMPUTE = "/compute/v2.1"
 PARALLEL = 16
-IDLE = 30.0
+IDLE = 20.0
 """Seconds of doing nothing."""
+ALONE = 30
+"""Servers that are made one after the other."""
 
 
 class Fleet(Bench):
     """A cloud of many hosts."""
 
-    def join(self, hosts: int, limit: float = 900.0) -> float:
-        """Seconds until all hosts can be given work."""
-        began, count = time.perf_counter(), 0
-        old = {"x-openstack-nova-api-version": "2.87"}
-        while time.perf_counter() - began < limit:
-            found = self.cloud.call("GET", f"{COMPUTE}/os-hypervisors/statistics", None, **old)
-            count = found["hypervisor_statistics"]["count"]
+    def offered(self, hosts: int, limit: float = 600.0) -> None:
+        """Wait until all hosts can be given work: until each has a provider with what it offers."""
+        began, count = time.monotonic(), 0
+        version = {"openstack-api-version": "placement 1.4"}
+        while time.monotonic() - began < limit:
+            found = self.cloud.call("GET", "/placement/resource_providers?resources=VCPU:1", None, **version)
+            count = len(found["resource_providers"])
             if count == hosts:
-                return time.perf_counter() - began
+                return
             time.sleep(1.0)
         raise RuntimeError(f"{count} of {hosts} hosts joined in {limit:.0f} s")
 
-    def create(self, count: int, first: int) -> tuple[float, list[float]]:
-        """Servers per second from the first POST until all are ACTIVE, and what each POST took in ms."""
-        spent: list[float] = []
-
-        def one(number: int) -> None:
+    def claims(self, count: int = ALONE) -> tuple[float, float]:
+        """Median ms from POST until a server has its host, and until it is ACTIVE, one server after the other."""
+        placed, active = [], []
+        for number in range(count):
             began = time.perf_counter()
-            self.make_server(f"s-{first + number}")
-            spent.append((time.perf_counter() - began) * 1000)
+            server = self.make_server(f"claim-{number}")
+            deadline, known = time.monotonic() + 60, False
+            while time.monotonic() < deadline:
+                found = self.cloud.call("GET", f"{COMPUTE}/servers/{server}")["server"]
+                spent = (time.perf_counter() - began) * 1000
+                if not known and found["OS-EXT-SRV-ATTR:host"]:
+                    placed.append(spent)
+                    known = True
+                if found["status"] == "ACTIVE":
+                    active.append(spent)
+                    break
+                time.sleep(0.004)
+            else:
+                raise RuntimeError(f"server {server} is not ACTIVE after 60 s")
+        return statistics.median(placed), statistics.median(active)
 
+    def create(self, count: int, first: int) -> float:
+        """Servers per second from the first POST until all are ACTIVE."""
         began = time.perf_counter()
         with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(one, range(count)))
+            list(pool.map(lambda number: self.make_server(f"s-{first + number}"), range(count)))
         while time.perf_counter() - began < 1800:
             building = self.cloud.call("GET", f"{COMPUTE}/servers?status=BUILD&limit=1")["servers"]
             if not building:
-                return count / (time.perf_counter() - began), spent
+                return count / (time.perf_counter() - began)
             time.sleep(0.1)
         raise RuntimeError("there are servers in BUILD after half an hour")
 
@@ -69,7 +87,7 @@ class Fleet(Bench):
                 return time.perf_counter() - began, count
             marker = f"&marker={found[-1]['id']}"
 
-    def one_at_a_time(self, first: int, count: int = 30) -> float:
+    def one_at_a_time(self, first: int, count: int = ALONE) -> float:
         """Median ms of a POST of a server, one after the other."""
         spent = []
         for number in range(count):
@@ -79,16 +97,17 @@ class Fleet(Bench):
         return statistics.median(spent)
 
 
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
 def idle(pid: int) -> tuple[float, float]:
     """A process's share of a core, in percent, and its PSS in MiB."""
-
-    def cpu() -> float:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
-
-    before = cpu()
+    before = cpu(pid)
     time.sleep(IDLE)
-    share = (cpu() - before) / IDLE * 100
+    share = (cpu(pid) - before) / IDLE * 100
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return share, next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
@@ -100,36 +119,52 @@ def role(cloud: Cloud, name: str) -> int:
     )
 
 
+def say(text: str) -> None:
+    """A line of the report."""
+    print(f"  {text}", flush=True)
+
+
+def crowd(fleet: Fleet, count: int, first: int, most: str = "") -> None:
+    """Make many servers at once, and say how it went."""
+    pids = [role(fleet.cloud, name) for name in ("control", "agent")]
+    before = [cpu(pid) for pid in pids]
+    rate = fleet.create(count, first)
+    control, agent = ((cpu(pid) - at) * 1000 / count for pid, at in zip(pids, before, strict=True))
+    each = f"{control:.1f} ms CPU of control and {agent:.1f} of agents each"
+    say(f"{count:,} servers at concurrency {PARALLEL}: {rate:.1f} ACTIVE/s{most}; {each}")
+
+
 def measure(hosts: int, servers: int) -> None:
     """All figures of one size."""
     print(f"\n{hosts:,} hosts", flush=True)
+    began = time.monotonic()
     cloud = Cloud(hosts)
     try:
         fleet = Fleet(cloud, 0)
-        print(f"  all have joined after {fleet.join(hosts):.1f} s", flush=True)
+        up = time.monotonic() - began
+        fleet.offered(hosts)
+        say(
+            f"all hosts are heard {up:.1f} s after `up` began, and can be given work after {time.monotonic() - began:.1f} s"
+        )
         fleet.prepare()
         for name in ("control", "agent"):
             share, memory = idle(role(cloud, name))
-            print(f"  {name}, idle: {share:.1f} % of a core, {memory:.0f} MiB PSS", flush=True)
+            say(f"{name}, idle: {share:.1f} % of a core, {memory:.0f} MiB PSS")
         first = fleet.one_at_a_time(0)
-        rate, _ = fleet.create(min(1000, servers), 100)
-        print(
-            f"  {min(1000, servers):,} servers at concurrency {PARALLEL}: {rate:.1f} ACTIVE/s (at least 50)", flush=True
-        )
+        placed, active = fleet.claims()
+        say(f"POST server until it has a host: {placed:.1f} ms; until it is ACTIVE: {active:.1f} ms")
+        crowd(fleet, min(1000, servers), 100, " (at least 50 with 1,000 hosts)")
         if servers > 1000:
-            rate, _ = fleet.create(servers - 1000, 2000)
-            print(f"  {servers - 1000:,} more: {rate:.1f} ACTIVE/s", flush=True)
+            crowd(fleet, servers - 1000, 2000)
         last = fleet.one_at_a_time(1000)
-        print(
-            f"  POST server: the first {first:.2f} ms, the last {last:.2f} ms ({last / first:.2f}; at most 1.5)",
-            flush=True,
-        )
+        say(f"POST server: the first {first:.2f} ms, the last {last:.2f} ms ({last / first:.2f}; at most 1.5)")
         seconds, count = fleet.pages()
-        print(f"  {count:,} servers in pages of 1,000: {seconds:.2f} s (10,000: at most 1)", flush=True)
+        say(f"{count:,} servers in pages of 1,000: {seconds:.2f} s (10,000: at most 1)")
         share, memory = idle(role(cloud, "control"))
-        print(f"  control with them, idle: {share:.1f} % of a core, {memory:.0f} MiB PSS", flush=True)
+        say(f"control with them, idle: {share:.1f} % of a core, {memory:.0f} MiB PSS")
     finally:
         cloud.close()
+    say(f"{time.monotonic() - began:.0f} s in all")
 
 
 def main() -> int:
@@ -138,6 +173,7 @@ def main() -> int:
     parser.add_argument("--hosts", default="1000,10000", help="sizes, with commas between")
     parser.add_argument("--servers", type=int, default=10_000, help="servers of each size")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     for hosts in map(int, arguments.hosts.split(",")):
         measure(hosts, arguments.servers)
     return 0
