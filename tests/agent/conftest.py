@@ -11,5 +11,6 @@ from pileus.agent import agent
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that does not wait long for anything."""
     monkeypatch.setattr(agent, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(agent, "NURSE", 0.02)
     monkeypatch.setattr(agent, "PAUSE", 0.05)
     monkeypatch.setattr(agent, "REFUSED", 0.1)

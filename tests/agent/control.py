@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -288,6 +288,9 @@ class Network(FakeNetwork):
         self._machine.calls.append(("remove router", router_id))
         super().remove_router(router_id)
 
+    def ailing(self) -> Sequence[tuple[Literal["network", "router"], str]]:
+        return list(self._machine.ailing)
+
 
 class BrokenLink(Link):
     """A link that can be made to lose what it carries."""
@@ -321,6 +324,7 @@ class Machine:
         self.calls: list[tuple[str, str]] = []
         self.attempts: dict[str, int] = {}
         self.faults: list[str] = []
+        self.ailing: list[tuple[Literal["network", "router"], str]] = []
         self.failing: dict[str, Exception] = {}
         """What a driver raises, by the id of the object that it is asked to make."""
         self._more = hypervisor

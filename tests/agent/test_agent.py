@@ -356,6 +356,22 @@ def test_a_guest_whose_process_dies_is_started_again(database_url: str, tmp_path
     play(scenario, database_url, tmp_path)
 
 
+def test_a_network_whose_service_died_is_looked_at_once_and_soon(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        await hold(control)
+        machine.calls.clear()
+        machine.ailing.append(("network", "n"))
+        await until(lambda: ("ensure network", "n") in machine.calls)
+        await asyncio.sleep(0.1)
+        assert machine.calls.count(("ensure network", "n")) == 1
+        machine.ailing.clear()
+        await asyncio.sleep(0.1)
+        machine.ailing.append(("network", "n"))
+        await until(lambda: machine.calls.count(("ensure network", "n")) == 2)
+
+    play(scenario, database_url, tmp_path)
+
+
 def test_a_reboot_is_applied_once_and_remembered_by_the_host(database_url: str, tmp_path: Path) -> None:
     async def scenario(control: Control, machine: Machine) -> None:
         await hold(control)

@@ -99,10 +99,13 @@ def test_a_service_that_died_is_started_again(harness: BridgeHarness) -> None:
     (pid,) = dnsmasq(harness, "networks", lan.network.id)
     driver.ensure_network(lan.state)
     assert dnsmasq(harness, "networks", lan.network.id) == [pid]
+    assert driver.ailing() == []
     _kill(pid)
+    assert driver.ailing() == [("network", lan.network.id)]
     driver.ensure_network(lan.state)
     (fresh,) = dnsmasq(harness, "networks", lan.network.id)
     assert fresh != pid
+    assert driver.ailing() == []
 
 
 def test_a_port_is_plugged_while_its_network_is_made_anew(harness: BridgeHarness) -> None:

@@ -58,6 +58,9 @@ HEARTBEAT = 5.0
 RESYNC = 60.0
 """Seconds between two looks at everything that the host is to hold."""
 
+NURSE = 1.0
+"""Seconds after which services that ended by themselves are looked for."""
+
 PAUSE = 0.5
 """Seconds before the link is tried again."""
 
@@ -127,6 +130,7 @@ class Agent:
                 tasks.create_task(self._report())
                 tasks.create_task(self._beat())
                 tasks.create_task(self._resync())
+                tasks.create_task(self._nurse())
                 for _ in range(self._parallel):
                     tasks.create_task(self._work())
                 for _ in range(PARALLEL):
@@ -266,6 +270,17 @@ class Agent:
             for kind in ("network", "router", "guest"):
                 for key in self.world.keys(kind):
                     self._queue.add(str(key))
+
+    async def _nurse(self) -> None:
+        """Look at what lost a service soon after it did: DHCP that is gone is missed at the next lease."""
+        known: set[Key] = set()
+        while True:
+            await asyncio.sleep(NURSE)
+            found = {Key(kind, object_id) for kind, object_id in await self._blocking(self.host.network.ailing)}
+            for key in found - known:  # the others are tried again at the queue's own pace
+                log.warning("a service of %s has ended: it is started again", key)
+                self._queue.add(str(key))
+            known = found
 
     def _look_at(self, key: Key) -> None:
         if key.kind == "snapshot":

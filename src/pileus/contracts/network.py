@@ -216,6 +216,12 @@ class Network(Protocol):
     def routers(self) -> Sequence[str]:
         """Ids of the routers found on this host."""
 
+    def ailing(self) -> Sequence[tuple[Literal["network", "router"], str]]:
+        """Networks and routers that this life has ensured and of which a service ended by itself: ensure them again.
+
+        Quick, and changes nothing.
+        """
+
     def close(self) -> None:
         """Let go without touching the data plane; a later driver adopts it."""
 

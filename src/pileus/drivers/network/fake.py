@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Sequence
+from typing import Literal
 
 from pileus.contracts.hypervisor import NicAttachment
 from pileus.contracts.network import NetworkFacts, NetworkFailure, NetworkState, RouterSpec
@@ -97,6 +98,10 @@ class FakeNetwork:
         """Ids of the routers that the host has."""
         with self._host.lock:
             return sorted(self._host.routers)
+
+    def ailing(self) -> Sequence[tuple[Literal["network", "router"], str]]:
+        """Nothing: there are no services."""
+        return ()
 
     def close(self) -> None:
         """Let go; the host keeps everything."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pileus.contracts.hypervisor import NicAttachment
 from pileus.contracts.network import NetworkFacts, NetworkFailure, NetworkState, RouterSpec
@@ -144,6 +145,15 @@ class BridgeNetwork:
         """Ids of the routers of which anything is on this host."""
         return self._found("routers", self._names.router_start)
 
+    def ailing(self) -> Sequence[tuple[Literal["network", "router"], str]]:
+        """Those whose dnsmasq has ended; one system call each."""
+        with self._lock:
+            segments, routers = list(self._segments.items()), list(self._routers.items())
+        return [
+            *(("network", key) for key, one in segments if _unserved(one)),
+            *(("router", key) for key, one in routers if _unserved(one)),
+        ]
+
     def close(self) -> None:
         """Let go without touching the data plane; a later driver adopts it."""
         with self._lock:
@@ -185,6 +195,16 @@ class BridgeNetwork:
         directory = self._state / kind
         kept = {entry.name for entry in directory.iterdir()} if directory.is_dir() else set[str]()
         return sorted(named | kept)
+
+
+def _unserved(one: Segment | Router) -> bool:
+    """Whether a service ended; not of what is being worked on, whose service may be between two lives."""
+    if not one.lock.acquire(blocking=False):
+        return False
+    try:
+        return not one.served()
+    finally:
+        one.lock.release()
 
 
 @contextmanager

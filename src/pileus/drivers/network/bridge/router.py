@@ -82,6 +82,10 @@ class Router:
         """Whether what is in force is still there. No child is run."""
         return self.spec is not None and self._present(self.spec) and self._daemon.alive()
 
+    def served(self) -> bool:
+        """Whether its service does what was asked last; may be asked at any time."""
+        return self._daemon.alive()
+
     def remove(self) -> None:
         """Take it all down."""
         self.spec = None

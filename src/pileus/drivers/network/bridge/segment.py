@@ -82,6 +82,10 @@ class Segment:
         strays = self._taps.keys() - _taps(state).keys()
         return not strays or strays <= inside(self.name, _held)
 
+    def served(self) -> bool:
+        """Whether its service does what was asked last; may be asked at any time."""
+        return self._daemon.alive()
+
     def remove(self) -> None:
         """Take it all down. Interfaces go by name: a process that holds one open would keep the namespace alive."""
         self.state = self._rules = None
