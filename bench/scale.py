@@ -143,9 +143,8 @@ def measure(hosts: int, servers: int) -> None:
         fleet = Fleet(cloud, 0)
         up = time.monotonic() - began
         fleet.offered(hosts)
-        say(
-            f"all hosts are heard {up:.1f} s after `up` began, and can be given work after {time.monotonic() - began:.1f} s"
-        )
+        offered = time.monotonic() - began
+        say(f"all hosts are heard {up:.1f} s after `up` began, and can be given work after {offered:.1f} s")
         fleet.prepare()
         for name in ("control", "agent"):
             share, memory = idle(role(cloud, name))
