@@ -113,3 +113,23 @@ def test_a_server_beyond_its_user_s_limit_is_refused(database_url: str) -> None:
         refused = full.create()
         assert refused.status == 403, refused
         assert "Quota exceeded for instances" in refused.json["forbidden"]["message"]
+
+
+def test_a_resize_beyond_the_limit_of_the_server_s_user_is_refused(database_url: str) -> None:
+    with servers.Cloud(database_url) as full:
+        full.image()
+        full.host("host-1")
+        full.flavor("1", vcpus=1)
+        full.flavor("2", vcpus=2)
+        full.flavor("3", vcpus=3)
+        path = f"/compute/v2.1{SETS}/{servers.PROJECT}?user_id={servers.PROJECT}-user"
+        assert full.admin.request("PUT", path, json={"quota_set": {"cores": 2}}).status == 200
+        one = full.made(flavorRef="1")
+        full.reach(one, "ACTIVE")
+        refused = full.act(one, "resize", {"flavorRef": "3"})
+        assert refused.status == 403, refused
+        assert "Quota exceeded for cores" in refused.json["forbidden"]["message"]
+        assert full.act(one, "resize", {"flavorRef": "2"}).status == 202
+        full.reach(one, "VERIFY_RESIZE")
+        used = full.admin.request("GET", path.replace("?", "/detail?")).json["quota_set"]["cores"]["in_use"]
+        assert used == 2

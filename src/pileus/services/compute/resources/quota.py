@@ -11,6 +11,7 @@ Network's own: old versions keep and show here what somebody sets, and nothing c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from pileus.core.policy import Rule
 from pileus.core.quota import DEFAULT, UNLIMITED, Quota
 from pileus.core.store import Tx, metadata
 from pileus.services.compute.resources.server.table import server
+from pileus.services.compute.rules import holding
 from pileus.services.compute.rules.persona import ADMIN, ANYONE, READER
 
 user_limit = sa.Table(
@@ -213,15 +215,16 @@ def _user_limits(tx: Tx, project_id: str, user_id: str, *, lock: bool = False) -
 
 def _user_used(tx: Tx, project_id: str, user_id: str) -> dict[str, int]:
     """What a user's servers in a project hold."""
-    query = sa.select(server.c.flavor).where(
+    query = sa.select(server.c.flavor, server.c.previous, server.c.mode, server.c.task).where(
         server.c.project_id == project_id, server.c.user_id == user_id, server.c.deleting_at.is_(None)
     )
-    flavors = [row.flavor for row in tx.all(query)]
+    found: Counter[str] = Counter()
+    for row in tx.all(query):
+        if holding.counted(row.mode, row.task):
+            found.update(holding.quota(row.flavor, row.previous))
     return {
         **dict.fromkeys(QUOTA.builtin, 0),
-        "instances": len(flavors),
-        "cores": sum(one.get("vcpus", 0) for one in flavors),
-        "ram": sum(one.get("ram", 0) for one in flavors),
+        **found,
         "key_pairs": QUOTA.used(tx, user_id)["key_pairs"],
     }
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from pileus.core.store import Tx
 from pileus.services.compute.resources import migration
-from pileus.services.compute.resources.quota import QUOTA
+from pileus.services.compute.resources.quota import QUOTA, check_user
 from pileus.services.compute.resources.server.table import next_reboot, want
 from pileus.services.compute.rules import disk, holding, placing
 from pileus.services.compute.rules.guest import disk_names
@@ -31,6 +31,7 @@ def begin(tx: Tx, row: sa.Row[Any], flavor_id: str, flavor: Mapping[str, Any], u
     before = disk.known(row.disks, disk_names(row.flavor))
     previous = {"flavor_id": row.flavor_id, "flavor": row.flavor, "disks": before, "migration": uuid}
     now, then = holding.quota(row.flavor), holding.quota(flavor, previous)
+    check_user(tx, row.project_id, row.user_id, holding.difference(now, then))
     QUOTA.take(tx, row.project_id, holding.difference(now, then))
     reason = _unfit(tx, row, flavor) or _claim(tx, row, uuid, flavor)
     if reason is not None:
