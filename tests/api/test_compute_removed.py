@@ -35,3 +35,8 @@ def test_who_has_no_token_is_not_told(cloud: Cloud) -> None:
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "/images/"), ("DELETE", "/images"), ("PATCH", "/servers/x")])
 def test_a_method_that_a_path_does_not_have_is_not_found(cloud: Cloud, method: str, path: str) -> None:
     fault(cloud.ask(method, path), 404)
+
+
+@pytest.mark.parametrize("path", ["/servers/", "/os-simple-tenant-usage/", "/images/detail/"])
+def test_an_empty_name_is_not_found(cloud: Cloud, path: str) -> None:
+    fault(cloud.ask("GET", path), 404)

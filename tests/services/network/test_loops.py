@@ -80,6 +80,14 @@ def test_a_bound_port_brings_its_network_and_groups(cloud: Cloud) -> None:
         ("ingress", "IPv4", default["id"]),
         ("ingress", "IPv6", default["id"]),
     }
+    assert cloud.ask("DELETE", f"/ports/{dhcp['id']}").status == 204
+    cloud.settle()
+    [another] = cloud.get("/ports?device_owner=network:dhcp")["ports"]
+    told = cloud.held(host_id, "network")[net["id"]]
+    assert (told.dhcp_mac, told.subnets[0].dhcp_address) == (
+        another["mac_address"],
+        another["fixed_ips"][0]["ip_address"],
+    )
 
 
 def test_a_port_becomes_active_when_its_host_says_so(cloud: Cloud) -> None:

@@ -86,6 +86,7 @@ def service() -> Service:
         rules=BASE,
         strict=False,
         project_segment=True,
+        strict_slash=True,
         methods_hidden=True,
         query_closed=parse("2.102"),
         request_id_header="x-compute-request-id",

@@ -15,9 +15,10 @@ from pileus.core.fields import given
 from pileus.core.statement import by
 from pileus.core.store import Tx
 from pileus.services.network.resources import address as addresses
-from pileus.services.network.resources import association, quota
+from pileus.services.network.resources import association, quota, service_port
 from pileus.services.network.resources.address import Ask, Given, Wish
 from pileus.services.network.resources.draft import (
+    DHCP,
     GATEWAY,
     LEG,
     OURS,
@@ -31,6 +32,7 @@ from pileus.services.network.resources.draft import (
     remove,
 )
 from pileus.services.network.resources.network import policy as networks
+from pileus.services.network.resources.network.table import TOPIC as NETWORK
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.port import fields, policy
 from pileus.services.network.resources.port.fields import (
@@ -386,12 +388,16 @@ def update(ctx: Context, port_id: str, body: PortUpdate) -> PortView:
 
 @resource.delete("/ports/{port_id}", policy="delete_port", guarded=True)
 def delete(ctx: Context, port_id: str) -> None:
-    """Delete a port that is nobody's but its owner's."""
-    row, _ = policy.find(ctx, port_id, "delete")
+    """Delete a port that is nobody's but its owner's; a network whose DHCP port it is gets another in its place."""
+    row, net = policy.find(ctx, port_id, "delete")
     check_revision(ctx, row)
-    if row["device_owner"] in OURS:
+    if row["device_owner"] in OURS and row["device_owner"] != DHCP:
         raise ServicePortInUse(port_id, f"it belongs to {row['device_owner']} {row['device_id']}")
     remove(ctx.tx, load(ctx.tx, [row]))
+    if row["device_owner"] == DHCP:
+        subnets = addresses.lock_subnets(ctx.tx, [net["id"]])[net["id"]]
+        service_port.settle_dhcp(ctx.tx, net, subnets, first=True)
+        ctx.tx.changed(NETWORK, net["id"])
 
 
 def _find_tagged(ctx: Context, port_id: str, verb: str) -> Row:
