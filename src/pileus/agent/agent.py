@@ -87,6 +87,8 @@ class Host:
     images: ImageCache
     metadata: Metadata | None
     """None where nobody asks for metadata."""
+    simulated: bool = False
+    """Whether it is one of many on a machine that plays them, whose disk is not kept busy on behalf of each."""
 
 
 class Agent:
@@ -96,7 +98,7 @@ class Agent:
         self.host = host
         self.link = link
         self.world = World()
-        self._file = IdentityFile(host.state)
+        self._file = IdentityFile(host.state, durable=not host.simulated)
         self.identity = self._file.read()
         self._pool = pool
         self._parallel = parallel

@@ -18,9 +18,13 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class IdentityFile:
-    """The identity in a directory; None for a simulated host, which remembers nothing."""
+    """The identity in a directory; None for a simulated host that remembers nothing.
 
-    def __init__(self, directory: Path | None) -> None:
+    `durable`: it outlives the loss of power.
+    """
+
+    def __init__(self, directory: Path | None, *, durable: bool = True) -> None:
+        self._durable = durable
         self._path = None if directory is None else directory / "identity.json"
         self._written = Identity()
         self._lock = threading.Lock()
@@ -32,7 +36,7 @@ class IdentityFile:
         return self._written
 
     def write(self, identity: Identity) -> None:
-        """Keep it durably and whole; costs nothing when it is what was written last. Raises OSError."""
+        """Keep it whole, and durably if it is to be; costs nothing when it is what was written last. Raises OSError."""
         with self._lock:
             if identity == self._written:
                 return
@@ -41,6 +45,7 @@ class IdentityFile:
                 with partial.open("wb") as new:
                     new.write(msgspec.json.encode(identity))
                     new.flush()
-                    os.fsync(new.fileno())
+                    if self._durable:
+                        os.fsync(new.fileno())
                 partial.replace(self._path)
             self._written = identity

@@ -231,6 +231,7 @@ def fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
             storage=driver("storage", "fake")(root=state / "disks"),
             images=NoImages(),
             metadata=None,
+            simulated=True,
         )
         agents.append(Agent(host, _link(config), pool, parallel=4))
     return agents
