@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from pileus.services.compute.controllers import Archive
 from pileus.services.compute.resources.server.table import server
+from tests.api.edge import Client
 from tests.services.compute.cloud import NEWEST, PROJECT, Cloud, at
 
 SERVERS = "/compute/v2.1/servers"
@@ -176,6 +178,25 @@ def test_no_host_is_explained(cloud: Cloud) -> None:
     assert cloud.stranger.request("GET", f"{SERVERS}/{server_id}/explain").status == 404
     assert cloud.member.request("DELETE", f"{SERVERS}/{server_id}").status == 204
     assert cloud.status(server_id) == "gone"
+
+
+def test_what_its_host_says_is_explained(cloud: Cloud) -> None:
+    host = cloud.host("h1")
+    host.answers["*"] = ("failed", "no room in /secret/place", False)
+    server_id = cloud.made()
+    path = f"{SERVERS}/{server_id}/explain"
+
+    def heard(client: Client) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = client.request("GET", path).json["explanation"]["heard"]
+        return found
+
+    cloud.wait(lambda: [one["state"] for one in heard(cloud.admin)] == ["failed"])
+    (said,) = heard(cloud.admin)
+    assert said["wanted"] == said["done"] > 0
+    assert (said["host"], said["detail"], said["permanent"]) == ("h1", "no room in /secret/place", False)
+    (veiled,) = heard(cloud.reader)
+    assert (veiled["state"], veiled["detail"]) == ("failed", None)
+    assert veiled["host"] != "h1"
 
 
 def test_servers_spread(cloud: Cloud) -> None:

@@ -68,4 +68,15 @@ def lines(server: dict[str, Any], found: dict[str, Any]) -> list[str]:
         weight = f"  weight {one['weight']:.2f}" if one["weight"] is not None else ""
         reason = f"  {one['filter']}: {one['reason']}" if one["reason"] else ""
         said.append(f"    {mark} {one['host']:<{width}}  {one['verdict']}{weight}{reason}")
-    return said
+    return said + [_heard(one) for one in found["heard"]]
+
+
+def _heard(one: dict[str, Any]) -> str:
+    """What a host said of the guest, in one line."""
+    if not one["state"]:
+        return f"  {one['host']} was told, and has said nothing of it yet"
+    state = f"{one['state']} for good" if one["permanent"] else one["state"]
+    again = ", and tries again" if one["state"] == "failed" and not one["permanent"] else ""
+    older = "" if one["done"] == one["wanted"] else " of what it was told before: the newest is under way"
+    detail = f": {one['detail']}" if one["detail"] else ""
+    return f"  {one['host']} says {state}{older}{detail}{again}"

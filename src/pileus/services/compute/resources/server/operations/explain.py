@@ -34,6 +34,20 @@ class Verdict(View):
     weight: float | None
 
 
+class Heard(View):
+    """What a host said last of the guest that it is to hold, or to let go."""
+
+    host: str
+    wanted: int
+    """The generation of what the host was told."""
+    done: int
+    """That of what it speaks of; 0 before it said anything."""
+    state: str
+    """Empty before it said anything; `failed` is tried again, unless it is `permanent`."""
+    permanent: bool
+    detail: str | None
+
+
 class Explanation(View):
     """The decision as it was kept, and how each host would be judged now."""
 
@@ -50,6 +64,7 @@ class Explanation(View):
     """Reasons by host of then; kept when no host was found."""
     hosts: list[Verdict]
     """Each host, judged now."""
+    heard: list[Heard]
 
 
 def wish(row: sa.Row[Any], group: Group | None = None, company: Companions = NOBODY) -> placing.Wish:
@@ -92,6 +107,8 @@ def explain(ctx: Context, server_id: str) -> Explanation:
         # What the server holds itself does not speak against its host.
         judged = placing.take(host, {name: -amount for name, amount in wanted.resources.items()}) if taken else host
         found.append(_verdict(wanted, judged, taken=taken))
+    seen = fleet.observed(ctx.tx, "guest", [row.id]).get(row.id, ())
+    names = {one.id: one.name for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet), {one.host_id for one in seen})}
     explained = Explanation(
         server_id=row.id,
         resources=dict(wanted.resources),
@@ -101,6 +118,17 @@ def explain(ctx: Context, server_id: str) -> Explanation:
         best=[] if kept is None else kept.best,
         kept=None if kept is None else kept.hosts,
         hosts=found,
+        heard=[
+            Heard(
+                host=names.get(one.host_id, one.host_id),
+                wanted=one.generation,
+                done=one.observed_generation,
+                state=one.state,
+                permanent=one.permanent,
+                detail=one.detail,
+            )
+            for one in seen
+        ],
     )
     return explained if ctx.auth.is_admin else _veil(explained, row.project_id)
 
@@ -115,6 +143,8 @@ def _verdict(wanted: placing.Wish, host: placing.Host, *, taken: bool) -> Verdic
 def _veil(found: Explanation, project_id: str) -> Explanation:
     for one in found.hosts:
         one.host, one.reason, one.weight = host_hash(one.host, project_id), None, None
+    for told in found.heard:
+        told.host, told.detail = host_hash(told.host, project_id), None
     found.chosen = None if found.chosen is None else host_hash(found.chosen, project_id)
     found.best, found.kept = [], None
     return found
