@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 READY_TIMEOUT = 60.0
 """Seconds that the processes may take to serve."""
 
+SHARE = 0.02
+"""Seconds more for each simulated host."""
+
 ENDS = 3
 """How often processes may end by themselves before they are given up."""
 
@@ -289,17 +292,21 @@ def _write_secret(file: Path, text: str) -> None:
 
 def _wait(config: Config, watch: _Watch) -> None:
     """Wait until the API answers and every host of this machine is heard. Raises CommandFailure."""
-    deadline = time.monotonic() + READY_TIMEOUT
+    limit = READY_TIMEOUT + SHARE * config.fake
+    deadline, pause = time.monotonic() + limit, max(0.05, config.fake / 5000)
     said = "waiting for the API"
+    api: Api | None = None
     while time.monotonic() < deadline:
         watch.say(said)
         if _answers(config):
             said = "waiting for the hosts"
+            fresh, api = api is None, api or Api(config.state)  # each begins with a login, which costs most
             try:
-                fleet = Api(config.state).get("/fleet/v1/hosts")
+                fleet = api.get("/fleet/v1/hosts")
             except ApiFailure as failure:
-                if failure.code == 401:
+                if failure.code == 401 and fresh:
                     raise
+                api = None
                 fleet = {"hosts": [], "refusals": []}
             if fleet["refusals"]:
                 told = [f"\n  host {one['host']}: {one['reason']}" for one in fleet["refusals"]]
@@ -309,8 +316,8 @@ def _wait(config: Config, watch: _Watch) -> None:
                 return
         elif watch.hopeless:
             raise _Unready(f"the processes of the cloud end again and again:\n{_tail(config)}")
-        time.sleep(0.05)
-    raise _Unready(f"the cloud is not ready after {READY_TIMEOUT:.0f} s ({said}):\n{_tail(config)}")
+        time.sleep(pause)
+    raise _Unready(f"the cloud is not ready after {limit:.0f} s ({said}):\n{_tail(config)}")
 
 
 def _answers(config: Config) -> bool:
