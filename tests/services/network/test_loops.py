@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from pileus.core.reconcile import Again
 from pileus.services.network import interface
+from pileus.services.network.controllers import group
+from pileus.services.network.controllers.group import MemberController
 from tests.services.network.cloud import Cloud
 
 
@@ -406,3 +409,29 @@ def test_ipv6_legs_advertise(cloud: Cloud) -> None:
     assert told.interfaces[0].addresses == ("fd00:1::1/64",)
     assert [one.id for one in told.interfaces[0].advertise] == [subnet["id"]]
     assert cloud.held(host_id, "network")[net["id"]].subnets[0].routed
+
+
+def test_a_group_of_many_hosts_rests_between_two_tellings(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    host_id = cloud.host("one")
+    net, _ = cloud.net()
+    named = cloud.make("security_group", name="named")
+    rule = {"security_group_id": named["id"], "direction": "ingress", "remote_group_id": named["id"]}
+    cloud.make("security_group_rule", **rule)
+    boot(cloud, "server-1", net, host_id, ["named"])
+    controller, key = MemberController(), named["id"]
+    monkeypatch.setattr(group, "FEW", 0)
+    monkeypatch.setattr(group, "SHARE", 600.0)
+    assert cloud.write(lambda tx: controller.work(tx, [key])) == {}
+    resting = cloud.write(lambda tx: controller.work(tx, [key]))[key]
+    assert isinstance(resting, Again)
+    assert 500 < resting.after <= 600
+    assert cloud.write(lambda tx: controller.work(tx, ["another"])) == {}
+    monkeypatch.setattr(group, "SHARE", 0.0)
+    controller = MemberController()
+    for _ in range(2):
+        assert cloud.write(lambda tx: controller.work(tx, [key])) == {}
+
+
+def test_a_group_that_few_hosts_hold_never_rests() -> None:
+    assert group.rest(group.FEW) == 0
+    assert 9 < group.rest(group.FEW + 1000) < 11
