@@ -55,6 +55,9 @@ log = logging.getLogger(__name__)
 HEARTBEAT = 5.0
 """Seconds between two heartbeats."""
 
+SPARING = 10.0
+"""Seconds between heartbeats from which on a control plane has so many hosts that connections are spared."""
+
 RESYNC = 60.0
 """Seconds between two looks at everything that the host is to hold."""
 
@@ -252,6 +255,7 @@ class Agent:
             try:
                 pace = await self.link.post("/heartbeat", await self._blocking(self._heartbeat), Pace)
                 pause = max(pause, pace.seconds)
+                self.link.sparing = pace.seconds > SPARING
                 await self._blocking(lambda: self._file.write(self.identity))
             except (LinkDown, LinkRefused, OSError) as error:
                 log.info("a heartbeat was lost: %s", error)

@@ -179,6 +179,9 @@ class Link:
     ) -> None:
         self.path = path
         self.host_id = ""
+        self.sparing = False
+        """Whether a connection is not kept beside one that is in use, since the control plane has so many hosts."""
+        self._used = 0
         self._peer_uid = peer_uid
         self._trusted = trusted
         self._idle: list[_Connection] = []
@@ -252,6 +255,7 @@ class Link:
         headers = self._headers()
         if body:
             headers.append(("content-type", "application/json"))
+        self._used += 1
         try:
             status = await connection.exchange(method, path, body, headers, sink, kept)
         except (OSError, h11.ProtocolError, LinkDown) as error:
@@ -263,7 +267,9 @@ class Link:
         except asyncio.CancelledError:
             connection.close()
             raise
-        if connection.reusable:
+        finally:
+            self._used -= 1
+        if connection.reusable and not (self.sparing and self._used):
             self._idle.append(connection)
         else:
             connection.close()

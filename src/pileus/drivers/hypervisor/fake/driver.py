@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -111,12 +110,12 @@ class FakeHypervisor:
         self._watchers: list[Callable[[str], None]] = []
         self._lines: dict[str, list[socket.socket]] = {}
         """The guests' ends of open consoles."""
-        self._journal: IO[bytes] | None = None
+        self._journal = state
+        """Opened for each line: a file for each of thousands of hosts is more than a process may have open."""
         self._written: dict[str, bytes] = {}
         self._closed = False
         if state is not None:
             self._guests = _replay(state)
-            self._journal = state.open("ab", buffering=0)
 
     def facts(self) -> HypervisorFacts:
         """What the constructor was told."""
@@ -262,9 +261,7 @@ class FakeHypervisor:
         self._closed = True
         for guest_id in list(self._lines):
             self._hang_up(guest_id)
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        self._journal = None
 
     @property
     def closed(self) -> bool:
@@ -370,7 +367,8 @@ class FakeHypervisor:
     def _write(self, guest: FakeGuest) -> None:
         line = msgspec.json.encode(guest) + b"\n"
         if self._journal is not None and self._written.get(guest.id) != line:
-            self._journal.write(line)
+            with self._journal.open("ab", buffering=0) as journal:
+                journal.write(line)
             self._written[guest.id] = line
 
     def _tell(self, guest_id: str) -> None:
