@@ -97,6 +97,14 @@ def test_a_trace_is_the_whole_story(cloud: Cloud) -> None:
     story = [line for line in cloud.run("trace", request).stdout.splitlines() if request in line]
     where = {line.split()[2] for line in story}
     assert {"compute", "store", "request", "agent"} <= where
+    # What was decided for another request is not of a later one.
+    assert "scheduler" in {line.split()[2] for line in cloud.run("trace", request).stdout.splitlines()}
+    cloud.run("openstack", "server", "set", "--property", "colour=blue", server)
+    *_, later = re.findall(r"changed: compute.server .*\[(req-\S+)\]", cloud.run("trace", server).stdout)
+    assert later != request
+    where = {line.split()[2] for line in cloud.run("trace", later).stdout.splitlines()}
+    assert {"store", "request"} <= where
+    assert "scheduler" not in where
     (port,) = (one["id"] for one in cloud.get(f"/network/v2.0/ports?device_id={server}")["ports"])
     assert re.search(rf"agent +port/{port} is ready  \[{request}\]", cloud.run("trace", port).stdout)
     assert "nothing is known of req-" in cloud.run("trace", f"req-{server}", status=1).stderr

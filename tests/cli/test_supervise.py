@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from pileus.cli.supervise import grace, put_aside
+from pileus.cli.supervise import ending, grace, put_aside
 from pileus.core.config import Config
 
 
@@ -37,3 +37,12 @@ def test_a_small_log_or_none_is_left_alone(tmp_path: Path) -> None:
 def test_the_control_plane_gets_the_time_that_its_requests_get() -> None:
     assert grace(Config(state=Path("/x"), drain_seconds=5, drain_transfer_seconds=300)) == 310
     assert grace(Config(state=Path("/x"), drain_seconds=5, drain_transfer_seconds=0)) == 15
+
+
+def test_how_a_process_ended_is_told_by_name() -> None:
+    assert [ending(status) for status in (0, 78, -9, -200)] == [
+        "ended with status 0",
+        "ended with status 78",
+        "ended with status -9 (SIGKILL)",
+        "ended with status -200 (signal 200)",
+    ]

@@ -142,7 +142,7 @@ def backup(config: Config, target: Path, images: bool, say: Say) -> str:
         as_owner(config.unprivileged_uid, lambda tell: _pack(config, descriptor, settings, images, tell), say)
         partial.rename(target)
         make_durable(target.parent)
-    return f"{target}, {target.stat().st_size / 2**20:.1f} MiB"
+    return f"{target.stat().st_size / 2**20:.1f} MiB"
 
 
 def setting_files(state: Path) -> Iterator[tuple[str, bytes]]:

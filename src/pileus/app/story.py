@@ -34,7 +34,10 @@ def tell(tx: Tx, wanted: str) -> Iterator[Told]:
     servers = {row.key.rpartition("/")[2] for row in rows} if of_request else {wanted}
     asked = action.c.request_id == wanted if of_request else action.c.server_id == wanted
     yield from _actions(tx, asked)
-    yield from _decisions(tx, servers)
+    decided = _decisions(tx, servers)
+    if of_request and rows:
+        decided = _caused(tx, decided, wanted, min(row.at for row in rows))
+    yield from (told for _, told in decided)
     held = assignment.c.request_id == wanted if of_request else assignment.c.id == wanted
     yield from _observed(tx, held, names)
 
@@ -67,20 +70,39 @@ def _actions(tx: Tx, asked: sa.ColumnElement[bool]) -> Iterator[Told]:
             yield Told(row.finished_at.timestamp(), "compute", text + more, row.request_id)
 
 
-def _decisions(tx: Tx, servers: Iterable[str]) -> Iterator[Told]:
+def _decisions(tx: Tx, servers: Iterable[str]) -> Iterator[tuple[str, Told]]:
+    """What was decided on servers, and what is wrong with them; each with its server."""
     ids = list(servers)[:500]
     for row in tx.all(by(decision, "server_id"), {"values": ids}):
         refused = ", ".join(f"{count} refused by {name}" for name, count in row.counts.items() if count)
         chosen = f"chose {row.chosen}" if row.chosen else "found no host"
         text = f"{chosen} for server {row.server_id}" + (f" ({refused})" if refused else "")
-        yield Told(row.at.timestamp(), "scheduler", text, "")
+        yield row.server_id, Told(row.at.timestamp(), "scheduler", text, "")
         for name, reason in (row.hosts or {}).items():
-            yield Told(row.at.timestamp(), "scheduler", f"  {name}: {reason}", "")
+            yield row.server_id, Told(row.at.timestamp(), "scheduler", f"  {name}: {reason}", "")
     columns = (server.c.id, server.c.fault, server.c.updated_at, server.c.created_at)
     for row in tx.all(sa.select(*columns).where(server.c.id.in_(ids), server.c.fault.is_not(None))):
         if row.fault:
             at = row.updated_at or row.created_at
-            yield Told(at.timestamp(), "compute", f"fault of server {row.id}: {row.fault.get('message', '')}", "")
+            text = f"fault of server {row.id}: {row.fault.get('message', '')}"
+            yield row.id, Told(at.timestamp(), "compute", text, "")
+
+
+def _caused(
+    tx: Tx, decided: Iterable[tuple[str, Told]], request_id: str, began: datetime
+) -> Iterator[tuple[str, Told]]:
+    """What was decided on account of a request: since it came, and before another request for the same server."""
+    found = list(decided)
+    others = (
+        sa.select(action.c.server_id, sa.func.min(action.c.started_at).label("at"))
+        .where(action.c.server_id.in_({one for one, _ in found}))
+        .where(action.c.started_at > began, action.c.request_id != request_id)
+        .group_by(action.c.server_id)
+    )
+    ends = {row.server_id: row.at.timestamp() for row in tx.all(others)}
+    for one, told in found:
+        if began.timestamp() <= told.at < ends.get(one, float("inf")):
+            yield one, told
 
 
 def _observed(tx: Tx, held: sa.ColumnElement[bool], names: dict[str, str]) -> Iterator[Told]:

@@ -132,7 +132,8 @@ class _Child:
             self.process = None
             self.pause = 0.1 if now - self.started > STEADY else min(10.0, self.pause * 2)
             self.due = now + self.pause
-            print(f"{self.name} ended with status {status}; it is started again", file=sys.stderr, flush=True)
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime())
+            print(f"{at}{self.name} {ending(status)}; it is started again", file=sys.stderr, flush=True)
         if self.process is None and now >= self.due:
             self.start()
 
@@ -159,6 +160,14 @@ class _Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def ending(status: int) -> str:
+    """How a process ended, for people: its status, and the name of the signal that ended it."""
+    try:
+        return f"ended with status {status}" + (f" ({signal.Signals(-status).name})" if status < 0 else "")
+    except ValueError:
+        return f"ended with status {status} (signal {-status})"
 
 
 def grace(config: Config) -> float:
