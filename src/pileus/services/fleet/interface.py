@@ -37,6 +37,7 @@ __all__ = [
     "begin",
     "console",
     "fetch_image",
+    "host_ids",
     "hosts",
     "observed",
     "remove_host",
@@ -109,6 +110,11 @@ _SHARED = 8
 def hosts(tx: Tx, fleet: Fleet, ids: Collection[str] | None = None) -> list[Host]:
     """All hosts, or those with the ids, by name."""
     return roster.read(tx, fleet, ids)
+
+
+def host_ids(tx: Tx) -> list[str]:
+    """The ids of all hosts."""
+    return [row.id for row in tx.all(sa.select(host.c.id))]
 
 
 def update_host(tx: Tx, host_id: str, **values: Any) -> None:

@@ -16,7 +16,7 @@ class HostInventory(KeyController):
 
     name = "compute.inventory"
     topics = frozenset({"fleet.host"})
-    interval = 60.0
+    interval = 600.0
 
     def __init__(self, hosts: fleet.Fleet, config: Config) -> None:
         self._fleet = hosts
@@ -24,7 +24,7 @@ class HostInventory(KeyController):
 
     def keys(self, tx: Tx) -> Iterable[str]:
         """All hosts: offering the same again writes nothing."""
-        return [host.id for host in fleet.hosts(tx, self._fleet)]
+        return fleet.host_ids(tx)
 
     def work(self, tx: Tx, key: str) -> Outcome:
         """Let the host's provider offer what the host has."""
