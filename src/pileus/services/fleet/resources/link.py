@@ -119,7 +119,10 @@ async def watch(ctx: Request) -> Watch:
     if not quiet:
         await ctx.read(lambda bound: _check_known(bound.tx, host_id))
     if cursor is None:
-        return await ctx.read(lambda bound: _everything(bound.tx, host_id))
+        fleet.expect(topic)
+        whole = await ctx.read(lambda bound: _everything(bound.tx, host_id))
+        fleet.tell(topic, whole.revision)
+        return whole
     deadline = clock.monotonic() + min(max(WAIT, fleet.pace), LONGEST)
 
     async def news(after: int) -> Watch:
