@@ -36,6 +36,9 @@ Schema = Callable[[str], None]
 ROOMS = {Path(__file__).parent / "real": "real", Path(__file__).parent / "sim": "simulation"}
 """Folders whose tests are all of a kind, and its mark."""
 
+LONGEST = Path(__file__).parent / "cli"
+"""The folder whose tests start clouds in processes."""
+
 
 class Databases(Protocol):
     """Makes databases for tests; each schema is made once for a session, and copied from then on."""
@@ -289,7 +292,11 @@ def _quick_hashes() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Whatever is in tests/real is real; a run for PostgreSQL is for the tests that ask for a database."""
+    """Whatever is in tests/real is real; a run for PostgreSQL is for the tests that ask for a database.
+
+    The files whose tests take longest come first: begun last, one of them would leave other processes idle.
+    """
+    items.sort(key=lambda item: not item.path.is_relative_to(LONGEST))
     for item in items:
         for room, mark in ROOMS.items():
             if item.path.is_relative_to(room):

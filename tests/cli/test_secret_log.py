@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -172,7 +173,14 @@ def test_no_log_has_a_secret(session: Session) -> None:
 def test_each_request_has_one_line_with_its_id_and_who_asked(session: Session) -> None:
     _, _, headers = session.ask("GET", "/compute/v2.1/servers?limit=1")
     asked = headers["x-openstack-request-id"]
-    (line,) = [line for line in session.cloud.log("control").splitlines() if f"[{asked}]" in line and " 200 " in line]
+    lines: list[str] = []
+    deadline = time.monotonic() + 5
+    while not lines and time.monotonic() < deadline:  # the line comes just after the answer
+        time.sleep(0.01)
+        log = session.cloud.log("control")
+        lines = [line for line in log.splitlines(keepends=True) if f"[{asked}]" in line and " 200 " in line]
+        lines = [line.removesuffix("\n") for line in lines if line.endswith("\n")]
+    (line,) = lines
     shape = (
         r"\S+Z control INFO pileus\.request \[req-\S+\] GET /compute/v2\.1/servers\?limit=1 200 \d+\.\d ms "
         r"project=[0-9a-f]{32} user=[0-9a-f]{32} from=127\.0\.0\.1"
