@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -41,7 +44,7 @@ def test_verdict(results: list[Result], partly: bool, strict: bool, failures: li
 
 def test_summary_tells_each_step_and_the_end() -> None:
     stream = io.StringIO()
-    summarize([PASSED, SKIPPED], ["real did not run: needs root"], Progress(stream))
+    summarize([PASSED, SKIPPED], ["real did not run: needs root"], Progress(stream), 2.0)
     text = stream.getvalue().splitlines()
     assert text[-3].split() == ["sqlite", "passed", "1.0", "s", "9", "tests"]
     assert text[-2].split() == ["real", "not", "run", "1.0", "s", "needs", "root"]
@@ -102,11 +105,31 @@ def test_fast_leaves_real_out_and_failure_is_the_status(monkeypatch: pytest.Monk
     monkeypatch.setattr(suite, "STEPS", {name: lambda _, name=name: step(name) for name in suite.STEPS})
     monkeypatch.setattr(suite, "_install", lambda steps, progress: None)
     assert main(["test", "--fast"], lambda: NO_ROLES) == 1
-    assert ran == [name for name in suite.STEPS if name not in ("real", "conformance")]
+    assert sorted(ran) == sorted(name for name in suite.STEPS if name not in ("real", "conformance"))
     assert {"mypy", "sqlite", "postgresql", "fuzz", "simulation", "drivers"} <= set(ran)
     ran.clear()
     assert main(["test", "--only", "ruff", "--only", "real"], lambda: NO_ROLES) == 0
-    assert ran == ["ruff", "real"]
+    assert sorted(ran) == ["real", "ruff"]
+
+
+def test_what_needs_the_kernel_runs_beside_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    met = threading.Barrier(2, timeout=60)
+    script = "import sys, time; print('one', flush=True); time.sleep(0.1); print('two', file=sys.stderr)"
+
+    def step(found: Suite, name: str) -> Result:
+        met.wait()
+        return found.command(name, [sys.executable, "-c", script])
+
+    names = ("sqlite", "postgresql", "drivers", "real")
+    steps = {name: lambda found, name=name: step(found, name) for name in names}
+    monkeypatch.setattr(suite, "STEPS", steps)
+    monkeypatch.setattr(suite, "_install", lambda steps, progress: None)
+    assert suite.run(build_parser("test").parse_args(["test"]), NO_ROLES) == 0
+    shown = capfd.readouterr().out
+    assert sorted(re.findall(r"^── (\w+): .*\none\ntwo$", shown, re.MULTILINE)) == sorted(names)
+    assert re.findall(r"^(\w+) +passed", shown, re.MULTILINE) == [*names, "suite"]
 
 
 def test_the_page_of_coverage_is_compared_with_what_tests_did(tmp_path: Path) -> None:

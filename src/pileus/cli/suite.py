@@ -1,6 +1,7 @@
 """`pileus test`: the whole suite from a checkout, installing what it needs.
 
-The steps run in order, each with its time, and all of them run even when one fails:
+The steps run in order, but those that need this host's kernel beside the others, each with its time, and all of them
+run even when one fails:
 
 - `ruff`, `mypy`, `imports`: the linters, the strict type checker, the import contracts
 - `sqlite`: every test that needs neither root nor a guest
@@ -23,8 +24,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -49,6 +52,9 @@ LONG_VARIABLE = "PILEUS_TEST_LONG"
 
 PARALLEL = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
 """Tests run side by side, those of one file in one process; only drivers' are alone with the host's kernel."""
+
+IN_ORDER = [*PARALLEL, "--no-loadscope-reorder"]
+"""The same, and files in the order in which they were collected: tests/conftest.py puts the longest first."""
 
 SPREAD = [*PARALLEL[:2], "--dist", "load"]
 """Tests run side by side, each for itself."""
@@ -91,15 +97,29 @@ class Suite:
     """Where the tests on SQLite note which operations succeeded."""
     long: bool = False
     """Whether generated tests try as much as they can."""
+    beside: bool = False
+    """Whether other steps run at the same time: then what a program says is shown in one piece when it has ended."""
 
     def command(self, step: str, command: Sequence[str], environment: dict[str, str] | None = None) -> Result:
         """Run one program of a step; its output is the user's."""
-        self.progress.line(f"\n── {step}: {' '.join(command)}")
+        title = f"\n── {step}: {' '.join(command)}"
+        self.progress.line(f"  … {step}" if self.beside else title)
         started = time.monotonic()
         # Without compiled modules each of hundreds of processes would compile for itself.
         own = (DATABASE_VARIABLE, EXERCISED_VARIABLE, LONG_VARIABLE, "PYTHONDONTWRITEBYTECODE")
         variables = {name: value for name, value in os.environ.items() if name not in own}
-        done = subprocess.run(command, check=False, cwd=self.root, env={**variables, **(environment or {})})
+        done = subprocess.run(
+            command,
+            check=False,
+            cwd=self.root,
+            env={**variables, **(environment or {})},
+            stdout=subprocess.PIPE if self.beside else None,
+            stderr=subprocess.STDOUT if self.beside else None,
+            encoding="utf-8",
+            errors="replace",
+        )
+        if self.beside:
+            self.progress.line(f"{title}\n{done.stdout}")
         outcome: Outcome = "passed" if done.returncode == 0 else "failed"
         if done.returncode == NO_TESTS:
             outcome = "nothing ran"
@@ -156,7 +176,7 @@ class Suite:
 
     def sqlite(self) -> Result:
         """Everything that needs neither root nor a guest."""
-        return self.tests("sqlite", QUICK, *PARALLEL)
+        return self.tests("sqlite", QUICK, *IN_ORDER)
 
     def fuzz(self) -> Result:
         """Generated requests to every operation."""
@@ -201,7 +221,7 @@ class Suite:
         started = time.monotonic()
         try:
             with server() as url:
-                result = self.tests(step, marks, *PARALLEL, *arguments, database=url)
+                result = self.tests(step, marks, *IN_ORDER, *arguments, database=url)
         except CommandFailure as failure:
             self.progress.line(f"{step}: {failure}")
             result = Result(step=step, outcome="failed", seconds=0, reason="the server did not start")
@@ -249,6 +269,9 @@ STEPS: dict[str, Callable[[Suite], Result]] = {
     "conformance": Suite.conformance,
 }
 
+PRIVILEGED = ("drivers", "real", "conformance")
+"""Steps that run beside all others, one after another: half of their time they wait for guests and for the kernel."""
+
 SLOW = ("real", "conformance")
 """Steps that `--fast` leaves out."""
 
@@ -278,13 +301,37 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     _install(steps, progress)
     with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
         exercised = Path(directory) / "exercised"
+        lanes = [[name for name in steps if (name in PRIVILEGED) == privileged] for privileged in (False, True)]
         suite = Suite(
-            root=root, expression=arguments.expression, progress=progress, exercised=exercised, long=arguments.long
+            root=root,
+            expression=arguments.expression,
+            progress=progress,
+            exercised=exercised,
+            long=arguments.long,
+            beside=all(lanes),
         )
-        results = [STEPS[name](suite) for name in steps]
+        started = time.monotonic()
+        results = _run(suite, lanes)
     failures = verdict(results, partly=bool(arguments.expression), strict=os.environ.get("CI") == "true")
-    summarize(results, failures, progress)
+    summarize(results, failures, progress, time.monotonic() - started)
     return 1 if failures else 0
+
+
+def _run(suite: Suite, lanes: Sequence[Sequence[str]]) -> list[Result]:
+    """Run the steps of each lane in order, the lanes side by side; the results in the order of STEPS."""
+    ended = threading.Event()
+
+    def follow(lane: Sequence[str]) -> list[Result]:
+        return [STEPS[name](suite) for name in lane if not ended.is_set()]
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        running = [pool.submit(follow, lane) for lane in lanes]
+        try:
+            results = [result for lane in running for result in lane.result()]
+        except BaseException:  # an interrupt ends the programs that run; no more shall begin
+            ended.set()
+            raise
+    return sorted(results, key=lambda result: list(STEPS).index(result.step))
 
 
 def verdict(results: Sequence[Result], *, partly: bool, strict: bool) -> list[str]:
@@ -304,13 +351,12 @@ def verdict(results: Sequence[Result], *, partly: bool, strict: bool) -> list[st
     return failures
 
 
-def summarize(results: Sequence[Result], failures: Sequence[str], progress: Progress) -> None:
-    """Print one line for each step, and the verdict."""
+def summarize(results: Sequence[Result], failures: Sequence[str], progress: Progress, seconds: float) -> None:
+    """Print one line for each step, and the verdict with the seconds that all took together."""
     progress.line("\n── summary")
     for result in results:
         tests = f"{result.tests} tests" if result.tests else ""
         progress.line(f"{result.step:<11} {result.outcome:<12} {result.seconds:7.1f} s  {tests}{result.reason}")
-    seconds = sum(result.seconds for result in results)
     total = sum(result.tests for result in results)
     ending = f"FAILED: {'; '.join(failures)}" if failures else "passed"
     progress.line(f"suite {ending} ({total} tests, {seconds:.1f} s)")
