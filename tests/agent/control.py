@@ -19,7 +19,8 @@ import msgspec
 import sqlalchemy as sa
 import uvicorn
 
-from pileus.agent.agent import Agent, Host
+from pileus.agent.agent import Agent
+from pileus.agent.host import Host
 from pileus.agent.image_cache import ImageCache, NoImages
 from pileus.agent.link import Link, LinkDown
 from pileus.contracts.hypervisor import (

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy as sa
 
-from pileus.agent.agent import Agent, Host
+from pileus.agent.agent import Agent
+from pileus.agent.host import Host
 from pileus.agent.image_cache import NoImages
 from pileus.agent.link import Link
 from pileus.app.console import Console, page

@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pileus.agent.agent import Agent, Host
+from pileus.agent.agent import Agent
+from pileus.agent.host import Host
 from pileus.agent.image_cache import NoImages
 from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.contracts.hypervisor import GuestFailure, HypervisorFacts

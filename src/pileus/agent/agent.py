@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -24,28 +23,25 @@ from pileus.agent.call import Calls
 from pileus.agent.cause import Causes, blocking
 from pileus.agent.guest import Guests, observation, settled
 from pileus.agent.guest_password import teller
+from pileus.agent.host import Host
 from pileus.agent.identity import Identity, IdentityFile
-from pileus.agent.image_cache import ImageCache
 from pileus.agent.link import Link, LinkDown, LinkRefused
-from pileus.agent.metadata import Metadata
 from pileus.agent.snapshot import PARALLEL, Snapshots
 from pileus.agent.world import Key, World
 from pileus.contracts.hypervisor import (
     GuestFailure,
     GuestSpec,
-    Hypervisor,
     HypervisorFacts,
 )
 from pileus.contracts.link import Heartbeat, Hello, Observation, Pace, Report, Unknown, Watch, Welcome
 from pileus.contracts.network import (
-    Network,
     NetworkFacts,
     NetworkFailure,
     NetworkSpec,
     NetworkState,
     RouterSpec,
 )
-from pileus.contracts.storage import Storage, StorageFailure
+from pileus.contracts.storage import StorageFailure
 from pileus.core.reconcile import DONE, Again, Failed, Outcome, Queue
 from pileus.core.seams import reach
 
@@ -67,6 +63,10 @@ NURSE = 1.0
 PAUSE = 0.5
 """Seconds before the link is tried again."""
 
+SPREAD = 30.0
+"""Seconds within which hosts that had no answer try again, each at a time of its own: who is asked more than it can
+answer must not be asked all of it again at once."""
+
 REFUSED = 5.0
 """Seconds before a control plane that refuses this host is asked again."""
 
@@ -77,29 +77,24 @@ REPORT = 1000
 """The most observations in one report."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Host:
-    """The drivers and places of one host."""
-
-    name: str
-    state: Path | None
-    """Where the agent keeps its identity; None for a simulated host."""
-    hypervisor: Hypervisor
-    network: Network
-    storage: Storage
-    images: ImageCache
-    metadata: Metadata | None
-    """None where nobody asks for metadata."""
-    simulated: bool = False
-    """Whether it is one of many on a machine that plays them, whose disk is not kept busy on behalf of each."""
-
-
 class Agent:
-    """One host's agent; `run` it in an event loop. `pool` runs the drivers."""
+    """One host's agent; `run` it in an event loop.
 
-    def __init__(self, host: Host, link: Link, pool: ThreadPoolExecutor, *, parallel: int = 16) -> None:
+    `pool` runs the drivers.  `door` bounds how many of several agents in one process greet the control plane at once.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        link: Link,
+        pool: ThreadPoolExecutor,
+        *,
+        parallel: int = 16,
+        door: asyncio.Semaphore | None = None,
+    ) -> None:
         self.host = host
         self.link = link
+        self._door = door or asyncio.Semaphore(1)
         self.world = World()
         self._file = IdentityFile(host.state, durable=not host.simulated)
         self.identity = self._file.read()
@@ -118,8 +113,9 @@ class Agent:
         self._guests = Guests(host.hypervisor, host.network, host.storage, host.images, host.metadata)
         self._calls = Calls(host.hypervisor, host.images, link, pool)
         self._snapshots = Snapshots(host.hypervisor, host.storage, link, self.world, pool, self._observe)
-        self._revision: int | None = None
-        """How far the assignments were heard; None before everything was."""
+        self._spread = PAUSE + SPREAD * zlib.crc32(host.name.encode()) / (1 << 32)
+        self._revision = 0
+        """How far the assignments were heard, since everything was."""
         self._facts: tuple[HypervisorFacts, NetworkFacts] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -178,16 +174,17 @@ class Agent:
     async def _listen(self) -> float:
         """Hear what is new, or everything; the seconds after which to listen again."""
         try:
-            if not self._obeying.is_set():
-                await self._hello()
-                self._revision = None
-            since = "" if self._revision is None else f"?since={self._revision}"
-            # A watch is never sent again behind a new connection: who answers there may be another store.
-            found = await self.link.get(f"/watch{since}", Watch, again=False)
+            if self._obeying.is_set():
+                # A watch is never sent again behind a new connection: who answers there may be another store.
+                found = await self.link.get(f"/watch?since={self._revision}", Watch, again=False)
+            else:
+                async with self._door:
+                    await self._hello()
+                    found = await self.link.get("/watch", Watch, again=False)
         except LinkDown as error:
             log.info("the control plane is away: %s", error)
             self._obeying.clear()
-            return PAUSE
+            return self._spread if isinstance(error.__cause__, TimeoutError) else PAUSE
         except LinkRefused as error:
             log.error("the control plane refuses this host: %s", error)
             self._obeying.clear()

@@ -263,7 +263,7 @@ class Link:
             if again and not fresh:
                 self.close()
                 return await self._call(method, path, body, again=False)
-            raise LinkDown(str(error)) from error
+            raise LinkDown(str(error) or "it does not answer") from error
         except asyncio.CancelledError:
             connection.close()
             raise

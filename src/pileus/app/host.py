@@ -88,7 +88,8 @@ def _link(config: Config) -> Any:
 
 
 def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
-    from pileus.agent.agent import Agent, Host
+    from pileus.agent.agent import Agent
+    from pileus.agent.host import Host
     from pileus.agent.image_cache import FileImageCache
     from pileus.agent.metadata import Metadata
     from pileus.drivers.storage.convert import convert
@@ -206,12 +207,18 @@ def examine_isolation() -> Iterator[Found]:
         yield "confinement", "note", found, "add landlock to the kernel's lsm= parameter (Linux 5.13 or newer)"
 
 
+GREETINGS = 256
+"""How many simulated hosts join at once: real ones are as many machines, and do not wait for each other's processor."""
+
+
 def fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
     """Agents of simulated hosts, which start nothing."""
-    from pileus.agent.agent import Agent, Host
+    from pileus.agent.agent import Agent
+    from pileus.agent.host import Host
     from pileus.agent.image_cache import NoImages
 
     agents = []
+    door = asyncio.Semaphore(GREETINGS)
     for number in range(config.fake):
         name = f"fake-{number + 1}"
         state = config.agent / name
@@ -233,5 +240,5 @@ def fake_agents(config: Config, pool: ThreadPoolExecutor) -> list[Agent]:
             metadata=None,
             simulated=True,
         )
-        agents.append(Agent(host, _link(config), pool, parallel=4))
+        agents.append(Agent(host, _link(config), pool, parallel=4, door=door))
     return agents
