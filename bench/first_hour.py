@@ -124,10 +124,10 @@ AGENT = (
         [
             Line(f"{SSH} 'n=0; while sleep 1; do n=$((n+1)); echo $n; done' > /tmp/count.txt 2>&1 &"),
             Line("pgrep -l qemu", once="test -s /tmp/count.txt"),
-            Line("pgrep -af 'pileus agent' | grep python", keeps={"agent": r"(?m)^(\d+)"}),
+            Line("pgrep -af 'pileus agent'", keeps={"agent": r"(?m)^(\d+)"}),
             Line("tail -n 1 /tmp/count.txt; kill -9 {agent}"),
             Line("./pileus status"),
-            Line("pgrep -af 'pileus agent' | grep python"),
+            Line("pgrep -af 'pileus agent'"),
             Line("tail -n 1 /var/lib/pileus/log/supervisor.log"),
             Line("pgrep -l qemu; tail -n 1 /tmp/count.txt", once="test $(tail -n 1 /tmp/count.txt) -ge 15"),
         ],

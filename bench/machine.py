@@ -44,6 +44,7 @@ class Machine:
 
     def boot(self, *, network: bool = False) -> None:
         """Start it, with the network of this machine or with nothing but a loopback of its own."""
+        remove_cgroups()
         spaces = ["--mount", "--uts", "--ipc", "--pid", *([] if network else ["--net"])]
         words = ["unshare", *spaces, "--fork", "--kill-child", "--mount-proc", sys.executable, __file__, str(self.disk)]
         self._init = subprocess.Popen([*words, *([] if network else ["alone"])], stdout=subprocess.PIPE)
@@ -100,7 +101,8 @@ def _read(terminal: int, process: subprocess.Popen[bytes], deadline: float) -> s
         except OSError:  # EIO: nobody has it open
             break
     lines = found.decode(errors="replace").replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rpartition("\r")[2].replace(ERASED, "").rstrip() for line in lines).rstrip("\n")
+    shown = [line.rstrip("\r").rpartition("\r")[2].replace(ERASED, "").rstrip() for line in lines]
+    return "\n".join(shown).rstrip("\n")
 
 
 def remove_cgroups() -> None:

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
         return 1
     print(f"the cloud in {state} is up ({by})")
     for host in fleet["hosts"]:
-        print(_host(host))
+        print(host_line(host))
     for refusal in fleet["refusals"]:
         print(f"  host {refusal['host']} REFUSES this store: {refusal['reason']}")
     if fleet["refusals"]:
@@ -70,10 +70,12 @@ def server_counts(api: Api) -> Counter[str]:
         marker = f"&marker={page[-1]['id']}"
 
 
-def _host(host: dict[str, Any]) -> str:
+def host_line(host: dict[str, Any]) -> str:
+    """A host, for people."""
     facts = host["facts"]
     state = "up" if host["up"] else "DOWN"
-    more = f", {len(host['unknown'])} unknown objects (see `pileus doctor`)" if host["unknown"] else ""
+    unknown = len(host["unknown"])
+    more = f", {unknown} unknown object{'s' * (unknown > 1)} (see `pileus doctor`)" if unknown else ""
     return (
         f"  host {host['name']}: {state}, {facts['accelerator']}, {facts['vcpus']} CPUs, "
         f"{facts['memory_mib']} MiB, filter {host['network_filter']}{more}"
