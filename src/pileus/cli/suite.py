@@ -183,7 +183,7 @@ class Suite:
         result = self.tests("fuzz", "fuzz", *SPREAD, "tests/api")
         if result.outcome != "passed":
             return result
-        more = self._on_postgresql("fuzz", "fuzz", "tests/api")
+        more = self._on_postgresql("fuzz", "fuzz", "tests/api", spread=SPREAD)
         more.seconds += result.seconds
         more.tests += result.tests
         return more
@@ -210,9 +210,9 @@ class Suite:
     def postgresql(self) -> Result:
         """The same on PostgreSQL, without the tests that know no database."""
         ignored = [f"--ignore=tests/{room}" for room in ("agent", "cli", "drivers", "sim", "tidy")]
-        return self._on_postgresql("postgresql", QUICK, *ignored)
+        return self._on_postgresql("postgresql", QUICK, *ignored, spread=IN_ORDER)
 
-    def _on_postgresql(self, step: str, marks: str, *arguments: str) -> Result:
+    def _on_postgresql(self, step: str, marks: str, *arguments: str, spread: Sequence[str]) -> Result:
         """Run pytest on a real server, which is started for it and ended."""
         from pileus.cli.postgresql import server
 
@@ -221,7 +221,7 @@ class Suite:
         started = time.monotonic()
         try:
             with server() as url:
-                result = self.tests(step, marks, *IN_ORDER, *arguments, database=url)
+                result = self.tests(step, marks, *spread, *arguments, database=url)
         except CommandFailure as failure:
             self.progress.line(f"{step}: {failure}")
             result = Result(step=step, outcome="failed", seconds=0, reason="the server did not start")
