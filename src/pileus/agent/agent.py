@@ -131,7 +131,8 @@ class Agent:
                 tasks.create_task(self._report())
                 tasks.create_task(self._beat())
                 tasks.create_task(self._resync())
-                tasks.create_task(self._nurse())
+                if not self.host.simulated:  # whose services are no processes
+                    tasks.create_task(self._nurse())
                 for _ in range(self._parallel):
                     tasks.create_task(self._work())
                 for _ in range(PARALLEL):
