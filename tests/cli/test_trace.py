@@ -38,7 +38,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def test_a_thing(state: Path) -> None:
-    found = [shown(one) for one in sorted(log_lines(state, SERVER, {SERVER, ASKED}))]
+    found = [shown(one, SERVER) for one in sorted(log_lines(state, SERVER, {SERVER, ASKED}))]
     assert found == [
         f"2030-01-01 00:00:00.100  request    POST /compute/v2.1/servers 202 5.0 ms project=p user=u  [{ASKED}]",
         f"2030-01-01 00:00:00.200  request    GET /compute/v2.1/servers/{SERVER} 200 1.0 ms project=p  [{OTHER}]",
@@ -48,8 +48,9 @@ def test_a_thing(state: Path) -> None:
 
 
 def test_a_request(state: Path) -> None:
-    found = [one.text for one in sorted(log_lines(state, ASKED, {ASKED}))]
-    assert [text.split()[0] for text in found] == ["POST", f"guest/{SERVER}", "network/n"]
+    found = sorted(log_lines(state, ASKED, {ASKED}))
+    assert [one.text.split()[0] for one in found] == ["POST", f"guest/{SERVER}", "network/n"]
+    assert shown(found[-1], ASKED) == "2030-01-01 00:00:00.360  agent      network/n is ready"
 
 
 @pytest.mark.parametrize("wanted", ["a", "../etc", "%", "a b", "x" * 65])

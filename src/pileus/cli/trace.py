@@ -58,16 +58,16 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     names = {wanted, *recent[:REQUESTS]}
     lines = [*found, *log_lines(state, wanted, names)]
     for one in sorted(set(lines)):
-        print(shown(one))
+        print(shown(one, wanted))
     if not lines:
         raise CommandFailure(f"nothing is known of {wanted}: what is kept, and for how long, is in docs/limits.md")
     return 0
 
 
-def shown(told: Told) -> str:
-    """A line for people."""
+def shown(told: Told, wanted: str) -> str:
+    """A line for people; it ends with the request that it belongs to, unless the story is that request's."""
     at = datetime.fromtimestamp(told.at, UTC)
-    cause = f"  [{told.request_id}]" if told.request_id else ""
+    cause = f"  [{told.request_id}]" if told.request_id not in ("", wanted) else ""
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}  {told.where:<10} {told.text}{cause}"
 
 
