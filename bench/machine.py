@@ -107,7 +107,7 @@ def _read(terminal: int, process: subprocess.Popen[bytes], deadline: float) -> s
 
 def remove_cgroups() -> None:
     """Remove the control groups that a machine's cloud has left: the one thing of it that the host holds."""
-    name = f"pileus-{hashlib.sha256(str(STATE).encode()).hexdigest()[:12]}"
+    name = f"pileus-{hashlib.sha256(str(STATE / 'agent' / 'hypervisor').encode()).hexdigest()[:12]}"
     for top in [*CGROUPS.glob(name), *CGROUPS.glob(f"*/{name}")]:
         for folder in sorted((each for each in top.rglob("*") if each.is_dir()), reverse=True):
             folder.rmdir()
