@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from pileus.core import statement
 from pileus.core.errors import Raced
-from pileus.core.store import Store, metadata
+from pileus.core.store import Store, Tx, metadata
 
 thing = sa.Table(
-    "core_test_thing",
+    "core_test_statement",
     metadata,
     sa.Column("id", sa.String(8), primary_key=True),
     sa.Column("rank", sa.Integer, nullable=False),
@@ -55,6 +55,15 @@ def test_rows_by_one_of_some_values_come_in_order(store: Store, wanted: object, 
 def test_rows_by_one_value(store: Store) -> None:
     rows = store.read_here(lambda tx: tx.all(statement.at(thing, "owner"), {"value": "x"}))
     assert [row.id for row in rows] == ["a"]
+
+
+def test_a_value_may_be_an_expression(store: Store) -> None:
+    def raise_rank(tx: Tx) -> int:
+        return tx.update(thing, {"id": "c"}, {"owner": "y", "rank": thing.c.rank + 4})
+
+    assert store.write_here(raise_rank) == 1
+    (row,) = store.read_here(lambda tx: tx.all(statement.at(thing, "id"), {"value": "c"}))
+    assert (row.owner, row.rank) == ("y", 5)
 
 
 def test_a_condition_with_none_is_for_what_is_null(store: Store) -> None:

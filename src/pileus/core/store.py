@@ -145,11 +145,15 @@ class Tx:
             self.execute(statements.insertion(table), rows)
 
     def update(self, table: sa.Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> int:
-        """Give the rows for which all of `where` holds these values; how many there are."""
+        """Give the rows for which all of `where` holds these values, or expressions; how many there are."""
         null = frozenset(name for name, value in where.items() if value is None)
         found = {statements.WHERE + name: value for name, value in where.items() if value is not None}
-        statement = statements.update(table, tuple(where), null, tuple(values))
-        return self.execute(statement, {**values, **found}).rowcount
+        made = {name: value for name, value in values.items() if isinstance(value, sa.ColumnElement)}
+        plain = {name: value for name, value in values.items() if name not in made}
+        statement = statements.update(table, tuple(where), null, tuple(plain))
+        if made:
+            statement = statement.values(made)
+        return self.execute(statement, {**plain, **found}).rowcount
 
     def upsert(self, table: sa.Table, values: Mapping[str, Any], *, key: Sequence[str]) -> None:
         """Insert a row, or give the one with the same `key` columns these values."""
