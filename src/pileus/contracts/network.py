@@ -116,7 +116,8 @@ class SecurityGroupSpec(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     rules: tuple[RuleSpec, ...]
     members: tuple[str, ...] = ()
-    """Addresses of all ports in the group, wherever they are; filled where a rule names the group as a remote."""
+    """Addresses of all ports in the group, wherever they are, and prefixes that hold nothing but such; filled where a
+    rule names the group as a remote."""
     stateful: bool = True
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
+from random import Random
 from typing import Any
 
 import pytest
@@ -307,3 +309,23 @@ def test_services_without_a_port_have_a_mac_address_of_their_own() -> None:
     mac = spec.metadata_mac("11111111-2222-3333-4444-555555abcdef")
     assert mac == "fa:16:3f:ab:cd:ef"
     assert address.parse_mac(mac) == mac
+
+
+def _group(members: Iterable[str]) -> tuple[str, ...]:
+    return spec.group_spec({"id": "g", "stateful": True}, [], members).members
+
+
+def test_few_members_are_told_one_by_one() -> None:
+    assert _group(["10.0.0.4", "10.0.0.3", "10.0.0.3"]) == ("10.0.0.3", "10.0.0.4")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_crowd_is_told_by_prefixes_that_hold_nobody_else(seed: int) -> None:
+    random = Random(seed)
+    fourth = {str(ip_address(0x0A000000 + random.randrange(1200))) for _ in range(700)} | {"10.0.9.0/24", "10.0.2.0/25"}
+    sixth = {f"fd00::{random.randrange(400):x}" for _ in range(200)}
+    told = _group(fourth | sixth)
+    assert [IPv4Network(one) for one in told if ":" not in one] == list(collapse_addresses(map(IPv4Network, fourth)))
+    assert [IPv6Network(one) for one in told if ":" in one] == list(collapse_addresses(map(IPv6Network, sixth)))
+    assert "/32" not in "".join(told)
+    assert len(_group(str(ip_address(0x0A000002 + number)) for number in range(10_000))) < 20

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from ipaddress import ip_network
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_network, summarize_address_range
 from typing import Any, NamedTuple
 
 from pileus.contracts.network import (
@@ -86,7 +87,10 @@ def port_spec(row: Row, given: Sequence[Held], groups: Iterable[str]) -> PortSpe
 
 
 def group_spec(row: Row, rules: Iterable[Row], members: Iterable[str]) -> SecurityGroupSpec:
-    """A security group. `members` are addresses, given where a rule names the group as its remote."""
+    """A security group. `members` are addresses and prefixes, given where a rule names the group as its remote.
+
+    Those of a large group are told as the fewest prefixes that cover just them: each of its hosts holds them.
+    """
     found = [
         RuleSpec(
             direction=one["direction"],
@@ -99,9 +103,40 @@ def group_spec(row: Row, rules: Iterable[Row], members: Iterable[str]) -> Securi
         )
         for one in rules
     ]
-    return SecurityGroupSpec(
-        id=row["id"], rules=tuple(found), members=tuple(sorted(set(members))), stateful=row["stateful"]
-    )
+    return SecurityGroupSpec(id=row["id"], rules=tuple(found), members=_few(set(members)), stateful=row["stateful"])
+
+
+CROWD = 256
+"""Members that are told one by one."""
+
+
+def _few(members: Collection[str]) -> tuple[str, ...]:
+    if len(members) <= CROWD:
+        return tuple(sorted(members))
+    numbers: dict[type[IPv4Address | IPv6Address], list[tuple[int, int]]] = {IPv4Address: [], IPv6Address: []}
+    for text in members:
+        first = IPv4Address if ":" not in text else IPv6Address
+        if "/" in text:
+            network = ip_network(text, strict=False)
+            numbers[first].append((int(network.network_address), int(network.broadcast_address)))
+        else:
+            family = socket.AF_INET if first is IPv4Address else socket.AF_INET6
+            number = int.from_bytes(socket.inet_pton(family, text))
+            numbers[first].append((number, number))
+    return tuple(prefix for kind, spans in numbers.items() for prefix in _prefixes(kind, spans))
+
+
+def _prefixes(kind: type[IPv4Address | IPv6Address], spans: list[tuple[int, int]]) -> Iterator[str]:
+    """The fewest prefixes that cover spans of numbers, and nothing else; a single address without its length."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    for first, last in joined:
+        for network in summarize_address_range(kind(first), kind(last)):
+            yield str(network) if network.num_addresses > 1 else str(network.network_address)
 
 
 def leg_spec(row: Row, given: Sequence[Held], subnets: Mapping[str, Row], mtu: int) -> RouterInterfaceSpec:
