@@ -212,7 +212,7 @@ HEAD = """\
 
 A session at the terminal of a new cloud, played by `bench/first_hour.py` and written down as it went: each line that
 was typed, and all that it printed. The guest is a real one, emulated, for this machine has no KVM; its two cores had
-other work to do.
+other work to do. A line that speaks to a guest that boots is typed when it answers, and `trace` when the guest is off.
 """
 
 

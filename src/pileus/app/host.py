@@ -160,7 +160,7 @@ def teardown(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
     network.teardown()
     network.close()
     hypervisor.close()
-    return f"{len(guests)} servers and {networks} networks are off the host"
+    return f"off the host (servers: {len(guests)}, networks: {networks})"
 
 
 def examine_host(config: Config) -> Iterator[Found]:
