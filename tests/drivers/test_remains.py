@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ def works_for(place: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that has a file of a directory among its arguments."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"--conf-file={place}/file"])
     try:
+        deadline = time.monotonic() + 10
+        while not Path(f"/proc/{child.pid}/cmdline").read_bytes():  # the kernel tells them just after the program began
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         yield child
     finally:
         child.kill()

@@ -148,6 +148,7 @@ class Suite:
             if self.long:
                 environment[LONG_VARIABLE] = "1"
             places = [f"--junitxml={report}", f"--basetemp={directory}/t", "-o", f"cache_dir={directory}/cache"]
+            places += ["-o", "tmp_path_retention_policy=failed"]  # all files of all tests are 4 GiB
             command = [sys.executable, "-m", "pytest", "-m", marks, *arguments, *places]
             if self.expression:
                 command += ["-k", self.expression]
