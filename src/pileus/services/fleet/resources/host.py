@@ -184,17 +184,18 @@ class Fleet:
         self.streams.close()
         self._wake(set(self._waiters))
 
-    async def changed(self, topic: str, seconds: float) -> None:
-        """Wait until a topic is named by a commit, for some seconds, or until `close`."""
+    async def changed(self, topic: str, seconds: float) -> bool:
+        """Wait until a topic is named by a commit, for some seconds, or until `close`; whether it was."""
         if self.closed:
-            return
+            return False
         event = self._waiters.setdefault(topic, asyncio.Event())
         try:
             await asyncio.wait_for(event.wait(), seconds)
+            named = True
         except TimeoutError:
-            return
-        finally:
-            event.clear()
+            named = event.is_set()
+        event.clear()
+        return named
 
     def forget(self, topic: str) -> None:
         """Nobody waits for this topic any more."""
