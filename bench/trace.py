@@ -9,6 +9,8 @@ file is printed where it is entered for the first time after the POST has come i
 from __future__ import annotations
 
 import asyncio
+import atexit
+import gc
 import json
 import sys
 import tempfile
@@ -182,6 +184,7 @@ def _running(tx: Any, server_id: str) -> bool:
 
 def main() -> None:
     """Print the trace as a page."""
+    atexit.register(gc.freeze)  # as the command line does, and for its reason
     trace = Trace()
     asyncio.run(run(trace))
     print("# What runs when a server is created\n")

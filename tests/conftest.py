@@ -6,6 +6,8 @@ there; without it, an SQLite file.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import itertools
 import os
 import sqlite3
@@ -27,6 +29,7 @@ from pileus.core.store import Store
 from pileus.services.identity.rules import password
 from tests.api import exercise
 
+atexit.register(gc.freeze)  # as the command line does, and for its reason
 settings.register_profile("pileus", deadline=None)  # how long an example takes is the machine's business
 settings.load_profile("pileus")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ def main() -> int:
     """Run the command line of this process; exit status."""
     from pileus.cli.main import main as command
 
+    # msgspec 0.22's types may crash in the collection at an interpreter's end: nothing is collected there.
+    atexit.register(gc.freeze)
     return command(sys.argv[1:], find_roles)
 
 

@@ -243,6 +243,8 @@ class Store:
             "json_deserializer": msgspec.json.decode,
             # What is written holds secrets (user data, hashes of passwords): it shall not get into errors and logs.
             "hide_parameters": True,
+            # All services together have more statements than SQLAlchemy keeps compiled by itself.
+            "query_cache_size": 1500,
         }
         if self.embedded:
             self.engine = sa.create_engine(
