@@ -12,14 +12,14 @@ from pileus.core import serve
 from pileus.core.drain import Drain
 from pileus.core.http import Receive, Scope, Send
 
-SLOW = 0.4
+LEAVE: dict[str, asyncio.Event] = {}
 
 
 async def site(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/slow` takes its time, `/ever` does not end, `/read` reads the body and says how long it was."""
+    """`/slow` ends when it may, `/ever` does not end, `/read` reads the body and says how long it was."""
     body = b"ok"
     if scope["path"] == "/slow":
-        await asyncio.sleep(SLOW)
+        await LEAVE.setdefault("/slow", asyncio.Event()).wait()
     if scope["path"] == "/ever":
         await asyncio.Event().wait()
     if scope["path"] == "/read":
@@ -81,6 +81,7 @@ def test_what_runs_is_finished_and_what_comes_is_refused() -> None:
             idle.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")  # on a connection that was kept
             assert (await idle_reader.read()).startswith(b"HTTP/1.1 503")
             assert not ending.done()
+            LEAVE.pop("/slow").set()
             answer = await reader.read()  # to its end: the connection is closed
             assert answer.startswith(b"HTTP/1.1 200")
             assert b"connection: close\r\n" in answer
