@@ -124,6 +124,7 @@ class Cloud:
         self.store.dead = False
         self.store.observers.clear()
         life = Life(self.config, self.store)
+        life.control.fleet.attach(self.store)
         self.store.observers.append(life.signal)
         return life
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from pileus.core.seams import Seams
+from pileus.core.seams import ManualClock, Seams
 from pileus.core.store import Change, Store
 from pileus.services.fleet.interface import Fleet
+from pileus.services.fleet.resources.host import TRUST
 
 
 def test_a_topic_that_is_forgotten_meanwhile_wakes_the_others(tmp_path: Path) -> None:
@@ -31,3 +32,22 @@ def test_a_topic_that_is_forgotten_meanwhile_wakes_the_others(tmp_path: Path) ->
         assert asyncio.run(run(Fleet(seams.clock), store)) < 1.0
     finally:
         store.close()
+
+
+def test_a_topic_is_quiet_for_who_has_heard_all_of_it_and_not_for_ever() -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        fleet = Fleet(clock)
+        fleet.expect("topic")
+        assert not fleet.quiet("topic", 1), "nobody has read it"
+        fleet.tell("topic", 1)
+        assert fleet.quiet("topic", 1)
+        assert not fleet.quiet("topic", 0), "the answer was lost"
+        assert not fleet.quiet("topic", None)
+        clock.advance(TRUST)
+        assert not fleet.quiet("topic", 1), "a commit may have been told to nobody"
+        fleet.tell("topic", 1)
+        fleet._wake({"topic"})
+        assert not fleet.quiet("topic", 1), "something was committed"
+
+    asyncio.run(run())

@@ -56,6 +56,9 @@ SILENCE = 15.0
 """Seconds after which a host that is not heard counts as down, for the process that its agent talks to; in a large
 fleet three of its heartbeats."""
 
+TRUST = 300.0
+"""Seconds for which nothing is read for who hears of each commit: what is told is a hint, and may be lost."""
+
 BEATS = 200
 """Heartbeats that a process wants in a second: with more hosts, each sends them less often."""
 
@@ -110,7 +113,7 @@ class Fleet:
         self.noted: dict[str, datetime] = {}
         """`seen_at` of hosts, as this process has written or read it."""
         self._waiters: dict[str, asyncio.Event] = {}
-        self._told: dict[str, int] = {}
+        self._told: dict[str, tuple[int, float]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def beat(self, host_id: str, heartbeat: Heartbeat) -> None:
@@ -171,12 +174,14 @@ class Fleet:
 
     def tell(self, topic: str, revision: int) -> None:
         """Note how far a topic was read, since it was last expected."""
-        self._told[topic] = revision
+        self._told[topic] = revision, self._clock.monotonic()
 
     def quiet(self, topic: str, revision: int | None) -> bool:
-        """Whether this process has committed nothing of a topic since it was read as far as a revision."""
-        event = self._waiters.get(topic)
-        return event is not None and not event.is_set() and self._told.get(topic) == revision is not None
+        """Whether this process has committed nothing of a topic since it was read, of late, as far as a revision."""
+        event, told = self._waiters.get(topic), self._told.get(topic)
+        if event is None or event.is_set() or told is None:
+            return False
+        return told[0] == revision and self._clock.monotonic() - told[1] < TRUST
 
     def close(self) -> None:
         """End all waiting, now and from now on: this process is about to end."""
