@@ -2,9 +2,10 @@
 
     .venv/bin/python -m bench.compute [--rounds N] [--against REVISION]
 
-The operations take turns, and so do the two clouds, so that each sees the same machine; each median comes with the
-interval that holds it in 95 of 100 runs (of the order statistics: no distribution is assumed).  CPU is that of all
-processes of the cloud.  Every loop is bounded; it talks to loopback alone.
+The operations take turns, and so do the two clouds, so that each sees the same machine; what finds cold caches is not
+counted, and nothing is begun while work of another is under way.  Each median comes with the interval that holds it in
+95 of 100 runs (of the order statistics: no distribution is assumed).  CPU is that of all processes of the cloud, for a
+server with what follows from it.  Every loop is bounded; it talks to loopback alone.
 """
 
 from __future__ import annotations
@@ -25,9 +26,8 @@ from bench.operation import Bench
 
 COMPUTE, NETWORK = "/compute/v2.1", "/network/v2.0"
 
-BURST = 10
-"""How often a quick operation runs in its turn: the first ones, which find cold caches, are not counted."""
-COLD = 3
+REST = 0.05
+"""Seconds after an operation that leaves work behind, for that work."""
 
 
 class Act(NamedTuple):
@@ -39,6 +39,12 @@ class Act(NamedTuple):
     run: Callable[[int], Any]
     share: int = 1
     """Of how many rounds it takes part in one."""
+    burst: int = 10
+    """How often it runs in its turn."""
+    cold: int = 3
+    """How many of those are not counted, as they find cold caches."""
+    settle: Callable[[], Any] = lambda: None
+    """Waits, out of the count, until nothing of it is under way."""
 
 
 class Subject(Bench):
@@ -60,11 +66,11 @@ class Subject(Bench):
         return [
             Act("GET /servers/{id}", 80, 2, lambda _: call("GET", f"{COMPUTE}/servers/{one}")),
             Act("GET /servers, 100 servers", 294, 8, lambda _: call("GET", f"{COMPUTE}/servers?limit=100")),
-            Act("POST server (the call)", 112, 8, self.post, 4),
-            Act("POST server → ACTIVE, with a port", 2330, 50, self.create_and_wait, 4),
-            Act("DELETE server → 404", 780, 40, self.delete, 4),
-            Act("list 384 networks", 579, 12, lambda _: call("GET", f"{NETWORK}/networks"), 4),
-            Act("list 1,000 ports", 1131, 40, lambda _: call("GET", ports), 4),
+            Act("POST server (the call)", 112, 8, self.post, 4, 3, 1, self.settle),
+            Act("POST server → ACTIVE, with a port", 2330, 50, self.create_and_wait, 4, 3, 1, self.settle),
+            Act("DELETE server → 404", 780, 40, self.delete, 4, 6, 1, self.settle),
+            Act("list 384 networks", 579, 12, lambda _: call("GET", f"{NETWORK}/networks"), 4, 2, 1),
+            Act("list 1,000 ports", 1131, 40, lambda _: call("GET", ports), 4, 2, 1),
         ]
 
     def post(self, number: int) -> None:
@@ -86,6 +92,12 @@ class Subject(Bench):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"server {server} does not go away")
             time.sleep(0.004)
+
+    def settle(self) -> None:
+        """Wait until the last of those is ACTIVE, and what follows from it is done."""
+        if self.made:
+            self.wait(self.made[-1])
+        time.sleep(REST)
 
     def there(self, server: str) -> bool:
         """Whether a server is shown."""
@@ -128,11 +140,12 @@ def take_turns(subjects: list[Subject], acts: list[list[Act]], rounds: int) -> l
             for act in acts[place]:
                 if number % act.share and number >= 0:
                     continue
-                for turn in range(BURST if act.share == 1 else 1):
+                for turn in range(act.burst):
                     before, began = subjects[place].cloud.cpu(), time.perf_counter()
                     act.run(number)
                     spent = (time.perf_counter() - began) * 1000
-                    if number >= 0 and (act.share > 1 or turn >= COLD):
+                    act.settle()  # its CPU counts
+                    if number >= 0 and turn >= act.cold:
                         times[place].setdefault(act.name, []).append(spent)
                         used = subjects[place].cloud.cpu() - before
                         cpu[place][act.name] = cpu[place].get(act.name, 0.0) + used

@@ -22,6 +22,7 @@ from argon2 import PasswordHasher
 from hypothesis import settings
 from psycopg import sql
 from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.util import LRUCache
 
 from pileus.app.service import declare_tables
@@ -274,8 +275,12 @@ def _one_compiler() -> Iterator[None]:
         kind = engine.dialect.name, options.get("json_serializer")
         if kind not in known:
             first = make(url, **options)
-            first.connect().close()  # by this the dialect learns what the server is
-            first.dispose()
+            try:
+                first.connect().close()  # by this the dialect learns what the server is
+            except OperationalError:
+                return engine
+            finally:
+                first.dispose()
             known[kind] = first.dialect, LRUCache(4096)
         engine.dialect, engine._compiled_cache = known[kind]
         return engine

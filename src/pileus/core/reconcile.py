@@ -104,6 +104,10 @@ class Failed(Again):
         super().__init__(0)
 
 
+TURNS = 4
+"""Turns of the event loop that a commit's news waits for the answer to who wrote."""
+
+
 class Queue:
     """Keys that wait, keys that are worked on, and how often each has failed."""
 
@@ -233,7 +237,14 @@ class Loops:
 
     def _observe(self, found: Sequence[Change]) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.signal, found)
+            self._loop.call_soon_threadsafe(self._let_pass, found, TURNS)
+
+    def _let_pass(self, found: Sequence[Change], turns: int) -> None:
+        """Signal after some turns of the event loop: who wrote is answered before what follows from it begins."""
+        if turns:
+            asyncio.get_running_loop().call_soon(self._let_pass, found, turns - 1)
+        else:
+            self.signal(found)
 
     async def _run(self, controller: Controller) -> None:
         queue = self.queues[controller.name]
