@@ -21,7 +21,7 @@ from tests.sim.user import User
 RUNS = 10
 """Runs in one test."""
 
-SEEDS = [int(os.environ["PILEUS_SEED"])] if "PILEUS_SEED" in os.environ else list(range(times(20, 1_100)))
+SEEDS = [int(os.environ["PILEUS_SEED"])] if "PILEUS_SEED" in os.environ else list(range(times(12, 1_100)))
 """Seeds of tests; each plays RUNS clouds, unless it is one that was asked for."""
 
 

@@ -209,8 +209,9 @@ class Suite:
         return Result(step="coverage", outcome="passed" if same else "failed", seconds=time.monotonic() - started)
 
     def postgresql(self) -> Result:
-        """The same on PostgreSQL, without the tests that know no database."""
-        ignored = [f"--ignore=tests/{room}" for room in ("agent", "cli", "drivers", "sim", "tidy")]
+        """The same on PostgreSQL, without the tests that know no database, and those in which it decides nothing."""
+        beside = ("agent", "cli", "drivers", "sim", "tidy", "api/test_policy_matrix.py", "api/test_transcript.py")
+        ignored = [f"--ignore=tests/{room}" for room in beside]
         return self._on_postgresql("postgresql", QUICK, *ignored, spread=IN_ORDER)
 
     def _on_postgresql(self, step: str, marks: str, *arguments: str, spread: Sequence[str]) -> Result:
