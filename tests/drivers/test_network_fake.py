@@ -29,7 +29,7 @@ class TestFakeNetwork(NetworkContract):
 
 def test_a_plug_costs_the_same_beside_thousands_of_ports() -> None:
     def cost(lans: int) -> float:
-        driver = FakeNetwork()
+        driver, ports = FakeNetwork(), []
         for _ in range(lans):
             lan = Lan()
             ports = [lan.port(f"host{number}", number) for number in range(200)]
