@@ -124,6 +124,10 @@ class Cloud:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:500]!r}")
         return json.loads(content) if content else None
 
+    def hang_up(self) -> None:
+        """Let the next call of this thread make a new connection: the cloud was down meanwhile."""
+        self.local.connection = None, 0.0
+
     def processes(self) -> list[int]:
         """The supervisor and all its descendants."""
         found = [int((self.state / "run" / "supervisor.pid").read_text())]

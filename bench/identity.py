@@ -147,7 +147,7 @@ def fill(cloud: Cloud, begin: int, end: int, role: str) -> None:
     store.write_here(write)
     store.close()
     cloud.pileus("up", "--detach", "--no-demo", "--fake", "1", "--listen", f"127.0.0.1:{cloud.port}")
-    cloud.local.connection = None
+    cloud.hang_up()
 
 
 def grant(number: int, role: str) -> dict[str, Any]:

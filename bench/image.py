@@ -174,7 +174,7 @@ def fill(cloud: Cloud, session: Session, begin: int, end: int) -> None:
     store.write_here(write)
     store.close()
     cloud.pileus("up", "--detach", "--no-demo", "--fake", "1", "--listen", f"127.0.0.1:{cloud.port}")
-    cloud.local.connection = None
+    cloud.hang_up()
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class Session:
         store.close()
         self.there = size
         self.cloud.pileus("up", "--detach", "--no-demo", "--fake", "1", "--listen", f"127.0.0.1:{self.cloud.port}")
-        self.cloud.local.connection = None
+        self.cloud.hang_up()
         self.call("PUT", "/traits/CUSTOM_BENCH")
 
 
