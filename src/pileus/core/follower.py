@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pileus.core import changes
 from pileus.core.store import Tx
 
@@ -18,8 +21,19 @@ class Follower:
         self._known: set[int] = set()
         """Changes that were told, and may be again."""
 
-    def news(self, tx: Tx) -> set[str] | None:
-        """The keys that changed; None when everything is to be read, as at the first time."""
+    @contextmanager
+    def news(self, tx: Tx) -> Iterator[set[str] | None]:
+        """The keys that changed; None when everything is to be read, as at the first time.
+
+        They are taken in within the context; where that fails, everything is news again.
+        """
+        try:
+            yield self._news(tx)
+        except BaseException:
+            self._cursor = None
+            raise
+
+    def _news(self, tx: Tx) -> set[str] | None:
         head = changes.head(tx)
         if self._cursor is None:
             self._cursor, self._known = head, set()
@@ -34,7 +48,3 @@ class Follower:
         self._cursor = told.cursor
         self._known = set(told.keys) if tx.dialect != "sqlite" else set()
         return keys if len(keys) <= MANY else None
-
-    def reset(self) -> None:
-        """Let the next news be everything: what was told was not taken in."""
-        self._cursor = None

@@ -155,6 +155,13 @@ class Tx:
             statement = statement.values(made)
         return self.execute(statement, {**plain, **found}).rowcount
 
+    def update_each(self, table: sa.Table, key: str, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give rows values of their own: by the column `key`, all for the same columns; none is fine."""
+        if changes:
+            names = tuple(next(iter(changes.values())))
+            rows = [{f"{statements.WHERE}{key}": found, **values} for found, values in changes.items()]
+            self.execute(statements.update(table, (key,), frozenset(), names), rows)
+
     def upsert(self, table: sa.Table, values: Mapping[str, Any], *, key: Sequence[str]) -> None:
         """Insert a row, or give the one with the same `key` columns these values."""
         self.upsert_all(table, [values], key=key)

@@ -176,8 +176,7 @@ def assign(tx: Tx, specs: Iterable[Spec]) -> dict[tuple[str, str, str], int]:
             values = {"generation": row.generation + 1, "spec": spec, "tombstone": False, "updated_at": tx.now}
             tx.compare_and_set(assignment, where, {**values, "request_id": tx.cause(object_id)})
         tx.changed(f"host.{host_id}", f"{kind}/{object_id}")
-    if fresh:
-        tx.insert(assignment, fresh)
+    tx.insert(assignment, fresh)
     return generations
 
 

@@ -244,6 +244,12 @@ def check_user(tx: Tx, project_id: str, user_id: str, amounts: Mapping[str, int]
             raise QuotaExceeded(name, limit=most, used=used[name], requested=amount)
 
 
+def take(tx: Tx, project_id: str, user_id: str, amounts: Mapping[str, int]) -> None:
+    """Count what a user's servers are about to hold, if both the user and the project may. Raises QuotaExceeded."""
+    check_user(tx, project_id, user_id, amounts)
+    QUOTA.take(tx, project_id, amounts)
+
+
 def _limits(ctx: Context, project_id: str) -> dict[str, int]:
     """The limits of a project, or of the user of it that the query names."""
     limits, user_id = QUOTA.limits(ctx.tx, project_id), ctx.query.get("user_id")

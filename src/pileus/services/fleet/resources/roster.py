@@ -62,11 +62,8 @@ class Roster:
 
     def fresh(self, tx: Tx) -> Mapping[str, Host]:
         """The hosts by id; one that is as it was is the same object."""
-        try:
-            self._take_in(tx, self._follower.news(tx))
-        except BaseException:
-            self._follower.reset()
-            raise
+        with self._follower.news(tx) as ids:
+            self._take_in(tx, ids)
         now = tx.seams.clock.monotonic()
         if abs(now - self._looked) >= max(0, len(self._hosts) - FEW) / LOOKS:
             self._looked = now

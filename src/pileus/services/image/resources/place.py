@@ -62,8 +62,7 @@ def settle(tx: Tx, row: sa.Row[Any], wanted: list[Place], values: dict[str, Any]
         }
         for position, one in enumerate(wanted[1:], 1)
     ]
-    if rows:
-        tx.insert(copy, rows)
+    tx.insert(copy, rows)
     first = wanted[0]
     news = {
         "store": first.store,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from pileus.core.statement import WHERE, many, update
+from pileus.core.statement import many
 from pileus.core.store import Tx
 from pileus.services.network.resources.port.table import address
 from pileus.services.network.resources.standard_attribute import Row, every
@@ -223,16 +223,12 @@ class _Plan:
                     break
             if text is None:
                 raise IpAddressGenerationFailure(self.asks[place].network_id)
-        moved = [
-            {
-                f"{WHERE}id": one.row["id"],
-                "cursor": str(ip_address(one.last.to_bytes(4 if one.row["ip_version"] == 4 else 16))),
-            }
+        moved = {
+            one.row["id"]: {"cursor": str(ip_address(one.last.to_bytes(4 if one.row["ip_version"] == 4 else 16)))}
             for one in supplies.values()
             if one.last is not None
-        ]
-        if moved:
-            self.tx.execute(update(subnet, ("id",), frozenset(), ("cursor",)), moved)
+        }
+        self.tx.update_each(subnet, "id", moved)
 
 
 def allocate(tx: Tx, subnets: Mapping[str, Sequence[Row]], asks: Sequence[Ask]) -> list[list[Given]]:

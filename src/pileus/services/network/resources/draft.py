@@ -71,8 +71,7 @@ def make(tx: Tx, drafts: Sequence[Draft], subnets: Mapping[str, Sequence[Row]] |
     made = [Port(row, ips, list(one.groups)) for row, ips, one in zip(rows, found, drafts, strict=True)]
     tx.insert(port, rows)
     given_rows = [one for each in made for one in addresses.rows_of(each.row["id"], each.addresses)]
-    if given_rows:
-        tx.insert(address, given_rows)
+    tx.insert(address, given_rows)
     join(tx, made)
     for each in made:
         if each.row["host_id"] is not None:
@@ -123,8 +122,7 @@ def check_macs(tx: Tx, wanted: Sequence[tuple[str, str]]) -> None:
 def join(tx: Tx, ports: Sequence[Port]) -> None:
     """Put ports that are in no group yet into their groups."""
     rows = [{"port_id": one.row["id"], "group_id": group_id} for one in ports for group_id in one.groups]
-    if rows:
-        tx.insert(port_group, rows)
+    tx.insert(port_group, rows)
     for row in rows:
         tx.changed(MEMBER, row["group_id"])
 

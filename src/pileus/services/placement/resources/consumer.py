@@ -226,8 +226,7 @@ def _write(tx: Tx, books: _Books, granted: Sequence[Wanted], counts_ends: bool) 
         for name, amount in amounts.items()
     ]
     _move(tx, books.deltas)
-    if rows:
-        tx.insert(allocation, rows)
+    tx.insert(allocation, rows)
     counted = {uuid for wish in granted for uuid in wish.holding}
     if counts_ends:
         counted |= {uuid for wish in granted if not wish.holding for uuid in books.before.get(wish.consumer_uuid, ())}
@@ -255,8 +254,7 @@ def _write_consumers(tx: Tx, books: _Books, granted: Sequence[Wanted]) -> None:
         else:
             ended.append(key)
     mine = consumer.c.uuid == sa.bindparam("key"), consumer.c.generation == sa.bindparam("was")
-    if fresh:
-        tx.insert(consumer, fresh)
+    tx.insert(consumer, fresh)
     if kept and tx.execute(sa.update(consumer).where(*mine), kept).rowcount != len(kept):
         raise Raced("The allocations of a consumer were changed by another request at the same time.")
     if ended and tx.execute(sa.delete(consumer).where(*mine), ended).rowcount != len(ended):

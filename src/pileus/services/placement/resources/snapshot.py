@@ -62,15 +62,11 @@ class Snapshot:
         return found
 
     def _refresh(self, tx: Tx) -> None:
-        try:
-            uuids = self._follower.news(tx)
+        with self._follower.news(tx) as uuids:
             if uuids is None:
                 self._load(tx)
             elif uuids:
                 self._take(tx, uuids)
-        except BaseException:
-            self._follower.reset()
-            raise
 
     def _load(self, tx: Tx) -> None:
         found = table.capacities(tx, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pileus.core.statement import WHERE, many, update
+from pileus.core.statement import many
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.compute.rules.status import OWN_TASK, STATUSES, TASK_STATES, VM_STATES, Facts, Row
 
@@ -252,11 +252,7 @@ def want(tx: Tx, row: sa.Row[Any], **values: Any) -> None:
 
 def set_each(tx: Tx, changes: Mapping[str, Mapping[str, Any]]) -> None:
     """Give each of several servers, whose rows are locked, values of its own: by id, all for the same columns."""
-    if not changes:
-        return
-    names = tuple(next(iter(changes.values())))
-    rows = [{f"{WHERE}id": server_id, **values} for server_id, values in changes.items()]
-    tx.execute(update(server, ("id",), frozenset(), names), rows)
+    tx.update_each(server, "id", changes)
 
 
 def record(

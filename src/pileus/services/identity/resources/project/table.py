@@ -79,8 +79,7 @@ def set_tags(tx: Tx, key: str, tags: Iterable[str]) -> None:
     """Give a project these tags and no others."""
     tx.execute(sa.delete(tag).where(tag.c.project_id == key))
     wanted = [{"project_id": key, "name": name} for name in dict.fromkeys(tags)]
-    if wanted:
-        tx.insert(tag, wanted)
+    tx.insert(tag, wanted)
 
 
 def upward(start: sa.ColumnElement[Any] | str) -> sa.CTE:

@@ -167,8 +167,7 @@ def _self_address(tx: Tx, network_id: str, row: Row) -> None:
     asks = [Ask(network_id, one["mac_address"], [Wish(row["id"])]) for one in ports]
     found = addresses.allocate(tx, {network_id: [row]}, asks)
     new = [each for one, ips in zip(ports, found, strict=True) for each in addresses.rows_of(one["id"], ips, 1000)]
-    if new:
-        tx.insert(address, new)
+    tx.insert(address, new)
     for one in ports:
         tx.changed(PORT, one["id"])
 

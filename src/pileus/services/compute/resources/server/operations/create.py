@@ -12,7 +12,7 @@ from pileus.core.errors import BadRequest, Forbidden
 from pileus.core.fields import UNSET
 from pileus.core.quota import UNLIMITED
 from pileus.services.compute.resources import aggregate, server_group
-from pileus.services.compute.resources.quota import QUOTA, check_user
+from pileus.services.compute.resources.quota import QUOTA, take
 from pileus.services.compute.resources.server.fields import CreateBody, Disk, ServerCreate, ServerMade
 from pileus.services.compute.resources.server.operations import source
 from pileus.services.compute.resources.server.operations.metadata import check_count
@@ -203,8 +203,7 @@ def _take(ctx: Context, flavor: Values, least: int, most: int) -> int:
         room = [(limits[name] - used[name]) // amount for name, amount in each.items() if limits[name] != UNLIMITED]
         count = max(least, min([most, *room]))
     amounts = {name: amount * count for name, amount in each.items()}
-    check_user(ctx.tx, project_id, ctx.auth.user_id, amounts)
-    QUOTA.take(ctx.tx, project_id, amounts)
+    take(ctx.tx, project_id, ctx.auth.user_id, amounts)
     return count
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from pileus.core.config import Config
 from pileus.core.context import Context
-from pileus.services.compute.resources.quota import QUOTA, check_user
+from pileus.services.compute.resources.quota import QUOTA, take
 from pileus.services.compute.resources.server.operations import ending
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
 from pileus.services.compute.resources.server.operations.transition import reset
@@ -53,8 +53,7 @@ def restore(ctx: Context, server_id: str, body: Any) -> None:
     """Take a softly deleted server back, and let it run. Raises QuotaExceeded."""
     row = find(ctx, server_id)
     allow(ctx, row, "restore")
-    check_user(ctx.tx, row.project_id, row.user_id, holding.quota(row.flavor))
-    QUOTA.take(ctx.tx, row.project_id, holding.quota(row.flavor))
+    take(ctx.tx, row.project_id, row.user_id, holding.quota(row.flavor))
     want(ctx.tx, row, task="restoring", power="running")
     note(ctx, row.id, row.project_id, "restore", "compute_restore_instance", row.host)
 

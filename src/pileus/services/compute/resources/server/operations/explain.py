@@ -102,13 +102,14 @@ def explain(ctx: Context, server_id: str) -> Explanation:
     wanted = wish(row, server_group.placed(ctx.tx, [row.id]).get(row.id), company)
     kept = ctx.tx.first(at(decision, "server_id"), {"value": row.id})
     found = []
-    for host in candidates(ctx.tx, fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))):
+    hosts = fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))
+    for host in candidates(ctx.tx, hosts):
         taken = host.id == row.host_id
         # What the server holds itself does not speak against its host.
         judged = placing.take(host, {name: -amount for name, amount in wanted.resources.items()}) if taken else host
         found.append(_verdict(wanted, judged, taken=taken))
     seen = fleet.observed(ctx.tx, "guest", [row.id]).get(row.id, ())
-    names = {one.id: one.name for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet), {one.host_id for one in seen})}
+    names = {one.id: one.name for one in hosts}
     explained = Explanation(
         server_id=row.id,
         resources=dict(wanted.resources),

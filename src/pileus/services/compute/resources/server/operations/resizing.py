@@ -12,8 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pileus.core.store import Tx
-from pileus.services.compute.resources import migration
-from pileus.services.compute.resources.quota import QUOTA, check_user
+from pileus.services.compute.resources import migration, quota
 from pileus.services.compute.resources.server.table import next_reboot, want
 from pileus.services.compute.rules import disk, holding, placing
 from pileus.services.compute.rules.guest import disk_names
@@ -31,11 +30,10 @@ def begin(tx: Tx, row: sa.Row[Any], flavor_id: str, flavor: Mapping[str, Any], u
     before = disk.known(row.disks, disk_names(row.flavor))
     previous = {"flavor_id": row.flavor_id, "flavor": row.flavor, "disks": before, "migration": uuid}
     now, then = holding.quota(row.flavor), holding.quota(flavor, previous)
-    check_user(tx, row.project_id, row.user_id, holding.difference(now, then))
-    QUOTA.take(tx, row.project_id, holding.difference(now, then))
+    quota.take(tx, row.project_id, row.user_id, holding.difference(now, then))
     reason = _unfit(tx, row, flavor) or _claim(tx, row, uuid, flavor)
     if reason is not None:
-        QUOTA.take(tx, row.project_id, holding.difference(then, now))
+        quota.QUOTA.take(tx, row.project_id, holding.difference(then, now))
         migration.finish(tx, uuid, "error")
         return reason
     want(

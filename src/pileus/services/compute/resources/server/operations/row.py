@@ -11,12 +11,11 @@ from pileus.core.api import Resource
 from pileus.core.config import Config
 from pileus.core.context import Context
 from pileus.core.errors import Conflict, NotFound
+from pileus.core.statement import at
 from pileus.services.compute.resources.server.operations.transition import reset
 from pileus.services.compute.resources.server.policy import RULES
 from pileus.services.compute.resources.server.table import facts, record, server
 from pileus.services.compute.rules.status import GUARDS, Verb, objection
-
-_BY_ID = sa.select(server).where(server.c.id == sa.bindparam("id"))
 
 resource = Resource("server", "servers", rules=RULES)
 
@@ -26,7 +25,7 @@ def find(ctx: Context, server_id: str, *, deleted: bool = False) -> sa.Row[Any]:
 
     Raises NotFound, also for servers of other projects, and Forbidden for the own project's where the policy says so.
     """
-    row = ctx.tx.first(_BY_ID, {"id": server_id})
+    row = ctx.tx.first(at(server, "id"), {"value": server_id})
     missing = NotFound(f"Instance {server_id} could not be found.")
     if row is None or (row.deleted_at is not None and not deleted):
         raise missing

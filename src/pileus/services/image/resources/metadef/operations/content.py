@@ -59,8 +59,7 @@ def fill(tx: Tx, namespace_id: str, body: fields.NamespaceBody) -> None:
         tag: [{**base, "name": one.name} for one in body.tags],
     }
     for table, found in rows.items():
-        if found:
-            tx.insert(table, found)
+        tx.insert(table, found)
     tx.changed("image.metadef", namespace_id)
 
 
