@@ -31,7 +31,7 @@ __all__ = [
     "claim_many",
     "consumers_on",
     "ensure_provider",
-    "kept",
+    "news",
     "release",
     "release_many",
     "remove_provider",
@@ -146,14 +146,14 @@ def snapshot(tx: Tx, provider_uuids: Collection[str] | None = None) -> list[Capa
     return table.capacities(tx, provider_uuids)
 
 
-def kept(store: Store, tx: Tx) -> dict[str, Capacity]:
-    """All providers by uuid, as this process keeps them: only those that changed are read.
+def news(store: Store, tx: Tx, edition: int) -> tuple[int, dict[str, Capacity | None]]:
+    """What changed of providers since an edition of the copy that this process keeps (0: all), and its edition now.
 
-    One that is as it was is the same object as before.
+    By uuid, None for one that is gone.  Only what changed is read.
     """
     copy = snapshot_of(store)
     with copy.fresh(tx):
-        return copy.providers.copy()
+        return copy.edition, copy.since(edition)
 
 
 def _wanted(one: Claim) -> Wanted:

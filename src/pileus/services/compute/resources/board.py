@@ -6,8 +6,11 @@ What comes closest upstream is the list of hypervisors
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from pileus.core.follower import Follower
 from pileus.core.store import Store, Tx
 from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources.hypervisor import candidate
@@ -17,38 +20,63 @@ from pileus.services.fleet import interface as fleet
 from pileus.services.placement import interface as placement
 
 
-class _Source(NamedTuple):
+@dataclass(slots=True)
+class _Source:
     """What a host on the board is made of."""
 
-    host: fleet.Host
-    capacity: placement.Capacity | None
-    zone: str
+    host: fleet.Host | None = None
+    capacity: placement.Capacity | None = None
 
 
 class Board:
     """A copy of what hosts have, kept new by what changed: a look at it costs little however many hosts there are."""
 
     def __init__(self, hosts: fleet.Fleet) -> None:
+        self._fleet = hosts
+        self._begin()
+
+    def _begin(self) -> None:
         self.ranks = Ranks()
-        self._roster = fleet.Roster(hosts)
-        self._sources: dict[str, _Source] = {}
+        self._roster = fleet.Roster(self._fleet)
+        self._edition = 0
+        self._aggregates = Follower("compute.aggregate")
+        self._zones: Mapping[str, str] = {}
+        self._sources: defaultdict[str, _Source] = defaultdict(_Source)
 
     def look(self, store: Store, tx: Tx) -> Ranks:
         """The hosts as this transaction sees them."""
-        hosts, zones = self._roster.fresh(tx), aggregate.zones(tx)
-        capacities = placement.kept(store, tx)
-        for gone in self._sources.keys() - hosts.keys():
-            del self._sources[gone]
-            self.ranks.drop(gone)
-        for key, host in hosts.items():
-            before, capacity = self._sources.get(key), capacities.get(key)
-            zone = zones.get(host.name, ZONE)
-            if before is not None and before.host is host and before.capacity is capacity and before.zone == zone:
-                continue
-            self._sources[key] = _Source(host, capacity, zone)
-            self.ranks.put(candidate(host, capacity, zone))
-            self.ranks.promised.discard(key)
-        for key in self.ranks.promised & self._sources.keys():
-            self.ranks.put(candidate(*self._sources[key]))
+        try:
+            for key in self._news(store, tx) | self.ranks.promised:
+                self._put(key)
+        except BaseException:  # what was told is not told again
+            self._begin()
+            raise
         self.ranks.promised.clear()
         return self.ranks
+
+    def _news(self, store: Store, tx: Tx) -> set[str]:
+        """Take in what changed; the ids of the hosts concerned."""
+        found = set()
+        for key, host in self._roster.news(tx).items():
+            self._sources[key].host = host
+            found.add(key)
+        self._edition, capacities = placement.news(store, tx, self._edition)
+        for key, capacity in capacities.items():
+            self._sources[key].capacity = capacity
+            found.add(key)
+        with self._aggregates.news(tx) as changed:
+            if changed is None or changed:
+                before, self._zones = self._zones, aggregate.zones(tx)
+                moved = {name for name, _ in before.items() ^ self._zones.items()}
+                found |= {key for key, one in self._sources.items() if one.host and one.host.name in moved}
+        return found
+
+    def _put(self, key: str) -> None:
+        source = self._sources[key]
+        if source.host is not None:
+            self.ranks.put(candidate(source.host, source.capacity, self._zones.get(source.host.name, ZONE)))
+            return
+        if key in self.ranks.hosts:
+            self.ranks.drop(key)
+        if source.capacity is None:
+            del self._sources[key]

@@ -48,7 +48,7 @@ def read(tx: Tx, fleet: Fleet, ids: Collection[str] | None = None) -> list[Host]
 
 
 class Roster:
-    """A copy of all hosts, which the change log keeps as new as who asks for it.
+    """A copy of all hosts, which tells who keeps it what changed since it asked last.
 
     Whether a host is up changes by itself: all are looked at anew each time where they are few, and else as often as
     LOOKS allows.
@@ -60,27 +60,25 @@ class Roster:
         self._follower = Follower("fleet.host")
         self._looked = 0.0
 
-    def fresh(self, tx: Tx) -> Mapping[str, Host]:
-        """The hosts by id; one that is as it was is the same object."""
+    def news(self, tx: Tx) -> Mapping[str, Host | None]:
+        """The hosts that are not what they were, by id; None for one that is gone."""
         with self._follower.news(tx) as ids:
-            self._take_in(tx, ids)
+            told = self._take_in(tx, ids)
         now = tx.seams.clock.monotonic()
         if abs(now - self._looked) >= max(0, len(self._hosts) - FEW) / LOOKS:
             self._looked = now
             for key, one in self._hosts.items():
                 if self._fleet.up(one) != one.up:
-                    self._hosts[key] = msgspec.structs.replace(one, up=not one.up)
-        return self._hosts
+                    told[key] = self._hosts[key] = msgspec.structs.replace(one, up=not one.up)
+        return told
 
-    def _take_in(self, tx: Tx, ids: Collection[str] | None) -> None:
-        if ids is None:
-            found = {one.id: one for one in read(tx, self._fleet)}
-            # What is the same stays the same object: others compare.
-            self._hosts = {key: one if self._hosts.get(key) != one else self._hosts[key] for key, one in found.items()}
-        elif ids:
-            found = {one.id: one for one in read(tx, self._fleet, ids)}
-            for key in ids:
-                if key not in found:
-                    self._hosts.pop(key, None)
-                elif self._hosts.get(key) != found[key]:
-                    self._hosts[key] = found[key]
+    def _take_in(self, tx: Tx, ids: Collection[str] | None) -> dict[str, Host | None]:
+        if ids is not None and not ids:
+            return {}
+        found = {one.id: one for one in read(tx, self._fleet, ids)}
+        told: dict[str, Host | None] = {key: one for key, one in found.items() if self._hosts.get(key) != one}
+        told |= dict.fromkeys((self._hosts.keys() if ids is None else self._hosts.keys() & ids) - found.keys())
+        self._hosts |= found
+        for key in self._hosts.keys() & {key for key, one in told.items() if one is None}:
+            del self._hosts[key]
+        return told

@@ -9,8 +9,9 @@ was written; an allocation is checked against the store itself.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -43,6 +44,10 @@ class Snapshot:
     def __init__(self) -> None:
         self.land = Land()
         self.providers: dict[str, Capacity] = {}
+        self.edition = 0
+        """Counts the times that something was taken in."""
+        self._editions: dict[str, int] = {}
+        """By provider, also one that is gone: when it changed last; those that changed last come last."""
         self._summaries: dict[str, msgspec.Raw] = {}
         self._lock = threading.Lock()
         self._follower = Follower(TOPIC)
@@ -61,6 +66,11 @@ class Snapshot:
             found = self._summaries[uuid] = msgspec.Raw(msgspec.json.encode(summary(self.providers[uuid])))
         return found
 
+    def since(self, edition: int) -> dict[str, Capacity | None]:
+        """Providers that changed after an edition, by uuid; None for one that is gone."""
+        late = itertools.takewhile(lambda uuid: self._editions[uuid] > edition, reversed(self._editions))
+        return {uuid: self.providers.get(uuid) for uuid in late}
+
     def _refresh(self, tx: Tx) -> None:
         with self._follower.news(tx) as uuids:
             if uuids is None:
@@ -70,12 +80,15 @@ class Snapshot:
 
     def _load(self, tx: Tx) -> None:
         found = table.capacities(tx, None)
+        self._mark(self.providers.keys() - {one.uuid for one in found})
+        self._mark(one.uuid for one in found)
         self.providers = {one.uuid: one for one in found}
         self.land = Land(found)
         self._summaries = {}
 
     def _take(self, tx: Tx, uuids: set[str]) -> None:
         found = {one.uuid: one for one in table.capacities(tx, sorted(uuids))}
+        self._mark(uuids)
         for uuid in uuids:
             self._summaries.pop(uuid, None)
             if uuid in found:
@@ -84,6 +97,12 @@ class Snapshot:
             else:
                 self.providers.pop(uuid, None)
                 self.land.drop(uuid)
+
+    def _mark(self, uuids: Iterable[str]) -> None:
+        self.edition += 1
+        for uuid in uuids:
+            self._editions.pop(uuid, None)
+            self._editions[uuid] = self.edition
 
 
 _SNAPSHOTS: WeakKeyDictionary[Store, Snapshot] = WeakKeyDictionary()
