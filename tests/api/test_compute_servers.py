@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from pileus.services.compute.controllers import Archive
+from pileus.services.compute.controllers.folder import fold_all
 from pileus.services.compute.resources.server.table import server
 from tests.api.edge import Client
 from tests.services.compute.cloud import NEWEST, PROJECT, Cloud, at
@@ -333,6 +334,22 @@ def test_what_happened_while_nobody_listened_is_made_up_for(cloud: Cloud) -> Non
     cloud.resume()
     cloud.reach(server_id, "gone")
     assert quota(cloud) == {"instances": 0, "cores": 0, "ram": 0}
+
+
+def test_a_start_counts_though_the_host_never_heard_of_the_stop(cloud: Cloud) -> None:
+    """A guest turns itself off, and is started before its host is told that it is to be off."""
+    host = cloud.host("h1")
+    server_id = cloud.made()
+    cloud.reach(server_id, "ACTIVE")
+    cloud.pause()
+    host.say(server_id, "shutdown")
+    cloud.store.write_here(lambda tx: fold_all(tx, [server_id], cloud.config))
+    assert cloud.status(server_id) == "SHUTOFF"
+    assert cloud.act(server_id, "os-start").status == 202
+    cloud.store.write_here(lambda tx: fold_all(tx, [server_id], cloud.config))
+    assert cloud.show(server_id)["OS-EXT-STS:task_state"] == "powering-on"
+    cloud.resume()
+    cloud.reach(server_id, "ACTIVE")
 
 
 def test_one_bad_server_holds_up_no_other(cloud: Cloud) -> None:

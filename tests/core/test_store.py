@@ -171,7 +171,7 @@ def test_nothing_is_lost_unsaid_when_a_clock_is_set(store: Store, clock: ManualC
         clock.jump(random.choice((0, 0, 0, -1.5, 1.5)) * changes.RETENTION.total_seconds())
         if random.random() < 0.3:
             trimmed += store.write_here(changes.trim)
-            found = [store.read_here(lambda tx, at=at: changes.news(tx, at, "number")) for at, _ in cursors]
+            found = store.read_here(lambda tx: [changes.news(tx, cursor, "number") for cursor, _ in cursors])
             for (_, known), news in zip(cursors, found, strict=True):
                 missed = {str(one) for one in range(known, key + 1)} - set(news.keys.values())
                 assert news.lost or not missed, (key, known, missed)

@@ -149,7 +149,7 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[NicSpec, ...]
     power: Power
     reboot_nonce: int = 0
-    """Grows by one for each reboot asked for; the host keeps the last one it applied beside the guest."""
+    """Grows by one for each reboot and each start asked for; the host keeps the last that it applied."""
     reboot_kind: Literal["SOFT", "HARD"] = "HARD"
     acts: Mapping[str, int] = {}
     """Acts that are no state, each with a nonce that grows: `nmi` (a crash dump is triggered), `password` (the guest's

@@ -56,6 +56,12 @@ def test_an_error_is_told_once() -> None:
     assert fold(NEW._replace(error=True), seen("failed", permanent=True)).failed is None
 
 
+def test_a_guest_that_turned_itself_off_before_a_boot_that_was_asked_for_is_not_off() -> None:
+    started = RUNNING._replace(state="stopped", reboot_nonce=1, told=False)
+    assert not fold(started, seen("shutdown")).stopped_itself
+    assert fold(started, seen("shutdown", reboot_nonce=1)).stopped_itself
+
+
 def test_reboots_count_upwards() -> None:
     assert fold(RUNNING, seen("running", reboot_nonce=2)).changes == {"reboot_done": 2}
     assert not fold(RUNNING._replace(reboot_done=3), seen("running", reboot_nonce=2)).changes

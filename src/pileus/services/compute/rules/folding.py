@@ -69,7 +69,7 @@ def fold(wanted: Wanted, seen: Seen) -> Fold:
     """Fold what was seen into a server that is not being deleted.
 
     A failure that may pass changes nothing: the host tries again.  A guest that turned itself off stays off, unless a
-    newer spec, which the host has not seen yet, asks for something.
+    newer spec, which the host has not seen yet, asks for something, or a boot was asked for that it has not had.
     """
     changes: dict[str, Any] = {}
     launched = stopped = False
@@ -80,7 +80,8 @@ def fold(wanted: Wanted, seen: Seen) -> Fold:
         if state != wanted.state:
             changes["state"] = state
         launched = not wanted.launched and seen.state != "stopped"
-        stopped = seen.state == "shutdown" and seen.current and wanted.power != "stopped"
+        booted = seen.reboot_nonce >= wanted.reboot_nonce
+        stopped = seen.state == "shutdown" and seen.current and booted and wanted.power != "stopped"
     elif seen.state == "failed" and seen.permanent and newest and (wanted.task is not None or not wanted.error):
         failed = seen.detail or "The host could not make the guest."
     if seen.reboot_nonce > wanted.reboot_done:

@@ -42,7 +42,7 @@ class Facts(NamedTuple):
     state: str
     """Seen last: one of the same, or empty."""
     reboot: str
-    """`SOFT` or `HARD` while a reboot is asked for and not done; else empty."""
+    """`SOFT` or `HARD` while a reboot is asked for and not done, `START` for a start; else empty."""
     mode: Mode = ""
     task: Task | None = None
 

@@ -39,9 +39,7 @@ class Lock(Body):
     locked_reason: Annotated[Reason | UnsetType, W(since="2.73")] = UNSET
 
 
-def _power(
-    ctx: Context, server_id: str, verb: Literal["start", "pause", "unpause", "suspend", "resume"], to: str
-) -> None:
+def _power(ctx: Context, server_id: str, verb: Literal["pause", "unpause", "suspend", "resume"], to: str) -> None:
     """Want another power of a server, if the verb is lawful."""
     row = find(ctx, server_id)
     allow(ctx, row, verb)
@@ -51,8 +49,15 @@ def _power(
 
 @resource.action(_ACTION, "os-start", policy="os_compute_api:servers:start")
 def start(ctx: Context, server_id: str, body: Any) -> None:
-    """Let a stopped server run."""
-    _power(ctx, server_id, "start", "running")
+    """Let a stopped server run.
+
+    It is a boot of its own, told apart by its number: the host may never have been told that a guest which turned
+    itself off is to be off, and what it knows is then what is wanted again.
+    """
+    row = find(ctx, server_id)
+    allow(ctx, row, "start")
+    want(ctx.tx, row, power="running", reboot_nonce=next_reboot(row), reboot_kind="START")
+    note(ctx, row.id, row.project_id, "start", "compute_start_instance", row.host)
 
 
 @resource.action(_ACTION, "os-stop", policy="os_compute_api:servers:stop")
