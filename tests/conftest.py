@@ -11,6 +11,7 @@ import gc
 import itertools
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -37,6 +38,9 @@ EXAMPLES = 40 if "PILEUS_TEST_DATABASE" in os.environ else 100
 # How long an example takes is the machine's business.
 settings.register_profile("pileus", deadline=None, max_examples=EXAMPLES)
 settings.load_profile("pileus")
+
+LEAVING = 25
+"""How often it is looked whether a session that was closed has ended, before it is told to."""
 
 Schema = Callable[[str], None]
 """Makes all tables in the empty database that a URL names, and leaves no connection to it open."""
@@ -143,16 +147,22 @@ class _Copy(NamedTuple):
     def emptied(self) -> bool:
         """End all other sessions and delete all rows; whether it is as the template then."""
         try:
-            self.connection.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+            self._alone()
             if not self.template.empty or _shape(self.connection) != self.template.shape:
                 return False
             self.template.clear(self.connection)
         except psycopg.Error:
             return False
         return True
+
+    def _alone(self) -> None:
+        """Wait for sessions that were closed, and end those that were not; the server looks ten times a second."""
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        for _ in range(LEAVING):
+            if self.connection.execute(f"SELECT {others}").fetchone() is None:
+                return
+            time.sleep(0.002)
+        self.connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}")
 
 
 class PostgresqlDatabases:

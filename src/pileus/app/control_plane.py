@@ -163,7 +163,9 @@ class Control:
             if service.type in _NAMES
         ]
         first = self.config.control / "bootstrap-password"
-        password_hash = identity.hash_password(first.read_text().strip()) if first.exists() else None
+        password_hash = None
+        if first.exists() and self.store.read_here(identity.lacks_administrator):
+            password_hash = identity.hash_password(first.read_text().strip())
         self.store.write_here(
             lambda tx: identity.bootstrap(
                 tx, admin_password_hash=password_hash, region=self.config.region, offers=offers
@@ -259,6 +261,7 @@ def control(arguments: argparse.Namespace) -> int:
     from pileus.services.identity.interface import KeyFailure
 
     config = settings(arguments.state)
+    gc.disable()  # all that a start makes stays
     log.start("control", config.log_level, config.log_levels)
     allow_files()
     exposed(config)
@@ -307,6 +310,7 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 def upgrade(config: Config, backup: bool, say: Callable[[str], None]) -> None:

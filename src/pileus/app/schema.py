@@ -41,7 +41,6 @@ def bring_up(config: Config, backup: bool, say: Say) -> None:
     from pileus import migration
 
     load_driver(config.database_url)
-    steps = migration.load()
     told: list[str] = []
     as_owner(config.unprivileged_uid, functools.partial(_tell_revision, config.database_url), told.append)
     found = told[-1]
@@ -53,7 +52,7 @@ def bring_up(config: Config, backup: bool, say: Say) -> None:
             f"touched. Run the newer version that wrote it, or bring back a copy from before: see {copies(config)}",
             status=EX_DATAERR,
         )
-    work = functools.partial(_upgrade, config, steps, found, backup)
+    work = functools.partial(_upgrade, config, migration.load(), found, backup)
     as_owner(config.unprivileged_uid, work, say)
 
 

@@ -45,11 +45,11 @@ def preload(*packages: str, but: str) -> None:
     """
     for name in LATE:
         import_module(name)
-    for package in packages:
-        root = import_module(package)
-        for found in pkgutil.walk_packages(getattr(root, "__path__", ()), f"{package}."):
-            if not found.name.startswith(but):
-                import_module(found.name)
+    waiting = list(packages)
+    for name in waiting:
+        module = import_module(name)
+        found = pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}.")
+        waiting += [one.name for one in found if not one.name.startswith(but)]
 
 
 def drop(uid: int) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
 
 from pileus.migration import versions
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 HEAD = "0003"
 """The revision that this version of Pileus works on."""
@@ -43,7 +44,8 @@ def current(connection: sa.Connection) -> str | None:
 
 
 def load() -> list[ModuleType]:
-    """All steps, in their order: modules with `revision`, `down_revision` and `upgrade`."""
+    """All steps, in their order: modules with `revision`, `down_revision` and `upgrade`, and all that they need."""
+    import_module("alembic.runtime.migration")
     names = sorted(found.name for found in pkgutil.iter_modules(versions.__path__))
     return [import_module(f"{versions.__name__}.{name}") for name in names]
 
@@ -54,6 +56,9 @@ def upgrade(engine: sa.Engine, steps: Sequence[ModuleType], say: Callable[[str],
     Alembic's operations are used and its runner is not: that reads files, and whoever migrates may not see the code any
     more.  Raises MigrationError when the store is newer than this program.
     """
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+
     with engine.connect().execution_options(pileus_write=True) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -76,6 +81,8 @@ def upgrade(engine: sa.Engine, steps: Sequence[ModuleType], say: Callable[[str],
 
 def configuration() -> Config:
     """Alembic's settings for this package, for drafting."""
+    from alembic.config import Config
+
     settings = Config()
     settings.set_main_option("script_location", str(Path(__file__).parent))
     return settings

@@ -50,6 +50,7 @@ __all__ = [
     "ensure_password_hash",
     "find_user",
     "hash_password",
+    "lacks_administrator",
     "limit_model",
     "project_exists",
     "project_names",
@@ -144,6 +145,12 @@ def ensure_password_hash(tx: Tx, user_id: str, password_hash: str) -> bool:
         tx.changed("identity.user", user_id)
         revision.grow(tx)
     return given
+
+
+def lacks_administrator(tx: Tx) -> bool:
+    """Whether `bootstrap` has use for a hash: the user `admin` is missing, or has no password."""
+    found = users.find_named(tx, ADMIN, DEFAULT_DOMAIN)
+    return found is None or found.password_hash is None
 
 
 def bootstrap(tx: Tx, *, admin_password_hash: str | None, region: str, offers: Sequence[Offer]) -> Started:
