@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,11 +78,12 @@ def starts(path: Path) -> Iterator[ast.Call]:
             yield node
 
 
+@functools.cache
 def starters() -> dict[str, list[ast.Call]]:
     """The modules of the package that start processes, by path below it."""
     found = {}
-    for path, _ in sources():
-        if (ROOT / path).is_relative_to(PACKAGE) and (calls := list(starts(path))):
+    for path, _ in sources(PACKAGE):
+        if calls := list(starts(path)):
             found[str((ROOT / path).relative_to(PACKAGE))] = calls
     return found
 

@@ -24,10 +24,10 @@ def files() -> tuple[Path, ...]:
     return tuple(sorted(Path(name) for name in listed if name and (ROOT / name).is_file()))
 
 
-def sources() -> Iterator[tuple[Path, ast.Module]]:
-    """Each Python file with its syntax tree."""
+def sources(below: Path = ROOT) -> Iterator[tuple[Path, ast.Module]]:
+    """Each Python file below a folder with its syntax tree."""
     for path in files():
-        if path.suffix == ".py":
+        if path.suffix == ".py" and (ROOT / path).is_relative_to(below):
             yield path, parse(path)
 
 
