@@ -41,7 +41,8 @@ def ready() -> None:
     _run([sys.executable, "-I", "-m", "venv", str(PLACE)])
     pip = [str(program("python")), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
     # Wheels only: a source package would be built by a back end that no hash pins.
-    _run([*pip, "--quiet", "--only-binary=:all:", "--require-hashes", "-r", str(REQUIREMENTS)])
+    # Not compiled: of what it brings few modules are ever imported, and those are compiled then.
+    _run([*pip, "--quiet", "--no-compile", "--only-binary=:all:", "--require-hashes", "-r", str(REQUIREMENTS)])
     stamp.write_text(fingerprint(), encoding="ascii")
 
 
