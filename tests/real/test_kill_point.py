@@ -18,7 +18,7 @@ import pytest
 
 from pileus.cli.main import CommandFailure
 from tests.effort import LONG
-from tests.real.cloud import Cloud, until
+from tests.real.cloud import Cloud, Failure, until
 
 pytestmark = pytest.mark.slow
 
@@ -323,8 +323,14 @@ def test_an_act_is_finished(cloud: Cloud, bystander: int, victim: Victim, step: 
     ports, images, flavor, process = len(victim.ports()), set(victim.images()), victim.flavor(), victim.process()
     words = words_of(victim, step.act)
     armed = cloud.arm(step.point)
-    cloud.openstack(*words, check=False)
-    until(lambda: not armed.exists(), f"{step.point} is reached", 90)
+    said = cloud.openstack(*words, check=False)
+    try:
+        until(lambda: not armed.exists(), f"{step.point} is reached", 90)
+    except Failure as failure:
+        told = (cloud.state / "log" / "agent.log").read_text().splitlines()[-20:]
+        raise Failure(
+            "\n".join([f"{failure}: {victim.status()}", f"the client: {said}", "the agent:", *told])
+        ) from None
     kill(cloud, victim, step.others)
     if "supervisor" in step.others:
         cloud.pileus("up", "--detach", timeout=90)
