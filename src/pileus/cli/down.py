@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -67,6 +68,13 @@ def _stop(state: Path) -> None:
         end(state, name)
 
 
+def _delete(directory: Path) -> None:
+    """Delete a directory in which a child of the agent that is just ending may still take its own files away."""
+    while directory.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+
+
 def _purge(state: Path) -> None:
     if not (state / "pileus.toml").exists():
         raise CommandFailure(f"{state} does not look like a cloud's state (no pileus.toml in it): nothing was deleted")
@@ -76,8 +84,8 @@ def _purge(state: Path) -> None:
         if entry.name in kept:
             continue
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
+            _delete(entry)
         else:
-            entry.unlink()
+            entry.unlink(missing_ok=True)
     if not any(state.iterdir()):
         state.rmdir()
