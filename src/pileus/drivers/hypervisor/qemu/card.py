@@ -92,20 +92,30 @@ def _unplug(guest: Guest, port_id: str) -> None:
                 guest.execute("device_del", {"id": f"{CARD}{port_id}"})
         if guest.status() != "running":
             # The tap is given back at once: a card without a backend has no carrier.
-            break
+            _release(guest, port_id)
+            return
         if now > deadline or guest.hurry.is_set():
             raise GuestFailure(f"the guest does not let go of the card of port {port_id}")
         guest.rest(0.1)
+
+
+def _release(guest: Guest, port_id: str) -> None:
+    """Take the tap of a card that goes or has gone from QEMU."""
     reach("qemu.card.unplugged")
     with contextlib.suppress(MonitorFailure):
         guest.execute("netdev_del", {"id": backend(port_id)})
 
 
 def _forget(guest: Guest) -> None:
-    """Cards that the guest has no more leave the record."""
+    """Cards that the guest has no more leave the record, and their taps QEMU.
+
+    It may have let go of one when nobody waited any more.
+    """
     kept, plugged = guest.directory.applied(), guest.cards()
     if kept is None or kept.plan is None:
         return
+    for port_id in sorted(kept.cards.keys() - plugged):
+        _release(guest, port_id)
     nics = tuple(nic for nic in kept.plan.spec.nics if nic.port_id in plugged)
     attached = {port: where for port, where in kept.plan.nics.items() if port in plugged}
     spec = msgspec.structs.replace(kept.plan.spec, nics=nics)
