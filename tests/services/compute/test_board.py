@@ -137,6 +137,8 @@ def test_a_look_that_failed_is_made_up_for(cloud: Cloud, monkeypatch: pytest.Mon
 
 
 def test_only_hosts_that_changed_are_made_anew(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not cloud.served.store.embedded:
+        pytest.skip("on a server another database's transaction may hold the log's cursor back: more is read then")
     ids = [cloud.add_host(name) for name in HOSTS]
     board, made = Board(cloud.fleet), []
     look(cloud, board)
