@@ -44,8 +44,10 @@ def current(connection: sa.Connection) -> str | None:
 
 
 def load() -> list[ModuleType]:
-    """All steps, in their order: modules with `revision`, `down_revision` and `upgrade`, and all that they need."""
-    import_module("alembic.runtime.migration")
+    """All steps, in their order: modules with `revision`, `down_revision` and `upgrade`.
+
+    They bring along what `upgrade` needs of Alembic.
+    """
     names = sorted(found.name for found in pkgutil.iter_modules(versions.__path__))
     return [import_module(f"{versions.__name__}.{name}") for name in names]
 

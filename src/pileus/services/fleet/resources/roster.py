@@ -76,9 +76,11 @@ class Roster:
         if ids is not None and not ids:
             return {}
         found = {one.id: one for one in read(tx, self._fleet, ids)}
-        told: dict[str, Host | None] = {key: one for key, one in found.items() if self._hosts.get(key) != one}
-        told |= dict.fromkeys((self._hosts.keys() if ids is None else self._hosts.keys() & ids) - found.keys())
-        self._hosts |= found
-        for key in self._hosts.keys() & {key for key, one in told.items() if one is None}:
-            del self._hosts[key]
+        asked = found.keys() | (self._hosts.keys() if ids is None else ids)
+        told = {key: found.get(key) for key in asked if found.get(key) != self._hosts.get(key)}
+        for key, one in told.items():
+            if one is None:
+                del self._hosts[key]
+            else:
+                self._hosts[key] = one
         return told

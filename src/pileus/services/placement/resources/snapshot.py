@@ -80,8 +80,7 @@ class Snapshot:
 
     def _load(self, tx: Tx) -> None:
         found = table.capacities(tx, None)
-        self._mark(self.providers.keys() - {one.uuid for one in found})
-        self._mark(one.uuid for one in found)
+        self._mark(self.providers.keys() | {one.uuid for one in found})
         self.providers = {one.uuid: one for one in found}
         self.land = Land(found)
         self._summaries = {}
