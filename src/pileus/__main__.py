@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Run the command line of this process; exit status."""
+    gc.set_threshold(100_000, 20, 100)  # what modules make stays: the collector would go through it again and again
     from pileus.cli.main import main as command
 
     # msgspec 0.22's types may crash in the collection at an interpreter's end: nothing is collected there.

@@ -203,13 +203,14 @@ def make_edge(
     overrides: Mapping[str, str] | None = None,
     public_url: str | None = None,
 ) -> Served:
-    """An edge over services, with the tables of all that is imported.
+    """An edge over services.
 
-    `place` is a database URL, or a directory that gets an SQLite file.  `overrides` are policy rules by name.
+    `place` is the URL of a database that has its tables, or a directory that gets an SQLite file with those of all that
+    is imported.  `overrides` are policy rules by name.
     """
-    url = place if isinstance(place, str) else f"sqlite:///{place / 'store.sqlite'}"
-    store = Store(url, seams)
-    store.create()
+    store = Store(place if isinstance(place, str) else f"sqlite:///{place / 'store.sqlite'}", seams)
+    if isinstance(place, Path):
+        store.create()
     policy = Policy()
     for service in services:
         policy.add(service.rules)

@@ -295,7 +295,7 @@ def test_packages_are_what_their_registry_published() -> None:
 def test_pages_find_all_that_they_load() -> None:
     """Every module and style that a page names, and every module that those import, is served."""
     wanted = [("vnc.html", "vnc.js"), ("serial.html", "serial.js")]
-    for name, file in page.FILES.items():
+    for name, file in page.files().items():
         if name.endswith((".html", ".js", ".mjs")) and not name.startswith(("xterm/", "addon-fit/")):
             text = file.content.decode()
             found = re.findall(r"(?:from|import)\s+['\"](\.[^'\"]+)['\"]", text)
@@ -304,7 +304,7 @@ def test_pages_find_all_that_they_load() -> None:
     assert len(wanted) > 60
     for name, one in wanted:
         folder = Path("/") / Path(name).parent
-        assert str((folder / one).resolve())[1:] in page.FILES, f"{name} loads {one}"
+        assert str((folder / one).resolve())[1:] in page.files(), f"{name} loads {one}"
 
 
 def test_pages_are_served_without_a_token(house: House) -> None:

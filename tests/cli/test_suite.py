@@ -15,6 +15,12 @@ from pileus.cli.suite import Outcome, Result, Suite, summarize, verdict
 from tests.cli.role import NO_ROLES
 
 
+@pytest.fixture(autouse=True)
+def _no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pytest starts here needs none, and would take most of its time to load them."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 def result(step: str, outcome: Outcome, tests: int = 0) -> Result:
     return Result(
         step=step, outcome=outcome, seconds=1.0, tests=tests, reason="needs root" if outcome == "not run" else ""

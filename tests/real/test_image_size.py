@@ -18,7 +18,7 @@ from tests.real.cloud import Cloud
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
-SIZE = times(2, 8) << 30
+SIZE = times(1, 8) << 30
 """Far more than memory may grow: what matters is that it does not grow with it."""
 BLOCK = 1 << 20
 GROWTH = 48 << 20

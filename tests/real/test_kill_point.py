@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from pileus.cli.main import CommandFailure
 from tests.effort import LONG
 from tests.real.cloud import Cloud, Failure, until
+from tests.real.tenant import SDK, Tenant, administrator
 
-pytestmark = pytest.mark.slow
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+pytestmark = [pytest.mark.slow, SDK]
+
+Act = Callable[["Connection"], object]
+"""What a user does in a session of the SDK."""
 
 CREATE = (
     ("edge.compute.resources.server.operations.create.create", ""),
@@ -49,13 +56,45 @@ def bystander(cloud: Cloud) -> Iterator[int]:
     assert list(cloud.guests().values()) == [pid]
 
 
-def create(cloud: Cloud, name: str) -> None:
-    """Ask for a server; the control plane may die before it answers, and the client may ask again."""
-    words = ["server", "create", name, "--image", "tiny", "--flavor", "m1.nano", "--network", "private"]
-    cloud.openstack(*words, check=False)
-    until(lambda: names(cloud) is not None, "the control plane answers", 30)
-    if name not in (names(cloud) or []):
-        cloud.openstack(*words)
+@pytest.fixture(scope="module")
+def admin(cloud: Cloud, bystander: int) -> Tenant:
+    """Who asks for everything."""
+    return administrator(cloud)
+
+
+def ask(admin: Tenant, act: Act) -> str:
+    """Let the administrator ask for something; what went wrong, as the control plane may die before it answers."""
+    from keystoneauth1.exceptions import ClientException
+    from openstack.exceptions import SDKException
+
+    try:
+        admin.do(act)
+    except (ClientException, SDKException) as failure:
+        return str(failure)
+    return ""
+
+
+def create(admin: Tenant) -> None:
+    """Ask for the server `victim`; the control plane may die before it answers, and the client may ask again."""
+
+    def act(session: Connection) -> None:
+        session.compute.create_server(
+            name="victim",
+            image_id=session.image.find_image("tiny", ignore_missing=False).id,
+            flavor_id=session.compute.find_flavor("m1.nano", ignore_missing=False).id,
+            networks=[{"uuid": session.network.find_network("private", ignore_missing=False).id}],
+        )
+
+    said = ask(admin, act)
+    until(lambda: names(admin.cloud) is not None, "the control plane answers", 30)
+    if "victim" not in (names(admin.cloud) or []):
+        assert said
+        admin.do(act)
+
+
+def delete(session: Connection) -> None:
+    """Ask that `victim` goes."""
+    session.compute.delete_server(session.compute.find_server("victim", ignore_missing=False))
 
 
 def names(cloud: Cloud) -> list[str] | None:
@@ -81,9 +120,9 @@ def status(cloud: Cloud, name: str) -> str | None:
 
 
 @pytest.mark.parametrize(("point", "other"), CREATE)
-def test_a_create_is_finished(cloud: Cloud, bystander: int, point: str, other: str) -> None:
+def test_a_create_is_finished(cloud: Cloud, bystander: int, admin: Tenant, point: str, other: str) -> None:
     armed = cloud.arm(point)
-    create(cloud, "victim")
+    create(admin)
     until(lambda: not armed.exists(), f"{point} is reached", 60)
     if other:
         cloud.kill(other)
@@ -92,23 +131,23 @@ def test_a_create_is_finished(cloud: Cloud, bystander: int, point: str, other: s
     guests = cloud.guests()
     assert bystander in guests.values()
     assert len(guests) == 2
-    cloud.openstack("server", "delete", "victim")
+    admin.do(delete)
     until(lambda: status(cloud, "victim") == "GONE", "gone", 60)
     until(lambda: list(cloud.guests().values()) == [bystander], "the guest is gone", 30)
 
 
 @pytest.mark.parametrize(("point", "other"), DELETE)
-def test_a_delete_is_finished(cloud: Cloud, bystander: int, point: str, other: str) -> None:
-    create(cloud, "victim")
+def test_a_delete_is_finished(cloud: Cloud, bystander: int, admin: Tenant, point: str, other: str) -> None:
+    create(admin)
     until(lambda: status(cloud, "victim") == "ACTIVE", "ACTIVE", 60)
     armed = cloud.arm(point)
-    cloud.openstack("server", "delete", "victim", check=False)
+    ask(admin, delete)
     until(lambda: not armed.exists(), f"{point} is reached", 60)
     if other:
         cloud.kill(other)
     until(lambda: status(cloud, "victim") == "GONE", "gone", 60)
     until(lambda: list(cloud.guests().values()) == [bystander], "the guest is gone", 30)
-    assert len(folders(cloud)) == 1
+    until(lambda: len(folders(cloud)) == 1, "its files are gone", 30)
 
 
 def test_everything_is_killed_and_comes_back(cloud: Cloud, bystander: int) -> None:
@@ -202,17 +241,18 @@ STEPS = tuple(whole()) if LONG else USUAL
 class Victim:
     """The server that all of it is done to."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self.cloud = cloud
+    def __init__(self, admin: Tenant) -> None:
+        self.cloud = cloud = admin.cloud
         self.neighbours = list(cloud.guests())
-        words = ["--image", "tiny", "--flavor", "m1.nano", "--network", "private", "--wait"]
-        self.id = str(cloud.json("server", "create", "victim", *words)["id"])
+        create(admin)
+        until(lambda: status(cloud, "victim") == "ACTIVE", "ACTIVE", 60)
+        self.id = str(admin.do(lambda session: session.compute.find_server("victim", ignore_missing=False).id))
         self.nano = self.flavor()
         self.files = len(self.disks())
         self.dnsmasqs = len(dnsmasqs(cloud))
         disk = cloud.get(f"/compute/v2.1/flavors/{self.nano}")["flavor"]["disk"]
-        size = ["--vcpus", "1", "--ram", "160", "--disk", str(disk)]
-        self.other = str(cloud.json("flavor", "create", "m1.other", *size)["id"])
+        other = {"name": "m1.other", "vcpus": 1, "ram": 160, "disk": disk}
+        self.other = str(admin.do(lambda session: session.compute.create_flavor(**other).id))
 
     def show(self) -> dict[str, Any] | None:
         """The server, None while the cloud does not answer."""
@@ -288,43 +328,51 @@ def dnsmasqs(cloud: Cloud) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def victim(cloud: Cloud, bystander: int) -> Iterator[Victim]:
-    found = Victim(cloud)
+def victim(cloud: Cloud, bystander: int, admin: Tenant) -> Iterator[Victim]:
+    found = Victim(admin)
     yield found
-    cloud.openstack("server", "delete", "victim")
+    admin.do(delete)
     until(lambda: list(cloud.guests().values()) == [bystander], "the guest is gone", 30)
-    assert len(folders(cloud)) == 1
+    until(lambda: len(folders(cloud)) == 1, "its files are gone", 30)
 
 
 ENDS = {"resize": "VERIFY_RESIZE None"}
 """Where an act leaves the server, when it is not where it was: ACTIVE."""
 
 
-def words_of(victim: Victim, act: str) -> list[str]:
-    """What a user types for an act."""
+def act_of(victim: Victim, act: str) -> Act:
+    """What a user asks for."""
+    server = victim.id
     match act:
         case "attach":
-            return ["server", "add", "network", "victim", "private"]
+            return lambda session: session.compute.create_server_interface(
+                server, net_id=session.network.find_network("private", ignore_missing=False).id
+            )
         case "detach":
-            return ["server", "remove", "port", "victim", victim.ports()[-1]]
+            port = victim.ports()[-1]
+            return lambda session: session.compute.delete_server_interface(port, server)
         case "snapshot":
-            return ["server", "image", "create", "--name", "kept", "victim"]
+            return lambda session: session.compute.create_server_image(server, "kept")
         case "rebuild":
-            return ["server", "rebuild", "--image", "tiny", "victim"]
+            return lambda session: session.compute.rebuild_server(
+                server, image=session.image.find_image("tiny", ignore_missing=False).id
+            )
         case "resize":
             other = victim.other if victim.flavor() == victim.nano else victim.nano
-            return ["server", "resize", "--flavor", other, "victim"]
+            return lambda session: session.compute.resize_server(server, other)
+        case "confirm":
+            return lambda session: session.compute.confirm_server_resize(server)
         case _:
-            return ["server", "resize", act, "victim"]
+            return lambda session: session.compute.revert_server_resize(server)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: "-".join([step.act, step.point, *step.others]))
-def test_an_act_is_finished(cloud: Cloud, bystander: int, victim: Victim, step: Step) -> None:
+def test_an_act_is_finished(cloud: Cloud, bystander: int, admin: Tenant, victim: Victim, step: Step) -> None:
     before = victim.disks()
     ports, images, flavor, process = len(victim.ports()), set(victim.images()), victim.flavor(), victim.process()
-    words = words_of(victim, step.act)
+    act = act_of(victim, step.act)
     armed = cloud.arm(step.point)
-    said = cloud.openstack(*words, check=False)
+    said = ask(admin, act)
     try:
         until(lambda: not armed.exists(), f"{step.point} is reached", 90)
     except Failure as failure:

@@ -2,16 +2,18 @@
 
 The packages lie here as they were published, by their integrity hash (see `PACKAGES`), and nothing of them is changed;
 their licences are served with them (MPL 2.0, MIT).  They are read when this module is imported, for whoever serves them
-has given up the right to read the checkout by then.
+has given up the right to read the checkout by then, and unpacked for the first browser that comes.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import mimetypes
 import tarfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,11 +70,14 @@ def integrity(data: bytes) -> str:
     return "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
 
 
-def _read() -> Iterator[tuple[str, File]]:
+_READ = {name: (PLACE / name).read_bytes() for name in (*OWN, *(package.file for package in PACKAGES.values()))}
+
+
+def _unpack() -> Iterator[tuple[str, File]]:
     for name in OWN:
-        yield name, _file(name, (PLACE / name).read_bytes())
+        yield name, _file(name, _READ[name])
     for folder, package in PACKAGES.items():
-        with tarfile.open(PLACE / package.file) as archive:
+        with tarfile.open(fileobj=io.BytesIO(_READ[package.file])) as archive:
             for member in archive:
                 name = member.name.partition("/")[2]
                 wanted = any(name == part or (part.endswith("/") and name.startswith(part)) for part in package.parts)
@@ -89,8 +94,11 @@ def _media(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "text/plain; charset=utf-8"
 
 
-FILES: dict[str, File] = dict(_read())
-"""By their path below `/console/`."""
+@cache
+def files() -> dict[str, File]:
+    """All files by their path below `/console/`."""
+    return dict(_unpack())
+
 
 HEADERS = [
     (b"cache-control", b"no-cache"),

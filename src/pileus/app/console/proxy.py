@@ -160,7 +160,7 @@ async def _refuse(send: Send, status: int) -> None:
 async def _answer(scope: Scope, send: Send) -> None:
     """Give a file to a browser, unless it has this very version."""
     serial = scope["path"] == compute.SERIAL
-    found = page.FILES.get("serial.html" if serial else scope["path"].removeprefix(ROOT))
+    found = page.files().get("serial.html" if serial else scope["path"].removeprefix(ROOT))
     status, content, headers = 404, b"There is no such page.\n", [*page.HEADERS]
     if scope["method"] not in ("GET", "HEAD"):
         status, content = 405, b"Pages are read.\n"
