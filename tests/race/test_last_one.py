@@ -18,10 +18,10 @@ import pytest
 
 from tests.race.pair import CLIENTS, Answer, Control, Pair, pair
 
-ADDRESS_ROUNDS = 350
+ADDRESS_ROUNDS = 250
 QUOTA_ROUNDS = 350
-PLACE_ROUNDS = 275
-SERVER_ROUNDS = 25
+PLACE_ROUNDS = 385
+SERVER_ROUNDS = 15
 
 pytestmark = [
     pytest.mark.slow,
