@@ -154,8 +154,10 @@ def test_the_change_log_is_read_from_a_cursor_and_says_what_it_lost(store: Store
     assert further.changes == []
     assert further.cursor >= found.cursor, "on a server with other databases it also moves with their transactions"
     clock.advance(changes.RETENTION.total_seconds() + 1)
+    if not store.embedded:  # another database's transaction takes a number
+        store.write_here(lambda tx: tx.scalar(sa.text("SELECT pg_current_xact_id()::text")))
     store.write_here(insert(9))
-    assert store.write_here(changes.trim) == 4
+    assert store.write_here(changes.trim) == 3
     assert store.read_here(lambda tx: changes.since(tx, start)).lost
     assert not store.read_here(lambda tx: changes.since(tx, found.cursor)).lost
 

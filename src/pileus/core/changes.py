@@ -121,13 +121,12 @@ def news(tx: Tx, cursor: int, topic: str) -> News:
 
 
 def trim(tx: Tx) -> int:
-    """Forget entries older than RETENTION, but never the newest, and all before the youngest of them; how many.
+    """Forget entries older than RETENTION, all before the youngest of them, which stays; how many.
 
     Entries are not always in the order of their times, for clocks are set back.  What is left has no gap, so that who
-    comes late knows by the oldest entry whether he missed any.
+    comes late knows by the oldest entry whether he missed any: by the one that stays, which who is up to date has read.
     """
     number = _NUMBERS[tx.dialect]
     old = sa.select(sa.func.max(number)).where(change.c.at < tx.now - RETENTION).scalar_subquery()
-    newest = sa.select(sa.func.max(number)).scalar_subquery()
     last = sa.select(number).order_by(change.c.seq.desc()).limit(1).scalar_subquery()
-    return tx.execute(sa.delete(change).where(number <= old, number < newest, number < last)).rowcount
+    return tx.execute(sa.delete(change).where(number < old, number < last)).rowcount
