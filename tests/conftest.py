@@ -32,14 +32,13 @@ from pileus.app.service import declare_tables
 from pileus.core.store import Store
 from pileus.services.identity.rules import password
 from tests.api import exercise
+from tests.effort import examples
 
 atexit.register(gc.freeze)  # as the command line does, and for its reason
 gc.disable()  # what modules make stays
-EXAMPLES = 40 if "PILEUS_TEST_DATABASE" in os.environ else 100
-"""Of a property, on PostgreSQL and on SQLite: the rules are the same, it is the engine that differs."""
 
 # How long an example takes is the machine's business.
-settings.register_profile("pileus", deadline=None, max_examples=EXAMPLES)
+settings.register_profile("pileus", deadline=None, max_examples=examples(100))
 settings.load_profile("pileus")
 
 LEAVING = 25

@@ -18,6 +18,7 @@ from pileus.services.identity.resources import group as groups
 from pileus.services.identity.resources import role as roles
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.assignment import table as assignments
+from tests.effort import examples
 from tests.services.identity.cloud import Cloud, make_cloud, ok
 
 PARENTS = {"d": None, "e": None, "a": "d", "b": "a", "c": "a", "x": "e", "y": "x"}
@@ -126,7 +127,7 @@ def test_assignments_mean_what_the_model_says(cloud: Cloud) -> None:
     store = cloud.served.store
 
     @given(WORLDS)
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     def check(world: World) -> None:
         store.write_here(lambda tx: realize(tx, keys, world))
         wanted = meaning(world)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pileus.services.identity.rules.limit import STRICT_TWO_LEVEL, Model
 from tests.api.edge import Client, Response
+from tests.effort import examples
 from tests.services.identity.cloud import Cloud, make_cloud, ok
 
 
@@ -239,7 +240,7 @@ def test_the_strict_model_holds_whatever_is_asked(strict: Cloud) -> None:
     admin, counter = strict.admin, iter(range(10**6))
 
     @given(default=_AMOUNT, steps=st.lists(_STEP, max_size=12))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(25), deadline=None)
     def play(default: int, steps: list[tuple[str, str, int]]) -> None:
         name = f"resource-{next(counter)}"
         register(strict, name, default)

@@ -18,6 +18,7 @@ from pileus.core.store import Store
 from pileus.services.compute.resources.quota import QUOTA as COMPUTE
 from pileus.services.identity.interface import LimitModel, UnifiedLimits
 from pileus.services.identity.rules.limit import FLAT, STRICT_TWO_LEVEL
+from tests.effort import examples
 from tests.services.identity.cloud import Cloud, make_cloud, ok
 
 
@@ -113,7 +114,7 @@ def test_projects_of_a_domain_stay_together_within_its_limit(strict: Cloud) -> N
     keys |= {name: strict.project(name, domain_id=keys[domain]) for name, domain in _OWNERS.items()}
 
     @given(default=st.integers(0, 6), limits=_LIMITS, steps=st.lists(_STEP, max_size=15))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=examples(30), deadline=None)
     def play(default: int, limits: dict[str, int], steps: list[tuple[str, int]]) -> None:
         for owner, domain in _OWNERS.items():
             if owner in limits:

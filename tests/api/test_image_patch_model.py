@@ -13,6 +13,7 @@ from tests.api.edge import Client, Served
 from tests.api.test_image_images import PATCH, served
 from tests.api.test_image_patch import PATCH_4
 from tests.conftest import Databases
+from tests.effort import examples
 
 BASE: dict[str, tuple[list[Any], list[Any]]] = {
     "name": ([None, "", "two", "x" * 255], [5, "x" * 256, []]),
@@ -117,7 +118,7 @@ def visible(image: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in image.items() if name != "updated_at"}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wanted=changes(), draft=st.sampled_from([4, 10]), properties=st.sets(st.sampled_from(CUSTOM[:4])))
 def test_a_patch_does_what_the_model_does(
     cloud: Served, wanted: list[dict[str, Any]], draft: int, properties: set[str]

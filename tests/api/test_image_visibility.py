@@ -20,6 +20,7 @@ from pileus.services.image.resources.usage import QUOTA
 from tests.api.edge import PERSONAS, Client, Served
 from tests.api.test_image_images import PATCH, served
 from tests.conftest import Databases
+from tests.effort import examples
 
 PROJECTS = ("p1", "p2", "p3")
 VISIBILITIES = ("private", "shared", "community", "public")
@@ -160,7 +161,7 @@ asked = st.builds(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=worlds(), who=callers, what=asked)
 def test_lists_hold_what_the_model_says_in_its_order(
     cloud: Served, world: list[Image], who: Caller, what: Asked
@@ -184,7 +185,7 @@ def rank(one: Image, key: str) -> Any:
     return one.id if key == "id" else (one.name is not None, one.name or "") if key == "name" else 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=worlds().filter(bool), who=callers)
 def test_seeing_and_changing(cloud: Served, world: list[Image], who: Caller) -> None:
     client = cloud.client(who.token)

@@ -7,7 +7,6 @@ and to one on SQLite.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ from schemathesis.core.transport import Response as Answer
 from pileus.app import SERVICES
 from tests.api.edge import Response
 from tests.api.whole import Whole, whole_cloud
-from tests.effort import times
+from tests.effort import SERVED, times
 
 pytestmark = pytest.mark.fuzz
 
@@ -51,7 +50,7 @@ def clouds(databases: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A cloud on SQLite, and one on PostgreSQL in a run for it."""
     with contextlib.ExitStack() as stack:
         found = [stack.enter_context(whole_cloud(tmp_path_factory.mktemp("embedded")))]
-        if "PILEUS_TEST_DATABASE" in os.environ:
+        if SERVED:
             place = tmp_path_factory.mktemp("served")
             url = databases.make(place, None)
             stack.callback(databases.drop, url)
