@@ -32,6 +32,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from pileus.core import sqlite
 from pileus.core import statement as statements
 from pileus.core.cause import Causes
 from pileus.core.errors import Raced, TooManyRequests
@@ -255,10 +256,13 @@ class Store:
         }
         if self.embedded:
             self.engine = sa.create_engine(
-                self.url, poolclass=sa.NullPool, connect_args={"check_same_thread": False, "timeout": 30}, **options
+                self.url,
+                poolclass=sa.NullPool,
+                connect_args={"check_same_thread": False, "timeout": sqlite.PATIENCE},
+                **options,
             )
-            sa.event.listen(self.engine, "connect", _prepare_sqlite)
-            sa.event.listen(self.engine, "begin", _begin_sqlite)
+            sa.event.listen(self.engine, "connect", sqlite.prepare)
+            sa.event.listen(self.engine, "begin", sqlite.begin)
             self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
             self._writer = threading.Thread(target=self._write_in_groups, name="writer", daemon=True)
             self._writer.start()
@@ -481,14 +485,3 @@ def _let_go(connection: sa.Connection | None) -> None:
     if connection is not None:
         with suppress(Exception):
             connection.close()
-
-
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # transactions are begun by hand, below
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-4000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    immediate = connection.get_execution_options().get("pileus_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
