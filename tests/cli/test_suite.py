@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_summary_tells_each_step_and_the_end() -> None:
     assert text[-3].split() == ["sqlite", "passed", "1.0", "s", "9", "tests"]
     assert text[-2].split() == ["real", "not", "run", "1.0", "s", "needs", "root"]
     assert text[-1] == "suite FAILED: real did not run: needs root (9 tests, 2.0 s)"
+
+
+@pytest.mark.parametrize(("seconds", "long", "told"), [(1.0, False, False), (1e4, False, True), (1e4, True, False)])
+def test_a_step_that_takes_longer_than_it_should_is_told(seconds: float, long: bool, told: bool) -> None:
+    stream = io.StringIO()
+    slow = replace(PASSED, seconds=seconds)
+    summarize([slow, replace(slow, step="ruff")], [], Progress(stream), seconds, long=long)
+    of_sqlite, of_ruff, verdict = stream.getvalue().splitlines()[-3:]
+    assert ("over its budget of" in of_sqlite) is told
+    assert "budget" not in of_ruff
+    assert verdict.startswith("suite passed")
 
 
 def suite_in(root: Path) -> Suite:

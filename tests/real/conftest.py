@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,9 +16,19 @@ from tests.real.cloud import Cloud
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The image tiny, built once."""
-    output = tmp_path_factory.mktemp("image") / "tiny.qcow2"
-    return build_tiny(output, cache=default_cache(), progress=lambda line: None)
+    """The image tiny, built once, whichever of a run's processes comes first; what its building said lies beside it."""
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent
+    output = directory / "tiny.qcow2"
+    with (directory / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            said: list[str] = []
+            made = build_tiny(directory / "tiny.new", cache=default_cache(), progress=said.append)
+            output.with_suffix(".log").write_text("\n".join(said))
+            made.rename(output)
+    return output
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,20 @@ QUICK = "not real and not fuzz and not simulation"
 QUICK_STEPS = ("sqlite", "postgresql", "fuzz", "simulation")
 """Steps whose tests need neither root nor a guest."""
 
+BUDGETS = {
+    "sqlite": 400,
+    "postgresql": 320,
+    "fuzz": 60,
+    "simulation": 60,
+    "drivers": 150,
+    "real": 540,
+    "conformance": 150,
+}
+"""Seconds of a usual run that a step may take beside the others, on two cores: a quarter of an hour for the whole.
+
+Whoever adds a test to a step that is over its budget takes as much away. A long run has none.
+"""
+
 NO_TESTS = 5
 """pytest's exit status when it found or selected nothing."""
 
@@ -311,7 +325,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
         started = time.monotonic()
         results = _run(suite, lanes)
     failures = verdict(results, partly=bool(arguments.expression), strict=os.environ.get("CI") == "true")
-    summarize(results, failures, progress, time.monotonic() - started)
+    summarize(results, failures, progress, time.monotonic() - started, long=arguments.long)
     return 1 if failures else 0
 
 
@@ -349,12 +363,16 @@ def verdict(results: Sequence[Result], *, partly: bool, strict: bool) -> list[st
     return failures
 
 
-def summarize(results: Sequence[Result], failures: Sequence[str], progress: Progress, seconds: float) -> None:
+def summarize(
+    results: Sequence[Result], failures: Sequence[str], progress: Progress, seconds: float, *, long: bool = False
+) -> None:
     """Print one line for each step, and the verdict with the seconds that all took together."""
     progress.line("\n── summary")
     for result in results:
         tests = f"{result.tests} tests" if result.tests else ""
-        progress.line(f"{result.step:<11} {result.outcome:<12} {result.seconds:7.1f} s  {tests}{result.reason}")
+        budget = BUDGETS.get(result.step, result.seconds)
+        over = f", over its budget of {budget} s" if result.seconds > budget and not long else ""
+        progress.line(f"{result.step:<11} {result.outcome:<12} {result.seconds:7.1f} s  {tests}{result.reason}{over}")
     total = sum(result.tests for result in results)
     ending = f"FAILED: {'; '.join(failures)}" if failures else "passed"
     progress.line(f"suite {ending} ({total} tests, {seconds:.1f} s)")
