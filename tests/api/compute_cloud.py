@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -127,12 +128,12 @@ class Cloud:
 
 
 @contextmanager
-def cloud(database_url: str) -> Iterator[Cloud]:
-    """A cloud without hosts."""
+def cloud(place: Path | str) -> Iterator[Cloud]:
+    """A cloud without hosts. `place` is as for `make_edge`."""
     clock = ManualClock()
     known = fleet.Fleet(clock)
     with make_edge(
-        database_url, service(), link_service(), provided={fleet.Fleet: known}, seams=Seams(clock, seed=1)
+        place, service(), link_service(), provided={fleet.Fleet: known}, seams=Seams(clock, seed=1)
     ) as served:
         served.store.write_here(fleet.begin)
         yield Cloud(served, clock, known)

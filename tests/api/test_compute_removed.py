@@ -15,7 +15,7 @@ from tests.api.compute_cloud import Cloud, cloud, fault
 @pytest.fixture(scope="module", name="cloud")
 def one_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     place: Path = tmp_path_factory.mktemp("removed")
-    with cloud(f"sqlite:///{place / 'store.sqlite'}") as made:
+    with cloud(place) as made:
         yield made
 
 

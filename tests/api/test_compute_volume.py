@@ -17,7 +17,7 @@ ASSISTED = "/os-assisted-volume-snapshots"
 @pytest.fixture(scope="module", name="cloud")
 def one_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     place: Path = tmp_path_factory.mktemp("volume")
-    with cloud(f"sqlite:///{place / 'store.sqlite'}") as made:
+    with cloud(place) as made:
         yield made
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.api.edge import Client, Served
 from tests.api.test_image_images import PATCH, served
 from tests.api.test_image_patch import PATCH_4
-from tests.conftest import Databases
+from tests.conftest import Databases, whole_schema
 from tests.effort import examples
 
 BASE: dict[str, tuple[list[Any], list[Any]]] = {
@@ -108,7 +108,7 @@ def body(wanted: list[dict[str, Any]], draft: int) -> list[dict[str, Any]]:
 @pytest.fixture(name="cloud", scope="module")
 def one_cloud(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[Served]:
     place = tmp_path_factory.mktemp("patch")
-    url = databases.make(place, None)
+    url = databases.make(place, whole_schema)
     with served(place, url) as found:
         yield found
     databases.drop(url)

@@ -19,7 +19,7 @@ from pileus.services.image.resources.image.table import image, member
 from pileus.services.image.resources.usage import QUOTA
 from tests.api.edge import PERSONAS, Client, Served
 from tests.api.test_image_images import PATCH, served
-from tests.conftest import Databases
+from tests.conftest import Databases, whole_schema
 from tests.effort import examples
 
 PROJECTS = ("p1", "p2", "p3")
@@ -95,7 +95,7 @@ def fill(tx: Tx, world: list[Image]) -> None:
 @pytest.fixture(name="cloud", scope="module")
 def one_cloud(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[Served]:
     place = tmp_path_factory.mktemp("visibility")
-    url = databases.make(place, None)
+    url = databases.make(place, whole_schema)
     with served(place, url) as found:
         yield found
     databases.drop(url)

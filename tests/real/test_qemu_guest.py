@@ -66,6 +66,8 @@ beat() {
     while :; do
         count=$((count + 1))
         echo "BEAT $count cards $(cat /sys/class/net/eth*/address 2>/dev/null | tr '\\n' ' ')" >/dev/console
+        echo "$count" >/beat
+        sync
         sleep 1
     done
 }
@@ -134,8 +136,10 @@ class Linux:
         return self.driver.console_log(self.id, None)
 
     def says(self, pattern: str, after: int = 0) -> bool:
-        """Whether the console comes to say it, beyond so many characters."""
-        return eventually(lambda: re.search(pattern, self.log()[after:]) is not None, PATIENCE)
+        """Whether the console comes to say it, beyond so many characters. Raises AssertionError with what it says."""
+        if not eventually(lambda: re.search(pattern, self.log()[after:]) is not None, PATIENCE):
+            raise AssertionError(f"{pattern!r} is not in {self.log()[after:][-3000:]}")
+        return True
 
     def beat(self) -> int:
         """The last number that the guest counted to."""
@@ -149,7 +153,7 @@ def linux(tiny: Path) -> Iterator[Linux]:
     found = Linux(root, tiny)
     try:
         found.ensure()
-        assert found.says("AGENT is up"), found.log()[-3000:]
+        assert found.says("AGENT is up")
         assert found.says(r"BEAT 2 cards 02:00:00:00:00:00"), found.log()[-3000:]
         yield found
     finally:
@@ -215,8 +219,10 @@ def test_a_snapshot_of_a_system_that_goes_on(linux: Linux) -> None:
 
 
 def test_counters_of_a_system(linux: Linux) -> None:
+    assert eventually(lambda: linux.driver.diagnostics(linux.id).disks[0].write_requests > 0, PATIENCE), (
+        "since it was resumed"
+    )
     seen = linux.driver.diagnostics(linux.id)
-    assert seen.disks[0].write_requests > 0, "since it was resumed"
     assert sum(seen.cpu_time) > 10**8  # a tenth of a second
     assert seen.memory_used_mib > 20
     assert seen.nics[0].mac_address == "02:00:00:00:00:00"

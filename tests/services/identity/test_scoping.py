@@ -19,6 +19,7 @@ from pileus.services.identity.resources.assignment import table as assignments
 from pileus.services.identity.resources.project import table as projects
 from pileus.services.identity.rules.role import IMPLICATIONS, PERSONAS
 from pileus.services.identity.rules.token import Kind
+from tests.conftest import whole_schema
 from tests.effort import examples
 from tests.services.identity.cloud import Cloud, make_cloud
 
@@ -56,7 +57,9 @@ class RolledBack(Exception):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     place = tmp_path_factory.mktemp("cloud")
-    with make_cloud(f"sqlite:///{place / 'store.sqlite'}", place) as cloud:
+    url = f"sqlite:///{place / 'store.sqlite'}"
+    whole_schema(url)
+    with make_cloud(url, place) as cloud:
         domain, home = cloud.domain("d"), cloud.domain("home")
         project = cloud.project("p", domain_id=domain)
         child = cloud.project("c", domain_id=domain, parent_id=project)
