@@ -77,6 +77,7 @@ class Control:
         self.requests: list[tuple[str, str]] = []
         self.lives = 0
         self._server: uvicorn.Server | None = None
+        self._listener = -1
 
     async def start(self) -> None:
         """Begin a life: a new run of the store, and a new socket."""
@@ -109,6 +110,7 @@ class Control:
             timeout_keep_alive=75,
         )
         config.load()
+        self._listener = listener.fileno()
         self._server = uvicorn.Server(config)
         self._server.lifespan = config.lifespan_class(config)
         # The parts of `serve` without its loop, which would take a tenth of a second to notice the end.
@@ -120,6 +122,9 @@ class Control:
             return
         self.path.unlink(missing_ok=True)
         self.lives += 1
+        # A connection that is accepted while its server closes is never heard of again, as long as the process lives.
+        asyncio.get_running_loop().remove_reader(self._listener)
+        await asyncio.sleep(0.001)
         self.cut()
         self._server.force_exit = True
         await self._server.shutdown()
@@ -387,7 +392,9 @@ class Machine:
 
     def disks(self) -> list[str]:
         """The guests that have disks here."""
-        return FakeStorage(root=self.directory / "disks").guests()
+        while True:
+            with suppress(FileNotFoundError):  # one went while they were counted
+                return FakeStorage(root=self.directory / "disks").guests()
 
     def left(self) -> list[str]:
         """Everything that is on the host."""
