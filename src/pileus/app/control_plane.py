@@ -305,9 +305,9 @@ def control(arguments: argparse.Namespace) -> int:
 def _calm_collector() -> None:
     """Keep the collector of cycles from what the start made, which stays, and let it look less often at the rest.
 
-    A large answer is thousands of objects; each few hundred of them would have it go through all that there is.
+    A large answer is thousands of objects; each few hundred of them would have it go through all that there is.  What a
+    start leaves behind, some three thousand objects, is not worth a look through a hundred thousand.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     gc.enable()
