@@ -32,7 +32,7 @@ from pileus.app.service import declare_tables
 from pileus.core.store import Store
 from pileus.services.identity.rules import password
 from tests.api import exercise
-from tests.effort import examples
+from tests.effort import SERVED, examples
 
 atexit.register(gc.freeze)  # as the command line does, and for its reason
 gc.disable()  # what modules make stays
@@ -331,7 +331,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for room, mark in ROOMS.items():
             if item.path.is_relative_to(room):
                 item.add_marker(mark)
-    if "PILEUS_TEST_DATABASE" in os.environ:
+    if SERVED:
         others = [item for item in items if "databases" not in getattr(item, "fixturenames", ())]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if "databases" in getattr(item, "fixturenames", ())]

@@ -124,12 +124,6 @@ def values_of(key: str) -> list[str | None]:
     return ["project", "theirs"]
 
 
-def targets(random: Random, kind: str, rule: str) -> list[dict[str, Any]]:
-    """Things that a rule may be asked about; some of their keys may not be known."""
-    keys = keys_of(kind, rule)
-    return [{key: random.choice(values_of(key)) for key in keys if random.randrange(10)} for _ in range(TARGETS)]
-
-
 class Oracle:
     """Upstream's engine with upstream's defaults for one service."""
 
@@ -169,10 +163,11 @@ DIFFERENT: dict[str, str] = {}
 
 
 def differences(policy: Policy, oracle: Oracle, kind: str, rule: str) -> Iterator[str]:
-    """Ask both engines about one rule."""
-    random = Random(rule)  # the same questions each time
+    """Ask both engines about one rule, and targets of which some keys are not known."""
+    random, keys = Random(rule), keys_of(kind, rule)  # the same questions each time
     for caller in CALLERS:
-        for target in targets(random, kind, rule):
+        for _ in range(TARGETS):
+            target = {key: random.choice(values_of(key)) for key in keys if random.randrange(10)}
             ours = policy.passes(rule, target, caller.auth.credentials)
             if ours != oracle.lets(rule, caller, target):
                 yield f"{caller} on {target}: {'allowed' if ours else 'refused'} here"

@@ -14,6 +14,7 @@ from pileus.cli.main import CommandFailure, build_parser, main
 from pileus.cli.progress import Progress
 from pileus.cli.suite import Outcome, Result, Suite, summarize, verdict
 from tests.cli.role import NO_ROLES
+from tests.tidy.tree import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,11 @@ def test_a_step_that_takes_longer_than_it_should_is_told(seconds: float, long: b
     assert ("over its budget of" in of_sqlite) is told
     assert "budget" not in of_ruff
     assert verdict.startswith("suite passed")
+
+
+def test_budgets_are_as_their_page_says() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (\d+) s \|$", (ROOT / "docs" / "testing.md").read_text(), re.MULTILINE)
+    assert {step: int(seconds) for step, seconds in rows if step != "coverage"} == suite.BUDGETS
 
 
 def suite_in(root: Path) -> Suite:

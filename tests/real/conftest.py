@@ -25,9 +25,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not output.exists():
             said: list[str] = []
-            made = build_tiny(directory / "tiny.new", cache=default_cache(), progress=said.append)
+            new = directory / "tiny.new"
+            assert build_tiny(new, cache=default_cache(), progress=said.append) == new
             output.with_suffix(".log").write_text("\n".join(said))
-            made.rename(output)
+            new.rename(output)
     return output
 
 

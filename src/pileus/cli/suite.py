@@ -195,9 +195,8 @@ class Suite:
 
     def fuzz(self) -> Result:
         """Generated requests to every operation, each on both databases where there is PostgreSQL."""
-        if package.missing(package.SUITE):
-            return self.tests("fuzz", "fuzz", *SPREAD, "tests/api")
-        return self._on_postgresql("fuzz", "fuzz", "tests/api", spread=SPREAD)
+        result = self._on_postgresql("fuzz", "fuzz", "tests/api", spread=SPREAD)
+        return self.tests("fuzz", "fuzz", *SPREAD, "tests/api") if result.outcome == "not run" else result
 
     def simulation(self) -> Result:
         """Seeded clouds."""

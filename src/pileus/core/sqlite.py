@@ -19,7 +19,7 @@ PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY", "cache_si
 
 
 def prepare(connection: sqlite3.Connection, record: Any) -> None:
-    """Set up a new connection. Raises sqlite3.OperationalError, as what asks for a connection does."""
+    """Set up a new connection. Raises sqlite3.DatabaseError for a file that is none, or that others keep locked."""
     connection.isolation_level = None  # transactions are begun by hand, below
     _write_ahead(connection)
     for pragma in PRAGMAS:

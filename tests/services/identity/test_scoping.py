@@ -20,7 +20,6 @@ from pileus.services.identity.resources.project import table as projects
 from pileus.services.identity.rules.role import IMPLICATIONS, PERSONAS
 from pileus.services.identity.rules.token import Kind
 from tests.conftest import whole_schema
-from tests.effort import examples
 from tests.services.identity.cloud import Cloud, make_cloud
 
 ABOVE = {"domain": (), "project": ("domain",), "child": ("project", "domain")}
@@ -113,7 +112,7 @@ def ask(tx: Tx, world: World, place: str) -> set[str] | None:
 
 
 @given(held=grants(), off=st.sets(st.sampled_from(["user", "home", "domain", "project", "child"]), max_size=2))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_there_is_a_token_where_roles_are_held_and_all_is_enabled(
     world: World, held: list[Grant], off: set[str]
 ) -> None:
@@ -128,7 +127,7 @@ def test_there_is_a_token_where_roles_are_held_and_all_is_enabled(
 
 
 @given(held=grants(), off=st.sets(st.sampled_from(["user", "home", "domain", "project", "child"]), max_size=2))
-@settings(max_examples=examples(75), deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_a_token_is_worth_what_a_new_one_would_be(world: World, held: list[Grant], off: set[str]) -> None:
     """Whatever happens after a token was issued, it is good exactly when another could be had, with the same roles."""
     tokens = world.cloud.tokens
