@@ -82,9 +82,10 @@ def test_power(cloud: Cloud) -> None:
     ):
         assert cloud.act(server_id, verb).status == 202
         assert cloud.reach(server_id, status)["OS-EXT-STS:power_state"] == power
+    assert host.guests[server_id].reboot_nonce == 1, "a start is a boot of its own"
     assert cloud.act(server_id, "os-start").status == 409
     assert cloud.act(server_id, "reboot", {"type": "SOFT"}).status == 202
-    cloud.wait(lambda: host.guests[server_id].reboot_nonce == 1)
+    cloud.wait(lambda: host.guests[server_id].reboot_nonce == 2)
     cloud.reach(server_id, "ACTIVE")
     assert host.guests[server_id].reboot_kind == "SOFT"
     assert cloud.act(server_id, "reboot", {"type": "later"}).status == 400
