@@ -4,7 +4,6 @@ import io
 import re
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,27 +51,51 @@ def test_verdict(results: list[Result], partly: bool, strict: bool, failures: li
 
 def test_summary_tells_each_step_and_the_end() -> None:
     stream = io.StringIO()
-    summarize([PASSED, SKIPPED], ["real did not run: needs root"], Progress(stream), 2.0)
+    summarize([PASSED, SKIPPED], ["real did not run: needs root"], Progress(stream), 2.0, 0)
     text = stream.getvalue().splitlines()
     assert text[-3].split() == ["sqlite", "passed", "1.0", "s", "9", "tests"]
     assert text[-2].split() == ["real", "not", "run", "1.0", "s", "needs", "root"]
     assert text[-1] == "suite FAILED: real did not run: needs root (9 tests, 2.0 s)"
 
 
-@pytest.mark.parametrize(("seconds", "long", "told"), [(1.0, False, False), (1e4, False, True), (1e4, True, False)])
-def test_a_step_that_takes_longer_than_it_should_is_told(seconds: float, long: bool, told: bool) -> None:
+@pytest.mark.parametrize(
+    ("budget", "told"), [(0, "2.0 s)"), (2, "2.0 s, of a budget of 2 s)"), (1, "2.0 s, over the budget of 1 s)")]
+)
+def test_who_takes_longer_than_planned_is_told(budget: int, told: str) -> None:
     stream = io.StringIO()
-    slow = replace(PASSED, seconds=seconds)
-    summarize([slow, replace(slow, step="ruff")], [], Progress(stream), seconds, long=long)
-    of_sqlite, of_ruff, verdict = stream.getvalue().splitlines()[-3:]
-    assert ("over its budget of" in of_sqlite) is told
-    assert "budget" not in of_ruff
-    assert verdict.startswith("suite passed")
+    summarize([PASSED], [], Progress(stream), 2.0, budget)
+    assert stream.getvalue().splitlines()[-1] == f"suite passed (9 tests, {told}"
 
 
-def test_budgets_are_as_their_page_says() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|.*\| (\d+) s \|$", (ROOT / "docs" / "testing.md").read_text(), re.MULTILINE)
-    assert {step: int(seconds) for step, seconds in rows if step != "coverage"} == suite.BUDGETS
+@pytest.mark.parametrize(
+    ("arguments", "steps", "budget"),
+    [
+        (["--only", "fuzz"], ["fuzz"], 120),
+        (["--only", "fast"], ["sqlite", "postgresql", "coverage"], 360),
+        (
+            ["--only", "real", "--only", "conformance", "--only", "simulation"],
+            ["simulation", "real", "conformance"],
+            540,
+        ),
+        (["--only", "sqlite"], ["sqlite"], 0),
+        (["--only", "fuzz", "--only", "real"], ["fuzz", "real"], 0),
+        (["--only", "guests", "--fast"], [], 0),
+        ([], list(suite.STEPS), 900),
+    ],
+)
+def test_what_is_run_and_how_long_it_may_take(arguments: list[str], steps: list[str], budget: int) -> None:
+    parsed = build_parser("test").parse_args(["test", *arguments])
+    chosen = suite._chosen(parsed.only or suite.STEPS, fast=parsed.fast)
+    assert (chosen, suite._budget(chosen)) == (steps, budget)
+
+
+def test_every_step_is_in_one_group_and_the_groups_are_as_their_page_says() -> None:
+    assert sorted(step for group in suite.BUDGETS.values() for step in group.steps) == sorted(suite.STEPS)
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (\d+) s \|$", page, re.MULTILINE)
+    told = {name: suite.Budget(tuple(re.findall(r"`(\w+)`", steps)), int(seconds)) for name, steps, seconds in rows}
+    assert told == suite.BUDGETS
+    assert f"at most {suite.WHOLE} s" in page
 
 
 def suite_in(root: Path) -> Suite:

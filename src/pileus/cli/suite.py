@@ -4,14 +4,17 @@ The steps run in order, but those that need this host's kernel beside the others
 run even when one fails:
 
 - `ruff`, `mypy`, `imports`: the linters, the strict type checker, the import contracts
-- `sqlite`: every test that needs neither root nor a guest
-- `postgresql`: those of them that may touch a database once more, on a real server that the run starts and stops
+- `sqlite`: rules, loops, and the API through its real edge, on SQLite
+- `postgresql`: those of them that touch a database once more, on a real server that the run starts and stops
+- `coverage`: whether docs/coverage.md says what of the documented operations the tests on SQLite exercised
 - `fuzz`: generated requests, good and bad ones, to every operation, on both databases
-- `coverage`: whether docs/coverage.md says what of the documented operations those tests exercised
 - `simulation`: clouds that are disturbed, from fixed seeds
+- `host`: commands with processes of their own, the agent, drivers as far as they need no root, rules of the tree
 - `drivers`: the tests of drivers on this host's kernel, as root
 - `real`: whole clouds with real guests, as root
 - `conformance`: what passes of upstream's acceptance tests and needs few minutes, on a cloud of its own, as root
+
+A group of steps can be asked for as a step can; `BUDGETS` has them, and the time that each may take by itself.
 
 A step that cannot run is said to be so, and is a failure when the environment has CI=true.  `--long` is for a night:
 each generated test tries many times as much, and `simulation` plays more than ten thousand seeds.
@@ -26,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,34 +53,44 @@ EXERCISED_VARIABLE = "PILEUS_TEST_EXERCISED"
 LONG_VARIABLE = "PILEUS_TEST_LONG"
 """Set for a long run."""
 
-PARALLEL = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+BY_FILE = ["--dist", "loadfile"]
 """Tests run side by side, those of one file in one process; only drivers' are alone with the host's kernel."""
 
-IN_ORDER = [*PARALLEL, "--no-loadscope-reorder"]
+IN_ORDER = [*BY_FILE, "--no-loadscope-reorder"]
 """The same, and files in the order in which they were collected: tests/conftest.py puts the longest first."""
 
-SPREAD = [*PARALLEL[:2], "--dist", "load"]
+SPREAD = ["--dist", "load"]
 """Tests run side by side, each for itself."""
 
 QUICK = "not real and not fuzz and not simulation"
-"""What runs on both databases."""
+"""What needs neither root nor a guest, and is not generated."""
 
-QUICK_STEPS = ("sqlite", "postgresql", "fuzz", "simulation")
+QUICK_STEPS = ("sqlite", "postgresql", "fuzz", "simulation", "host")
 """Steps whose tests need neither root nor a guest."""
 
-BUDGETS = {
-    "sqlite": 400,
-    "postgresql": 320,
-    "fuzz": 60,
-    "simulation": 60,
-    "drivers": 150,
-    "real": 540,
-    "conformance": 150,
-}
-"""Seconds of a usual run that a step may take beside the others, on two cores: a quarter of an hour for the whole.
+HOST_ROOMS = ("agent", "cli", "drivers", "tidy")
+"""Folders of tests in which a database decides nothing."""
 
-Whoever adds a test to a step that is over its budget takes as much away. A long run has none.
-"""
+
+@dataclass(frozen=True)
+class Budget:
+    """The time that some steps may take by themselves, on two cores."""
+
+    steps: tuple[str, ...]
+    seconds: int
+
+
+BUDGETS = {
+    "fast": Budget(("sqlite", "postgresql", "coverage"), 360),
+    "fuzz": Budget(("fuzz",), 120),
+    "simulation": Budget(("simulation",), 120),
+    "guests": Budget(("real", "conformance"), 420),
+    "rest": Budget(("ruff", "mypy", "imports", "host", "drivers"), 180),
+}
+"""Groups of steps, 20 minutes if one came after another: whoever adds to one that is over takes as much away."""
+
+WHOLE = 900
+"""Seconds that all of them may take side by side, the making of the environment included. A long run may take more."""
 
 NO_TESTS = 5
 """pytest's exit status when it found or selected nothing."""
@@ -113,6 +126,11 @@ class Suite:
     """Whether generated tests try as much as they can."""
     beside: bool = False
     """Whether other steps run at the same time: then what a program says is shown in one piece when it has ended."""
+
+    @property
+    def abreast(self) -> list[str]:
+        """How many tests run side by side: tests wait a good deal, and leave cores idle that no other step takes."""
+        return ["-n", str((os.cpu_count() or 1) * (1 if self.beside else 2))]
 
     def command(self, step: str, command: Sequence[str], environment: dict[str, str] | None = None) -> Result:
         """Run one program of a step; its output is the user's."""
@@ -190,17 +208,24 @@ class Suite:
         return self.tool("imports", ["lint-imports"])
 
     def sqlite(self) -> Result:
-        """Everything that needs neither root nor a guest."""
-        return self.tests("sqlite", QUICK, *IN_ORDER)
+        """Rules, loops and the API."""
+        ignored = [f"--ignore=tests/{room}" for room in HOST_ROOMS]
+        return self.tests("sqlite", QUICK, *ignored, *self.abreast, *IN_ORDER)
+
+    def host(self) -> Result:
+        """Processes, the agent, and drivers as far as they need no root."""
+        return self.tests("host", QUICK, *(f"tests/{room}" for room in HOST_ROOMS), *self.abreast, *IN_ORDER)
 
     def fuzz(self) -> Result:
         """Generated requests to every operation, each on both databases where there is PostgreSQL."""
         result = self._on_postgresql("fuzz", "fuzz", "tests/api", spread=SPREAD)
-        return self.tests("fuzz", "fuzz", *SPREAD, "tests/api") if result.outcome == "not run" else result
+        return (
+            self.tests("fuzz", "fuzz", *self.abreast, *SPREAD, "tests/api") if result.outcome == "not run" else result
+        )
 
     def simulation(self) -> Result:
         """Seeded clouds."""
-        return self.tests("simulation", "simulation", *SPREAD, "tests/sim")
+        return self.tests("simulation", "simulation", *self.abreast, *SPREAD, "tests/sim")
 
     def coverage(self) -> Result:
         """What the tests on SQLite exercised, beside the page that says so."""
@@ -219,8 +244,8 @@ class Suite:
 
     def postgresql(self) -> Result:
         """The same on PostgreSQL, without the tests that know no database, and those in which it decides nothing."""
-        beside = ("agent", "cli", "drivers", "sim", "tidy", "api/test_policy_matrix.py", "api/test_transcript.py")
-        ignored = [f"--ignore=tests/{room}" for room in beside]
+        without = (*HOST_ROOMS, "sim", "api/test_policy_matrix.py", "api/test_transcript.py")
+        ignored = [f"--ignore=tests/{room}" for room in without]
         return self._on_postgresql("postgresql", QUICK, *ignored, spread=IN_ORDER)
 
     def _on_postgresql(self, step: str, marks: str, *arguments: str, spread: Sequence[str]) -> Result:
@@ -232,7 +257,7 @@ class Suite:
         started = time.monotonic()
         try:
             with server() as url:
-                result = self.tests(step, marks, *spread, *arguments, database=url)
+                result = self.tests(step, marks, *self.abreast, *spread, *arguments, database=url)
         except CommandFailure as failure:
             self.progress.line(f"{step}: {failure}")
             result = Result(step=step, outcome="failed", seconds=0, reason="the server did not start")
@@ -245,7 +270,7 @@ class Suite:
 
     def real(self) -> Result:
         """Real clouds with real guests."""
-        return self._privileged("real", *PARALLEL, "tests", "--ignore=tests/drivers")
+        return self._privileged("real", *self.abreast, *BY_FILE, "tests", "--ignore=tests/drivers")
 
     def conformance(self) -> Result:
         """What passed of upstream's tests, and must go on passing; the run installs what it needs."""
@@ -272,9 +297,10 @@ STEPS: dict[str, Callable[[Suite], Result]] = {
     "imports": Suite.imports,
     "sqlite": Suite.sqlite,
     "postgresql": Suite.postgresql,
-    "fuzz": Suite.fuzz,
     "coverage": Suite.coverage,
+    "fuzz": Suite.fuzz,
     "simulation": Suite.simulation,
+    "host": Suite.host,
     "drivers": Suite.drivers,
     "real": Suite.real,
     "conformance": Suite.conformance,
@@ -295,7 +321,8 @@ def register(subparsers: Subparsers) -> None:
         description="Runs the whole suite: linters, types, import contracts, tests on SQLite and on PostgreSQL, "
         "drivers, real clouds and conformance. As root on Debian and Ubuntu it installs what is missing.",
     )
-    parser.add_argument("--only", action="append", choices=STEPS, metavar="STEP", help=f"one of {', '.join(STEPS)}")
+    parts = {**STEPS, **BUDGETS}
+    parser.add_argument("--only", action="append", choices=parts, metavar="PART", help=f"one of {', '.join(parts)}")
     parser.add_argument("-k", dest="expression", metavar="EXPR", help="only tests that match, in pytest's syntax")
     parser.add_argument("--fast", action="store_true", help="leave out the steps real and conformance")
     parser.add_argument("--long", action="store_true", help="let generated tests try many times as much")
@@ -307,7 +334,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     root = Path(pileus.__file__).resolve().parents[2]
     if not (root / "tests").is_dir() or not (root / "pyproject.toml").is_file():
         raise CommandFailure("the suite is part of a checkout, and this is an installed package", status=69)
-    steps = [name for name in arguments.only or STEPS if not (arguments.fast and name in SLOW)]
+    steps = _chosen(arguments.only or STEPS, fast=arguments.fast)
     progress = Progress(sys.stdout)
     _install(steps, progress)
     with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory:
@@ -324,8 +351,24 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
         started = time.monotonic()
         results = _run(suite, lanes)
     failures = verdict(results, partly=bool(arguments.expression), strict=os.environ.get("CI") == "true")
-    summarize(results, failures, progress, time.monotonic() - started, long=arguments.long)
+    seconds = time.monotonic() - started
+    summarize(results, failures, progress, seconds, 0 if arguments.long else _budget(steps))
     return 1 if failures else 0
+
+
+def _chosen(names: Iterable[str], *, fast: bool) -> list[str]:
+    """The steps that these steps and groups are, in their order."""
+    wanted = {step for name in names for step in (BUDGETS[name].steps if name in BUDGETS else (name,))}
+    return [name for name in STEPS if name in wanted and not (fast and name in SLOW)]
+
+
+def _budget(steps: Sequence[str]) -> int:
+    """The seconds that these steps may take: what their groups may together; 0 if they are not whole groups."""
+    if set(steps) == set(STEPS):
+        return WHOLE
+    groups = [budget for budget in BUDGETS.values() if set(budget.steps) <= set(steps)]
+    whole = sum(len(budget.steps) for budget in groups) == len(steps)
+    return sum(budget.seconds for budget in groups) if whole else 0
 
 
 def _run(suite: Suite, lanes: Sequence[Sequence[str]]) -> list[Result]:
@@ -363,18 +406,21 @@ def verdict(results: Sequence[Result], *, partly: bool, strict: bool) -> list[st
 
 
 def summarize(
-    results: Sequence[Result], failures: Sequence[str], progress: Progress, seconds: float, *, long: bool = False
+    results: Sequence[Result], failures: Sequence[str], progress: Progress, seconds: float, budget: int
 ) -> None:
-    """Print one line for each step, and the verdict with the seconds that all took together."""
+    """Print one line for each step, and the verdict with the seconds that all took together.
+
+    What took longer than `budget` seconds is said to; 0 for no budget.  It is no failure: the machine may be busy.
+    """
     progress.line("\n── summary")
     for result in results:
         tests = f"{result.tests} tests" if result.tests else ""
-        budget = BUDGETS.get(result.step, result.seconds)
-        over = f", over its budget of {budget} s" if result.seconds > budget and not long else ""
-        progress.line(f"{result.step:<11} {result.outcome:<12} {result.seconds:7.1f} s  {tests}{result.reason}{over}")
+        progress.line(f"{result.step:<11} {result.outcome:<12} {result.seconds:7.1f} s  {tests}{result.reason}")
     total = sum(result.tests for result in results)
     ending = f"FAILED: {'; '.join(failures)}" if failures else "passed"
-    progress.line(f"suite {ending} ({total} tests, {seconds:.1f} s)")
+    over = "over the" if seconds > budget else "of a"
+    limit = f", {over} budget of {budget} s" if budget else ""
+    progress.line(f"suite {ending} ({total} tests, {seconds:.1f} s{limit})")
 
 
 def _install(steps: Sequence[str], progress: Progress) -> None:
