@@ -33,6 +33,7 @@ from pileus.core.store import Store
 from pileus.services.identity.rules import password
 from tests.api import exercise
 from tests.effort import SERVED, examples
+from tests.session import Sessions
 
 atexit.register(gc.freeze)  # as the command line does, and for its reason
 gc.disable()  # what modules make stays
@@ -43,6 +44,8 @@ settings.load_profile("pileus")
 
 LEAVING = 25
 """How often it is looked whether a session that was closed has ended, before it is told to."""
+
+SESSIONS = Sessions()
 
 Schema = Callable[[str], None]
 """Makes all tables in the empty database that a URL names, and leaves no connection to it open."""
@@ -153,7 +156,7 @@ class _Copy(NamedTuple):
     served: int
 
     def emptied(self) -> bool:
-        """End all other sessions and delete all rows; whether it is as the template then."""
+        """End sessions that are in use and delete all rows; whether it is as the template then."""
         try:
             self._alone()
             if not self.template.empty or _shape(self.connection) != self.template.shape:
@@ -165,12 +168,13 @@ class _Copy(NamedTuple):
 
     def _alone(self) -> None:
         """Wait for sessions that were closed, and end those that were not; the server looks ten times a second."""
-        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> ALL (%s || pg_backend_pid())"
+        waiting = SESSIONS.idle(self.connection.info.dbname)
         for _ in range(LEAVING):
-            if self.connection.execute(f"SELECT {others}").fetchone() is None:
+            if self.connection.execute(f"SELECT {others}", [waiting]).fetchone() is None:
                 return
             time.sleep(0.002)
-        self.connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}")
+        self.connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}", [waiting])
 
 
 class PostgresqlDatabases:
@@ -220,12 +224,14 @@ class PostgresqlDatabases:
     def _remove(self, name: str) -> None:
         if copy := self._copy.pop(name, None):
             copy.connection.close()
+        SESSIONS.end(name)
         self._connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _find(self, schema: Schema) -> _Template:
         if schema not in self._template:
             name = self._create("template", "template0")
             schema(self._render(name))
+            SESSIONS.end(name)
             with self._connect(name) as connection:
                 self._template[schema] = _Template(name, connection)
         return self._template[schema]
@@ -252,9 +258,8 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     if url is None:
         yield SqliteDatabases(tmp_path_factory.mktemp("databases"))
         return
-    postgresql = PostgresqlDatabases(url)
-    yield postgresql
-    postgresql.close()
+    with SESSIONS.kept(), closing(PostgresqlDatabases(url)) as postgresql:
+        yield postgresql
 
 
 def whole_schema(url: str) -> None:
