@@ -15,7 +15,7 @@ from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.contracts.link import Answer, Watch, Welcome
 
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
-WATCH = b'{"revision": 7, "position": 7, "full": false, "assignments": []}'
+WATCH = b'{"revision": "7", "position": 7, "full": false, "assignments": []}'
 
 
 def answer(body: bytes, status: str = "200 OK") -> bytes:
@@ -63,7 +63,7 @@ def test_one_connection_carries_many_requests(tmp_path: Path) -> None:
     server = Server([answer(WATCH), OK, answer(WATCH)])
 
     async def scenario(link: Link) -> None:
-        assert (await link.get("/watch", Watch)).revision == 7
+        assert (await link.get("/watch", Watch)).revision == "7"
         link.host_id = "h"
         await link.send("/answer", Answer(id="x", output="y"))
         await link.get("/watch?since=7", Watch)
@@ -103,7 +103,7 @@ def test_a_fault_is_raised_with_its_message(tmp_path: Path) -> None:
     play(Server([answer(b"another store", "409 Conflict"), OK]), scenario, tmp_path)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"revision": "x"}'])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"revision": 7}'])
 def test_an_answer_of_another_form_is_refused(tmp_path: Path, body: bytes) -> None:
     async def scenario(link: Link) -> None:
         with pytest.raises(LinkRefused, match="cannot be understood"):

@@ -337,6 +337,22 @@ def test_what_happened_while_nobody_listened_is_made_up_for(cloud: Cloud) -> Non
     assert quota(cloud) == {"instances": 0, "cores": 0, "ram": 0}
 
 
+def test_a_transaction_of_somebody_else_that_takes_long_holds_nothing_up(cloud: Cloud) -> None:
+    if cloud.store.embedded:
+        pytest.skip("SQLite has one writer at a time")
+    host = cloud.host("h1")
+    with cloud.store.engine.connect() as other:
+        other.execute(sa.text("SELECT pg_current_xact_id()"))
+        server_id = cloud.made()
+        cloud.reach(server_id, "ACTIVE")
+        assert cloud.act(server_id, "os-stop").status == 202
+        cloud.reach(server_id, "SHUTOFF")
+        assert host.guests[server_id].power == "stopped"
+        assert cloud.member.request("DELETE", f"{SERVERS}/{server_id}").status == 204
+        cloud.reach(server_id, "gone")
+        other.rollback()
+
+
 def test_a_start_counts_though_the_host_never_heard_of_the_stop(cloud: Cloud) -> None:
     """A guest turns itself off, and is started before its host is told that it is to be off."""
     host = cloud.host("h1")

@@ -203,7 +203,7 @@ class Cloud:
             await self.host(host)
         await self.loops(listing=False)
 
-    def position(self) -> int:
+    def position(self) -> changes.Cursor:
         """How far the change log has come."""
         return self.store.read_here(changes.head)
 

@@ -114,7 +114,7 @@ class Agent:
         self._calls = Calls(host.hypervisor, host.images, link, pool)
         self._snapshots = Snapshots(host.hypervisor, host.storage, link, self.world, pool, self._observe)
         self._spread = PAUSE + SPREAD * zlib.crc32(host.name.encode()) / (1 << 32)
-        self._revision = 0
+        self._revision = ""
         """How far the assignments were heard, since everything was."""
         self._facts: tuple[HypervisorFacts, NetworkFacts] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -86,8 +86,8 @@ class Answer(msgspec.Struct, kw_only=True):
 class Watch(msgspec.Struct, kw_only=True):
     """Answer to a watch: what changed since a revision, or everything (`full`), and questions."""
 
-    revision: int
-    """From where the next watch goes on."""
+    revision: str
+    """From where the next watch goes on; digits, colons and commas, which mean nothing to the host."""
     position: int
     """How far the store has come; a host that heard of it refuses a copy that is older."""
     full: bool

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pileus.core import changes
+from pileus.core.changes import Cursor
 from pileus.core.store import Tx
 
 MANY = 500
@@ -17,9 +18,7 @@ class Follower:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._cursor: int | None = None
-        self._known: set[int] = set()
-        """Changes that were told, and may be again."""
+        self._cursor: Cursor | None = None
 
     @contextmanager
     def news(self, tx: Tx) -> Iterator[set[str] | None]:
@@ -36,15 +35,13 @@ class Follower:
     def _news(self, tx: Tx) -> set[str] | None:
         head = changes.head(tx)
         if self._cursor is None:
-            self._cursor, self._known = head, set()
+            self._cursor = head
             return None
-        if head < self._cursor or (tx.dialect == "sqlite" and head == self._cursor):
+        if not self._cursor.behind(head):
             return set()  # what is known is newer than what this transaction sees, or the same
-        told = changes.news(tx, self._cursor, self._topic)
-        if told.lost:
-            self._cursor, self._known = head, set()
+        told = changes.since(tx, self._cursor, topic=self._topic, limit=MANY)
+        if told.lost or len(told.changes) >= MANY:
+            self._cursor = head
             return None
-        keys = {key for seq, key in told.keys.items() if seq not in self._known}
         self._cursor = told.cursor
-        self._known = set(told.keys) if tx.dialect != "sqlite" else set()
-        return keys if len(keys) <= MANY else None
+        return {one.key for one in told.changes}

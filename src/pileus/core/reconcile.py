@@ -181,7 +181,7 @@ class Loops:
         self.queues = {controller.name: Queue() for controller in self.controllers}
         self.broken: dict[tuple[str, str], str] = {}
         self.poll = poll
-        self._cursor = 0
+        self._cursor = changes.Cursor(0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._runs = Histogram("pileus_loop_duration_seconds", "Time of one call of a control loop.", ("loop",))

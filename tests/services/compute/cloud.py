@@ -109,6 +109,10 @@ class Host:
         self.measured: str | None = None
         """The answer to a call for diagnostics."""
         self.snapshots: dict[str, SnapshotSpec] = {}
+        self.said: dict[str, Observation] = {}
+        """What became of guests by themselves, and stays until they are to be something else."""
+        self._telling = asyncio.Lock()
+        """What is said is heard in that order."""
         self.faults: dict[str, str] = {}
         """Why acts cannot be applied, by act."""
         self.task: asyncio.Task[None] | None = None
@@ -123,7 +127,7 @@ class Host:
         assert found.status == 200, found
         self.id = msgspec.json.decode(found.body, type=Welcome).host_id
         await self.beat()
-        since: int | None = None
+        since: str | None = None
         while True:
             path = "/watch" if since is None else f"/watch?since={since}"
             found = await self.client._send("GET", path, {"x-auth-token": self.id}, [])
@@ -147,9 +151,10 @@ class Host:
             answered = one.id in self.answers or "snapshot" in self.answers
             if one.kind == "snapshot" and not one.tombstone and not answered:
                 await self.send(one.id)
-        seen = [self.observe(one) for one in told.values()]
-        if seen:
-            await self.post("/report", Report(observations=seen))
+        async with self._telling:
+            seen = [self.observe(one) for one in told.values()]
+            if seen:
+                await self.post("/report", Report(observations=seen))
 
     async def send(self, image_id: str) -> None:
         """Send the data of a snapshot; the control plane may not want it any more."""
@@ -160,6 +165,9 @@ class Host:
         state, detail, permanent, nonce = "ready", "", False, 0
         acts: dict[str, int] = {}
         nics: list[str] = []
+        said = self.said.get(one.id)
+        if said is not None and said.generation == one.generation and not one.tombstone:
+            return said
         if one.tombstone:
             state = "absent"
             self.guests.pop(one.id, None)
@@ -190,7 +198,13 @@ class Host:
     def say(self, guest_id: str, state: str, **more: Any) -> None:
         """Report a state of a guest that nobody asked for."""
         seen = Observation(kind="guest", id=guest_id, generation=self.generations[guest_id], state=state, **more)
-        assert self.cloud.served.run(self.post("/report", Report(observations=[seen]))).status == 204
+        self.said[guest_id] = seen
+
+        async def tell() -> Response:
+            async with self._telling:
+                return await self.post("/report", Report(observations=[seen]))
+
+        assert self.cloud.served.run(tell()).status == 204
 
 
 class Cloud:

@@ -39,15 +39,15 @@ def test_a_topic_is_quiet_for_who_has_heard_all_of_it_and_not_for_ever() -> None
         clock = ManualClock()
         fleet = Fleet(clock)
         fleet.expect("topic")
-        assert not fleet.quiet("topic", 1), "nobody has read it"
-        fleet.tell("topic", 1)
-        assert fleet.quiet("topic", 1)
-        assert not fleet.quiet("topic", 0), "the answer was lost"
+        assert not fleet.quiet("topic", "1"), "nobody has read it"
+        fleet.tell("topic", "1")
+        assert fleet.quiet("topic", "1")
+        assert not fleet.quiet("topic", "0"), "the answer was lost"
         assert not fleet.quiet("topic", None)
         clock.advance(TRUST)
-        assert not fleet.quiet("topic", 1), "a commit may have been told to nobody"
-        fleet.tell("topic", 1)
+        assert not fleet.quiet("topic", "1"), "a commit may have been told to nobody"
+        fleet.tell("topic", "1")
         fleet._wake({"topic"})
-        assert not fleet.quiet("topic", 1), "something was committed"
+        assert not fleet.quiet("topic", "1"), "something was committed"
 
     asyncio.run(run())

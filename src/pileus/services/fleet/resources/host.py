@@ -113,7 +113,7 @@ class Fleet:
         self.noted: dict[str, datetime] = {}
         """`seen_at` of hosts, as this process has written or read it."""
         self._waiters: dict[str, asyncio.Event] = {}
-        self._told: dict[str, tuple[int, float]] = {}
+        self._told: dict[str, tuple[str, float]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def beat(self, host_id: str, heartbeat: Heartbeat) -> None:
@@ -172,11 +172,11 @@ class Fleet:
         """Begin to listen: what is committed from now on ends the next `changed` at once."""
         self._waiters.setdefault(topic, asyncio.Event()).clear()
 
-    def tell(self, topic: str, revision: int) -> None:
+    def tell(self, topic: str, revision: str) -> None:
         """Note how far a topic was read, since it was last expected."""
         self._told[topic] = revision, self._clock.monotonic()
 
-    def quiet(self, topic: str, revision: int | None) -> bool:
+    def quiet(self, topic: str, revision: str | None) -> bool:
         """Whether this process has committed nothing of a topic since it was read, of late, as far as a revision."""
         event, told = self._waiters.get(topic), self._told.get(topic)
         if event is None or event.is_set() or told is None:

@@ -26,6 +26,7 @@ from pileus.contracts.link import (
 )
 from pileus.core import changes
 from pileus.core.api import Resource, Stream
+from pileus.core.changes import Cursor
 from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Conflict
 from pileus.core.statement import at, many
@@ -113,10 +114,10 @@ async def watch(ctx: Request) -> Watch:
     Raises Conflict for a host that was forgotten: it is to say hello again.
     """
     host_id, since = ctx.auth.user_id, ctx.query.get("since")
-    cursor, topic = int(since) if since is not None and since.isdecimal() else None, f"host.{host_id}"
+    cursor, topic = Cursor.parse(since or ""), f"host.{host_id}"
     fleet, clock = ctx.of(Fleet), ctx.seams.clock
     # Most come back at once for what is next: there is nothing to be read when nothing was written meanwhile.
-    quiet = ctx.store.embedded and fleet.quiet(topic, cursor)
+    quiet = ctx.store.embedded and fleet.quiet(topic, since)
     if not quiet:
         await ctx.read(lambda bound: _check_known(bound.tx, host_id))
     if cursor is None:
@@ -128,7 +129,7 @@ async def watch(ctx: Request) -> Watch:
     share = 0.5 + zlib.crc32(host_id.encode()) / (1 << 33)
     deadline = clock.monotonic() + share * min(max(WAIT, fleet.pace), LONGEST)
 
-    async def news(after: int) -> Watch:
+    async def news(after: Cursor) -> Watch:
         return await ctx.read(lambda bound: _news(bound.tx, host_id, topic, after))
 
     while True:
@@ -139,11 +140,11 @@ async def watch(ctx: Request) -> Watch:
             fleet.tell(topic, found.revision)
             if found.assignments or found.calls or found.full or left <= 0 or fleet.closed:
                 return found
-            cursor = found.revision
+            cursor = Cursor.parse(found.revision) or cursor
         quiet = False
         named = await fleet.changed(topic, left if ctx.store.embedded else min(left, 0.5))
         if ctx.store.embedded and not named and not fleet.closed:
-            return Watch(revision=cursor, position=cursor, full=False, assignments=[])
+            return Watch(revision=str(cursor), position=cursor.next - 1, full=False, assignments=[])
 
 
 _KNOWN = sa.select(host.c.id).where(host.c.id == sa.bindparam("id"))
@@ -159,18 +160,18 @@ def _check_known(tx: Tx, host_id: str) -> None:
 
 
 def _everything(tx: Tx, host_id: str) -> Watch:
-    revision, position = changes.head(tx), changes.position(tx)
+    revision, position = str(changes.head(tx)), changes.position(tx)
     rows = tx.all(at(assignment, "host_id"), {"value": host_id})
     assignments = [_wire(row) for row in rows]
     return Watch(revision=revision, position=position, full=True, assignments=assignments, calls=_calls(tx, host_id))
 
 
-def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
+def _news(tx: Tx, host_id: str, topic: str, cursor: Cursor) -> Watch:
     found = changes.since(tx, cursor, topic=topic)
     if found.lost:
         return _everything(tx, host_id)
     if not found.changes:
-        return Watch(revision=found.cursor, position=changes.position(tx), full=False, assignments=[])
+        return Watch(revision=str(found.cursor), position=changes.position(tx), full=False, assignments=[])
     if FORGOTTEN in {one.key for one in found.changes}:
         _check_known(tx, host_id)
     ids = {one.key.partition("/")[2] for one in found.changes}
@@ -178,8 +179,8 @@ def _news(tx: Tx, host_id: str, topic: str, cursor: int) -> Watch:
     rows = [row for row in tx.all(_OF_HOST, {"host_id": host_id, "ids": ids}) if f"{row.kind}/{row.id}" in named]
     calls = _calls(tx, host_id) if any(key.startswith("call/") for key in named) else []
     assignments = [_wire(row) for row in rows]
-    position = changes.position(tx)
-    return Watch(revision=found.cursor, position=position, full=False, assignments=assignments, calls=calls)
+    revision, position = str(found.cursor), changes.position(tx)
+    return Watch(revision=revision, position=position, full=False, assignments=assignments, calls=calls)
 
 
 def _wire(row: sa.Row[tuple[object, ...]]) -> Assignment:
