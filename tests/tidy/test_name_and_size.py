@@ -37,6 +37,7 @@ ROOMS = {
     "race",
     "real",
     "services",
+    "session.py",
     "sim",
     "tidy",
 }
