@@ -80,7 +80,7 @@ def test_who_takes_longer_than_planned_is_told(budget: int, told: str) -> None:
         (["--only", "sqlite"], ["sqlite"], 0),
         (["--only", "fuzz", "--only", "real"], ["fuzz", "real"], 0),
         (["--only", "guests", "--fast"], [], 0),
-        ([], list(suite.STEPS), 900),
+        ([], list(suite.STEPS), 860),
     ],
 )
 def test_what_is_run_and_how_long_it_may_take(arguments: list[str], steps: list[str], budget: int) -> None:

@@ -3,9 +3,9 @@
 A sequence number is taken when a row is written and seen when its transaction commits, so on PostgreSQL they become
 visible out of order.  There an entry's number is therefore its transaction's, and a cursor is what a snapshot is: all
 below the next transaction's number has been seen, but what those write that were still running.  So nothing is missed,
-nothing waits for the slowest transaction of the whole server, which may be another database's, and nothing is given
-twice.  On SQLite, where one transaction writes at a time, an entry's number is its sequence number.  Entries are hints:
-they name what changed, and the reader looks at the thing itself.
+nothing waits for the slowest transaction of the whole server, which may be another database's, and given twice is only
+what is committed in the moment of reading.  On SQLite, where one transaction writes at a time, an entry's number is its
+sequence number.  Entries are hints: they name what changed, and the reader looks at the thing itself.
 """
 
 from __future__ import annotations
