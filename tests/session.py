@@ -59,11 +59,11 @@ class Sessions:
             return waiting.pop() if waiting else None
 
     def _keep(self, connection: Any) -> None:
-        """Take back what SQLAlchemy lets go of: a driver's connection, or its wrapper for asyncio."""
-        clean = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
-        with self._lock:
-            waiting = self._idle.setdefault(connection.info.dbname, []) if clean else None
-            if waiting is not None and len(waiting) < KEPT:
-                waiting.append(connection)
-                return
+        """Take back what SQLAlchemy lets go of; what is in the middle of something, or one too many, ends."""
+        if not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE:
+            with self._lock:
+                waiting = self._idle.setdefault(connection.info.dbname, [])
+                if len(waiting) < KEPT:
+                    waiting.append(connection)
+                    return
         connection.close()

@@ -103,7 +103,7 @@ def test_a_fault_is_raised_with_its_message(tmp_path: Path) -> None:
     play(Server([answer(b"another store", "409 Conflict"), OK]), scenario, tmp_path)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"revision": 7}'])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"revision": "x"}', b'{"revision": 7}'])
 def test_an_answer_of_another_form_is_refused(tmp_path: Path, body: bytes) -> None:
     async def scenario(link: Link) -> None:
         with pytest.raises(LinkRefused, match="cannot be understood"):

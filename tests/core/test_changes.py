@@ -11,7 +11,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from pileus.core import changes
+from pileus.core import changes, follower
 from pileus.core.seams import ManualClock
 from pileus.core.store import Store, Tx, Work, change
 
@@ -159,3 +159,27 @@ def test_nothing_is_lost_unsaid_when_a_clock_is_set(store: Store, clock: ManualC
             # Of another database's transaction that has ended nobody knows what it wrote.
             assert not (found[-1].lost and store.embedded), "who is up to date has lost nothing"
     assert trimmed > 10
+
+
+def test_a_copy_is_read_anew_for_many_things_and_not_for_many_changes_of_few(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "MANY", 3)
+    copy = follower.Follower("number")
+    store.write_here(entry(0))
+    catch_up(store, store.read_here(changes.head))
+
+    def heard(tx: Tx) -> set[str] | None:
+        with copy.news(tx) as keys:
+            return keys
+
+    assert store.read_here(heard) is None, "there was no copy yet"
+    for _ in range(5):
+        store.write_here(entry(1))
+        store.write_here(entry(2))
+    assert store.read_here(heard) == {"1", "2"}
+    assert store.read_here(heard) == set()
+    for key in range(4):
+        store.write_here(entry(key))
+    assert store.read_here(heard) is None
+    assert store.read_here(heard) == set()

@@ -26,6 +26,10 @@ _SNAPSHOT = sa.text("SELECT pg_current_snapshot()::text AS seen, pg_current_xact
 """See https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT."""
 
 
+ALL = (1 << 63) - 1
+"""No limit of entries: the most that both engines take for one."""
+
+
 class Cursor(NamedTuple):
     """How far a reader has come: entries of all numbers below `next` are read, but for those in `running`."""
 

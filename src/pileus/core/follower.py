@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pileus.core import changes
-from pileus.core.changes import Cursor
 from pileus.core.store import Tx
 
 MANY = 500
@@ -18,7 +17,7 @@ class Follower:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._cursor: Cursor | None = None
+        self._cursor: changes.Cursor | None = None
 
     @contextmanager
     def news(self, tx: Tx) -> Iterator[set[str] | None]:
@@ -39,9 +38,7 @@ class Follower:
             return None
         if not self._cursor.behind(head):
             return set()  # what is known is newer than what this transaction sees, or the same
-        told = changes.since(tx, self._cursor, topic=self._topic, limit=MANY)
-        if told.lost or len(told.changes) >= MANY:
-            self._cursor = head
-            return None
+        told = changes.since(tx, self._cursor, topic=self._topic, limit=changes.ALL)
         self._cursor = told.cursor
-        return {one.key for one in told.changes}
+        keys = {one.key for one in told.changes}
+        return None if told.lost or len(keys) > MANY else keys
