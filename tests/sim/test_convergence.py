@@ -45,7 +45,7 @@ def test_every_order_of_arrival_and_of_departure(database_url: str, tmp_path: Pa
         await until(
             lambda: all(control.state(f"{KIND[type(spec)]}/{spec.id}") in ("ready", "running") for spec in specs),
             lambda: f"order {order}: {[control.state(f'{KIND[type(spec)]}/{spec.id}') for spec in specs]}",
-            30,
+            120,
         )
         for place in reversed(order):
             control.tombstone(f"{KIND[type(specs[place])]}/{specs[place].id}")

@@ -31,7 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
@@ -70,6 +70,9 @@ QUICK_STEPS = ("sqlite", "postgresql", "fuzz", "simulation", "host")
 
 HOST_ROOMS = ("agent", "cli", "drivers", "tidy")
 """Folders of tests in which a database decides nothing."""
+
+WAITING = "host"
+"""The step whose tests wait most of the time, for processes and clocks: beside other steps too it leaves cores idle."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,9 @@ class Suite:
     beside: bool = False
     """Whether other steps run at the same time: then what a program says is shown in one piece when it has ended."""
 
-    @property
-    def abreast(self) -> list[str]:
-        """How many tests run side by side: tests wait a good deal, and leave cores idle that no other step takes."""
-        return ["-n", str((os.cpu_count() or 1) * (1 if self.beside else 2))]
+    def abreast(self, step: str) -> int:
+        """How many tests of a step run side by side: tests wait, and leave cores idle that no other step takes."""
+        return (os.cpu_count() or 1) * (1 if self.beside and step != WAITING else 2)
 
     def command(self, step: str, command: Sequence[str], environment: dict[str, str] | None = None) -> Result:
         """Run one program of a step; its output is the user's."""
@@ -163,8 +165,10 @@ class Suite:
         outcome: Outcome = "passed" if all(result.outcome == "passed" for result in results) else "failed"
         return Result(step=step, outcome=outcome, seconds=sum(result.seconds for result in results))
 
-    def tests(self, step: str, marks: str, *arguments: str, database: str | None = None) -> Result:
-        """Run pytest, and count what really ran.
+    def tests(
+        self, step: str, marks: str, *arguments: str, spread: Sequence[str] = (), database: str | None = None
+    ) -> Result:
+        """Run pytest, and count what really ran; tests run side by side where `spread` says how they are dealt out.
 
         Tests without guests have their files in memory where there is room: half of their time went by in waiting for
         a disk.
@@ -181,7 +185,8 @@ class Suite:
                 environment[LONG_VARIABLE] = "1"
             places = [f"--junitxml={report}", f"--basetemp={directory}/t", "-o", f"cache_dir={directory}/cache"]
             places += ["-o", "tmp_path_retention_policy=failed"]  # all files of all tests are 4 GiB
-            command = [sys.executable, "-m", "pytest", "-m", marks, *arguments, *places]
+            dealt = [*spread, "-n", str(self.abreast(step))] if spread else []
+            command = [sys.executable, "-m", "pytest", "-m", marks, *dealt, *arguments, *places]
             if self.expression:
                 command += ["-k", self.expression]
             result = self.command(step, command, environment)
@@ -210,23 +215,21 @@ class Suite:
     def sqlite(self) -> Result:
         """Rules, loops and the API."""
         ignored = [f"--ignore=tests/{room}" for room in HOST_ROOMS]
-        return self.tests("sqlite", QUICK, *ignored, *self.abreast, *IN_ORDER)
+        return self.tests("sqlite", QUICK, *ignored, spread=IN_ORDER)
 
     def host(self) -> Result:
         """Processes, the agent, and drivers as far as they need no root: most of the time they wait."""
         folders = (f"tests/{room}" for room in HOST_ROOMS)
-        return self.tests("host", QUICK, *folders, *replace(self, beside=False).abreast, *IN_ORDER)
+        return self.tests("host", QUICK, *folders, spread=IN_ORDER)
 
     def fuzz(self) -> Result:
         """Generated requests to every operation, each on both databases where there is PostgreSQL."""
         result = self._on_postgresql("fuzz", "fuzz", "tests/api", spread=SPREAD)
-        return (
-            self.tests("fuzz", "fuzz", *self.abreast, *SPREAD, "tests/api") if result.outcome == "not run" else result
-        )
+        return self.tests("fuzz", "fuzz", "tests/api", spread=SPREAD) if result.outcome == "not run" else result
 
     def simulation(self) -> Result:
         """Seeded clouds."""
-        return self.tests("simulation", "simulation", *self.abreast, *SPREAD, "tests/sim")
+        return self.tests("simulation", "simulation", "tests/sim", spread=SPREAD)
 
     def coverage(self) -> Result:
         """What the tests on SQLite exercised, beside the page that says so."""
@@ -258,7 +261,7 @@ class Suite:
         started = time.monotonic()
         try:
             with server() as url:
-                result = self.tests(step, marks, *self.abreast, *spread, *arguments, database=url)
+                result = self.tests(step, marks, *arguments, spread=spread, database=url)
         except CommandFailure as failure:
             self.progress.line(f"{step}: {failure}")
             result = Result(step=step, outcome="failed", seconds=0, reason="the server did not start")
@@ -271,7 +274,7 @@ class Suite:
 
     def real(self) -> Result:
         """Real clouds with real guests."""
-        return self._privileged("real", *self.abreast, *BY_FILE, "tests", "--ignore=tests/drivers")
+        return self._privileged("real", "tests", "--ignore=tests/drivers", spread=BY_FILE)
 
     def conformance(self) -> Result:
         """What passed of upstream's tests, and must go on passing; the run installs what it needs."""
@@ -284,12 +287,12 @@ class Suite:
         result.tests = sum(not line.startswith("#") for line in lines) if result.outcome == "passed" else 0
         return result
 
-    def _privileged(self, step: str, *arguments: str) -> Result:
+    def _privileged(self, step: str, *arguments: str, spread: Sequence[str] = ()) -> Result:
         if os.geteuid() != 0:
             return Result(step=step, outcome="not run", seconds=0, reason="needs root")
         if missing := package.missing(package.RUNTIME):
             return Result(step=step, outcome="not run", seconds=0, reason=f"needs {' '.join(missing)}")
-        return self.tests(step, "real", *arguments)
+        return self.tests(step, "real", *arguments, spread=spread)
 
 
 STEPS: dict[str, Callable[[Suite], Result]] = {

@@ -129,18 +129,17 @@ async def watch(ctx: Request) -> Watch:
     share = 0.5 + zlib.crc32(host_id.encode()) / (1 << 33)
     deadline = clock.monotonic() + share * min(max(WAIT, fleet.pace), LONGEST)
 
-    async def news(after: Cursor) -> Watch:
+    async def news(after: Cursor) -> tuple[Watch, Cursor]:
         return await ctx.read(lambda bound: _news(bound.tx, host_id, topic, after))
 
     while True:
         left = deadline - clock.monotonic()
         if not quiet:
             fleet.expect(topic)
-            found = await news(cursor)
+            found, cursor = await news(cursor)
             fleet.tell(topic, found.revision)
             if found.assignments or found.calls or found.full or left <= 0 or fleet.closed:
                 return found
-            cursor = Cursor.parse(found.revision) or cursor
         quiet = False
         named = await fleet.changed(topic, left if ctx.store.embedded else min(left, 0.5))
         if ctx.store.embedded and not named and not fleet.closed:
@@ -166,12 +165,13 @@ def _everything(tx: Tx, host_id: str) -> Watch:
     return Watch(revision=revision, position=position, full=True, assignments=assignments, calls=_calls(tx, host_id))
 
 
-def _news(tx: Tx, host_id: str, topic: str, cursor: Cursor) -> Watch:
+def _news(tx: Tx, host_id: str, topic: str, cursor: Cursor) -> tuple[Watch, Cursor]:
     found = changes.since(tx, cursor, topic=topic)
     if found.lost:
-        return _everything(tx, host_id)
+        return _everything(tx, host_id), found.cursor
+    revision, position = str(found.cursor), changes.position(tx)
     if not found.changes:
-        return Watch(revision=str(found.cursor), position=changes.position(tx), full=False, assignments=[])
+        return Watch(revision=revision, position=position, full=False, assignments=[]), found.cursor
     if FORGOTTEN in {one.key for one in found.changes}:
         _check_known(tx, host_id)
     ids = {one.key.partition("/")[2] for one in found.changes}
@@ -179,8 +179,8 @@ def _news(tx: Tx, host_id: str, topic: str, cursor: Cursor) -> Watch:
     rows = [row for row in tx.all(_OF_HOST, {"host_id": host_id, "ids": ids}) if f"{row.kind}/{row.id}" in named]
     calls = _calls(tx, host_id) if any(key.startswith("call/") for key in named) else []
     assignments = [_wire(row) for row in rows]
-    revision, position = str(found.cursor), changes.position(tx)
-    return Watch(revision=revision, position=position, full=False, assignments=assignments, calls=calls)
+    news = Watch(revision=revision, position=position, full=False, assignments=assignments, calls=calls)
+    return news, found.cursor
 
 
 def _wire(row: sa.Row[tuple[object, ...]]) -> Assignment:
