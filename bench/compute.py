@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.cloud import ROOT, Cloud, together
+from bench.cloud import ROOT, Cloud, machine, together, yardstick
 from bench.operation import Bench
 
 COMPUTE, NETWORK = "/compute/v2.1", "/network/v2.0"
@@ -130,11 +130,15 @@ class Measured(NamedTuple):
         return f"{statistics.median(times):8.2f} ({low:7.2f} to {high:7.2f}) {self.cpu:7.2f}"
 
 
-def take_turns(subjects: list[Subject], acts: list[list[Act]], rounds: int) -> list[dict[str, Measured]]:
-    """Every operation of every cloud, in turns."""
+def take_turns(
+    subjects: list[Subject], acts: list[list[Act]], rounds: int
+) -> tuple[list[dict[str, Measured]], list[float]]:
+    """Every operation of every cloud, in turns; and how long a yardstick of work took between them."""
     times: list[dict[str, list[float]]] = [{} for _ in subjects]
     cpu: list[dict[str, float]] = [{} for _ in subjects]
+    sticks = []
     for number in range(-3, rounds):
+        sticks.append(yardstick())
         order = range(len(subjects)) if number % 2 else reversed(range(len(subjects)))
         for place in order:
             for act in acts[place]:
@@ -149,10 +153,11 @@ def take_turns(subjects: list[Subject], acts: list[list[Act]], rounds: int) -> l
                         times[place].setdefault(act.name, []).append(spent)
                         used = subjects[place].cloud.cpu() - before
                         cpu[place][act.name] = cpu[place].get(act.name, 0.0) + used
-    return [
+    measured = [
         {name: Measured(found, cpu[place][name] / len(found)) for name, found in times[place].items()}
         for place in range(len(subjects))
     ]
+    return measured, sticks
 
 
 def show(names: list[str], acts: list[Act], found: list[dict[str, Measured]]) -> None:
@@ -197,7 +202,9 @@ def main() -> int:
             subjects.append(Subject(Cloud(1, root), arguments.rounds))
             held.callback(subjects[-1].cloud.close)
         acts = [subject.prepare_all() for subject in subjects]
-        show(names, acts[0], take_turns(subjects, acts, arguments.rounds))
+        measured, sticks = take_turns(subjects, acts, arguments.rounds)
+        show(names, acts[0], measured)
+        print(machine(sticks))
         at_once(subjects[0], acts[0], arguments.rounds)
     return 0
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.cloud import HEADING, Cloud, Figure, measure, row
+from bench.cloud import HEADING, Cloud, Figure, machine, measure, row, yardstick
 
 
 class Bench:
@@ -28,6 +28,7 @@ class Bench:
         self.cloud = cloud
         self.rounds = rounds
         self.figures: list[Figure] = []
+        self.sticks: list[float] = []
         self.flavor = ""
         self.image = ""
         self.network = ""
@@ -36,6 +37,7 @@ class Bench:
         self, name: str, act: Callable[[int], Any], upstream: float | None, most: float | None, share: int = 1
     ) -> None:
         """Measure one operation and print its row."""
+        self.sticks += [yardstick() for _ in range(3)]
         figure = measure(self.cloud, name, act, max(5, self.rounds // share), upstream, most)
         self.figures.append(figure)
         print(row(figure), flush=True)
@@ -142,6 +144,7 @@ class Bench:
         )
         self.add("GET /servers/detail, 100", lambda _: call("GET", "/compute/v2.1/servers/detail"), 690, 15, 2)
         self.clear()
+        print(machine(self.sticks))
         print(f"idle: {len(self.cloud.processes())} processes, {idle:.0f} MiB PSS (upstream 35 and 2,556; at most 150)")
         return {"servers_per_second": rate, "server_cpu_ms": cpu, "idle_pss_mib": idle}
 
