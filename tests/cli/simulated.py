@@ -17,6 +17,7 @@ from typing import Any
 
 from pileus.cli.client import Api
 from pileus.cli.supervise import holder
+from pileus.core.privilege import LATE_IMPORT
 from tests.tidy.tree import ROOT
 
 HOSTS = 2
@@ -38,20 +39,32 @@ def until(found: Callable[[], bool], seconds: float = 20) -> None:
 
 
 class Cloud:
-    """A state directory that users without privilege can reach, and the commands on it."""
+    """A state directory that users without privilege can reach, and the commands on it.
 
-    def __init__(self) -> None:
+    With `closed`, code and Python packages are where root alone can read, as in root's home.
+    """
+
+    def __init__(self, *, closed: bool = False) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="pileus-test-", dir="/var/tmp"))
         self.base.chmod(0o755)
         self.state = self.base / "state"
         self.port = free_port()
         self.listen = f"127.0.0.1:{self.port}"
+        self.code = ROOT
+        self.python = [sys.executable]
+        if closed:
+            (self.base / "home").mkdir(mode=0o700)
+            self.code = self.base / "home" / "code"
+            self.code.mkdir()
+            python = str(self.code / Path(sys.executable).relative_to(ROOT))
+            script = 'mount --bind "$0" "$1" && shift && exec "$@"'
+            self.python = ["unshare", "--mount", "sh", "-c", script, str(ROOT), str(self.code), python]
 
     def run(
         self, command: str, *words: str, status: int = 0, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run `pileus COMMAND --state …`, which is to end with this status."""
-        argv = [sys.executable, "-m", "pileus", command, "--state", str(self.state), *words]
+        argv = [*self.python, "-m", "pileus", command, "--state", str(self.state), *words]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OS_", "PILEUS_"))}
         done = subprocess.run(
             argv,
@@ -59,7 +72,7 @@ class Cloud:
             capture_output=True,
             text=True,
             timeout=90,
-            env={**inherited, "PYTHONPATH": str(ROOT / "src"), **(environment or {})},
+            env={**inherited, "PYTHONPATH": str(self.code / "src"), **(environment or {})},
         )
         assert done.returncode == status, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
@@ -110,7 +123,10 @@ class Cloud:
 
     def remove(self) -> None:
         """End what runs, and delete everything."""
+        said = []
         if self.state.exists():
             argv = [sys.executable, "-m", "pileus", "down", "--state", str(self.state)]
             subprocess.run(argv, check=False, capture_output=True, timeout=60)
+            said = [line for file in self.state.glob("log/*.log") for line in file.read_text().splitlines()]
         shutil.rmtree(self.base)
+        assert [line for line in said if LATE_IMPORT in line] == []

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pileus.cli.client import Api, ApiFailure
+from pileus.core.privilege import LATE_IMPORT
 from pileus.drivers.host.process import apart
 
 ROOT = Path(__file__).parent.parent.parent
@@ -160,11 +161,13 @@ class Cloud:
         """End the cloud and its host."""
         if "PILEUS_KEEP" in os.environ:  # for whoever looks for a cause
             return
+        said = [line for file in self.state.glob("log/*.log") for line in file.read_text().splitlines()]
         self.pileus("down", "--purge", check=False)
         for guest in self.guests().values():
             os.kill(guest, signal.SIGKILL)
         run("ip", "netns", "del", self.namespace, check=False)
         shutil.rmtree(self.state, ignore_errors=True)
+        assert [line for line in said if LATE_IMPORT in line] == []
 
 
 def run(*words: str | Path, timeout: float = 120, check: bool = True, **options: Any) -> str:

@@ -286,6 +286,7 @@ def control(arguments: argparse.Namespace) -> int:
     privilege.preload(*packages, "pileus.cli.definition", "pileus.drivers.host.peer", but="pileus.contracts.suite")
     if config.image_conversion:
         _image_converter()
+    driver("images", "file")  # what is installed cannot be looked up in a Python that is root's alone to read
     privilege.drop(config.unprivileged_uid)
     context = open_context(config)
     store = Store(config.database_url)

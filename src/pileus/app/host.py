@@ -130,13 +130,11 @@ def _start_metadata(config: Config, channel: socket.socket) -> Callable[[], bool
 def metadata_server(arguments: argparse.Namespace) -> int:
     """Run the metadata server as a child of the agent: read the code, drop all privilege, answer guests."""
     from pileus.agent.metadata_server import main
+    from pileus.core import privilege
     from pileus.drivers.host.limit import allow_files
 
     allow_files()  # else whoever has guests on many networks could use up what all networks together may have open
-    if os.getuid() == 0:
-        os.setgroups([])
-        os.setgid(arguments.uid)
-        os.setuid(arguments.uid)
+    privilege.drop(arguments.uid)
     main(arguments.channel)
     return 0
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import pkgutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ LATE = (
     "_strptime",
     "encodings.idna",
     "stringprep",
+    "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
     "yaml",
 )
@@ -52,12 +55,29 @@ def preload(*packages: str, but: str) -> None:
         waiting += [one.name for one in found if not one.name.startswith(but)]
 
 
+LATE_IMPORT = "is imported late, which fails where root alone may read the code"
+"""What the log says of a module that `preload` should have had."""
+
+
+class _Witness(MetaPathFinder):
+    """Finds nothing, and tells of each module that was not imported in time."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
+        if fullname not in self._told:
+            self._told.add(fullname)
+            logger.warning("the module %s %s", fullname, LATE_IMPORT)
+
+
 def drop(uid: int) -> None:
     """Be this user and group from here on, and no other; nothing where the process is not root's."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)
+        sys.meta_path.insert(0, _Witness())
 
 
 def apart(work: Callable[[], None]) -> bool:

@@ -2,12 +2,13 @@
 
 The packages lie here as they were published, by their integrity hash (see `PACKAGES`), and nothing of them is changed;
 their licences are served with them (MPL 2.0, MIT).  They are read when this module is imported, for whoever serves them
-has given up the right to read the checkout by then, and unpacked for the first browser that comes.
+has given up the right to read the checkout and Python by then, and unpacked for the first browser that comes.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import mimetypes
@@ -77,7 +78,8 @@ def _unpack() -> Iterator[tuple[str, File]]:
     for name in OWN:
         yield name, _file(name, _READ[name])
     for folder, package in PACKAGES.items():
-        with tarfile.open(fileobj=io.BytesIO(_READ[package.file])) as archive:
+        content = gzip.decompress(_READ[package.file])  # tarfile would import that late
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for member in archive:
                 name = member.name.partition("/")[2]
                 wanted = any(name == part or (part.endswith("/") and name.startswith(part)) for part in package.parts)
