@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -159,9 +160,25 @@ def cloud_on(*mount: str | Path) -> Iterator[Cloud]:
         cloud.base.rmdir()
 
 
+def fill(cloud: Cloud) -> Path:
+    """Leave no room on the file system of a cloud; the file that takes it."""
+    filler = cloud.base / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as stream:
+        while stream.write(b"\0" * 65536):
+            pass
+    return filler
+
+
 def files(cloud: Cloud) -> set[Path]:
     """The files of images, and of uploads on their way to be some."""
     return {one for one in (cloud.state / "images").rglob("*") if one.is_file()}
+
+
+def answers(cloud: Cloud) -> bool:
+    """Whether the API of a cloud says that it is ready."""
+    with suppress(OSError), urllib.request.urlopen(f"http://{cloud.listen}/readyz") as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 def pids(cloud: Cloud) -> list[int]:
@@ -179,10 +196,7 @@ def test_a_full_disk_stops_writes_alone_and_nothing_stays_when_there_is_room_aga
         made.server("before")
         waiting = made.empty_image()
         kept, running = files(cloud), pids(cloud)
-        filler = cloud.base / "filler"
-        with filler.open("wb") as stream, suppress(OSError):
-            while stream.write(b"\0" * 65536):
-                stream.flush()
+        filler = fill(cloud)
         status, text = session.upload(waiting, b"\0" * 2_000_000)
         assert status in (413, 503), text
         assert "full" in text
@@ -211,6 +225,26 @@ def test_a_full_disk_stops_writes_alone_and_nothing_stays_when_there_is_room_aga
         made.server("after")
         assert cloud.servers() == {"before": "ACTIVE", "after": "ACTIVE"}
         assert pids(cloud) == running
+
+
+def test_a_control_plane_that_dies_on_a_full_disk_is_back_when_there_is_room() -> None:
+    with cloud_on("-t", "tmpfs", "-o", "size=64m", "tmpfs") as cloud:
+        cloud.up("--fake", "1", "--no-demo", "--listen", cloud.listen)
+        filler, supervisor = fill(cloud), cloud.pid("supervisor")
+        os.kill(cloud.pid("control"), signal.SIGKILL)
+        time.sleep(2)  # some starts that fail
+        assert cloud.pid("supervisor") == supervisor
+        filler.unlink()
+        until(lambda: answers(cloud), 40)
+        cloud.run("down")
+        filler = fill(cloud)
+        for command in (("doctor",), ("up", "--detach")):
+            said = cloud.run(*command, status=1)
+            assert "is full" in said.stdout + said.stderr
+            assert "damaged" not in said.stdout + said.stderr
+        filler.unlink()
+        cloud.up()
+        assert cloud.pid("control")
 
 
 # -- a disk that the kernel has made read-only -----------------------------------------------------------------------
@@ -440,7 +474,7 @@ def test_a_damaged_store_is_refused_by_each_command_and_never_made_worse() -> No
             stream.seek(8192)
             stream.write(b"\xff" * 65536)
         damaged = store.read_bytes()
-        for words, status in ((("control",), 65), (("up", "--detach"), 1)):
+        for words, status in ((("control",), 65), (("up", "--detach"), 65)):
             said = cloud.run(*words, status=status).stderr
             assert f"the store {store} is damaged, and nothing was changed" in said
             assert f"`pileus restore {saved}`" in said

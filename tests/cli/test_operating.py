@@ -6,6 +6,8 @@ import http.client
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.simulated import Cloud
+from pileus.cli.supervise import holder
+from tests.cli.simulated import Cloud, until
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +140,30 @@ def test_a_running_cloud_goes_back_and_no_guest_is_touched(cloud: Cloud, file: P
     assert cloud.servers() == {"hello": "ACTIVE"}
     assert cloud.boots() == boots
     assert cloud.pid("supervisor") == supervisor
+
+
+_REPLACE = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from pileus.app import child, restore
+
+begin = partial(restore._begin, Path(sys.argv[1]))
+child.as_owner(int(sys.argv[2]), lambda tell: time.sleep(4), print, begin)
+"""
+
+
+def test_nothing_is_begun_or_ended_while_a_child_of_a_killed_restore_replaces_the_store(cloud: Cloud) -> None:
+    pids = [cloud.pid(name) for name in ("supervisor", "control", "agent")]
+    argv = [sys.executable, "-c", _REPLACE, str(cloud.state), str(os.getuid() or 64730)]
+    with subprocess.Popen(argv) as parent:
+        until(lambda: holder(cloud.state, "replacement") is not None)
+        parent.kill()
+    for words in (("up", "--detach"), ("down",), ("control",), ("supervise",)):
+        assert "a restore is under way" in cloud.run(*words, status=1).stderr
+    assert pids == [cloud.pid(name) for name in ("supervisor", "control", "agent")]
+    until(lambda: holder(cloud.state, "replacement") is None)
+    cloud.up()
 
 
 def test_what_was_replaced_is_kept_and_a_cloud_that_rests_goes_back_too(cloud: Cloud, file: Path, later: str) -> None:

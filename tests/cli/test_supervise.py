@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
+
+import pytest
 
 from pileus.cli.supervise import ending, grace, put_aside
 from pileus.core.config import Config
@@ -32,6 +35,25 @@ def test_a_small_log_or_none_is_left_alone(tmp_path: Path) -> None:
     file.write_text("0123456789")
     put_aside(file, 10, 2)
     assert [one.name for one in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_log_that_cannot_be_put_aside_is_kept_whole_and_so_are_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, before = tmp_path / "agent.log", tmp_path / "agent.log.1"
+    file.write_text("0123456789")
+    before.write_text("before")
+
+    def full(source: object, target: object, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfileobj", full)
+        with pytest.raises(OSError, match="No space"):
+            put_aside(file, 9, 2)
+    assert (file.read_text(), before.read_text()) == ("0123456789", "before")
+    put_aside(file, 9, 2)
+    assert [(tmp_path / f"agent.log{end}").read_text() for end in ("", ".1", ".2")] == ["", "0123456789", "before"]
 
 
 def test_the_control_plane_gets_the_time_that_its_requests_get() -> None:

@@ -17,17 +17,18 @@ _FAILED = "\x00"
 """What the last line of a child begins with that could not do its work."""
 
 
-def as_owner(uid: int, work: Callable[[Say], None], say: Say) -> None:
-    """Run work in a child that gave up its privilege, and pass on what it says.
+def as_owner(uid: int, work: Callable[[Say], None], say: Say, begin: Callable[[], object] = lambda: None) -> None:
+    """Run work in a child that gave up its privilege, and pass on what it says; before it gives up, it does `begin`.
 
-    What the work needs of our code must be imported before.  Raises CommandFailure with the message of the
-    CommandFailure or OSError that the work raised.  Only while there is one thread.
+    What the work needs of our code must be imported before.  The child may outlive whoever asked for it.  Raises
+    CommandFailure with the message of the CommandFailure or OSError that the work raised.  Only while there is one
+    thread.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _run(uid, work, writer)
+        _run(uid, work, writer, begin)
     os.close(writer)
     failure = CommandFailure("")
     with os.fdopen(reader, encoding="utf-8", errors="replace") as lines:
@@ -44,9 +45,10 @@ def as_owner(uid: int, work: Callable[[Say], None], say: Say) -> None:
         raise CommandFailure(f"a child of this command ended with status {status}")
 
 
-def _run(uid: int, work: Callable[[Say], None], writer: int) -> None:
+def _run(uid: int, work: Callable[[Say], None], writer: int, begin: Callable[[], object]) -> None:
     status = 1
     try:
+        begin()
         privilege.drop(uid)
         os.umask(0o077)
         work(lambda text: _write(writer, text))

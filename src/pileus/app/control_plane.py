@@ -316,11 +316,12 @@ def _calm_collector() -> None:
 
 def upgrade(config: Config, backup: bool, say: Callable[[str], None]) -> None:
     """Bring the store of a cloud that rests to this version's schema. Raises CommandFailure."""
-    from pileus.app import schema
+    from pileus.app import schema, soundness
     from pileus.core import privilege
 
     if os.getuid() == 0:
         privilege.give_away(config.control, config.unprivileged_uid)
+    soundness.check(config)
     schema.bring_up(config, backup, say)
 
 

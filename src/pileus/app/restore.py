@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from pileus.app.backup import SECRET, copy_database, image_places, libpq_environ
 from pileus.app.child import Say, as_owner
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import settings
+from pileus.cli.supervise import RESTORING, hold, undisturbed
 from pileus.core.config import Config
 
 SETTINGS = "pileus.toml"
@@ -66,9 +68,16 @@ def restore(state: Path, file: Path, with_settings: bool, say: Say) -> str:
         if os.getuid() == 0:
             os.chown(config.control, config.unprivileged_uid, config.unprivileged_uid)
         aside = config.control / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-        as_owner(config.unprivileged_uid, lambda tell: _put(config, found, aside, tell), say)
+        # The child holds a lock of its own: who is told to end here leaves it behind, half-way through.
+        begin = functools.partial(_begin, state)
+        as_owner(config.unprivileged_uid, lambda tell: _put(config, found, aside, tell), say, begin)
         _put_settings(state, found, with_settings)
     return str(aside)
+
+
+def _begin(state: Path) -> None:
+    if hold(state, RESTORING[1]) is None:
+        undisturbed(state)
 
 
 def _put_settings(state: Path, found: Reader, with_settings: bool) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from pileus.cli.main import CommandFailure
-from pileus.cli.supervise import hold
+from pileus.cli.supervise import hold, undisturbed
 from pileus.core.config import Config
 
 if TYPE_CHECKING:
@@ -46,5 +46,6 @@ def public_services() -> list[Service]:
 
 def alone(config: Config, name: str) -> None:
     """Be the only process of this name on the state directory until this one ends. Raises CommandFailure."""
+    undisturbed(config.state)
     if hold(config.state, name) is None:
         raise CommandFailure(f"another {name} runs on {config.state}")

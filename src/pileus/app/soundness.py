@@ -18,6 +18,9 @@ from pileus.app.child import as_owner
 from pileus.cli.main import CommandFailure
 from pileus.core.config import Config
 
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""Primary result codes that speak of the file itself (https://www.sqlite.org/rescode.html): all others may pass."""
+
 EX_DATAERR = 65
 """Exit status of a control plane whose store is damaged (sysexits.h): to start it again would change nothing."""
 
@@ -35,7 +38,7 @@ def check(config: Config) -> None:
 
 
 def _check(config: Config, backups: str) -> None:
-    _check_disk(config.control)
+    check_disk(config.control)
     made = sa.make_url(config.database_url)
     if made.get_backend_name() == "sqlite" and made.database:
         store = Path(made.database)
@@ -47,7 +50,8 @@ def _check(config: Config, backups: str) -> None:
             )
 
 
-def _check_disk(place: Path) -> None:
+def check_disk(place: Path) -> None:
+    """Raise CommandFailure, which says what to do, unless there is room on the disk that holds a directory."""
     try:
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"\0" * ROOM)
@@ -69,14 +73,20 @@ def _check_disk(place: Path) -> None:
 
 
 def examine_store(store: Path) -> str:
-    """What is wrong with an SQLite database, empty when it is whole or not there yet."""
+    """What is wrong with an SQLite database, empty when it is whole or not there yet.
+
+    Raises CommandFailure when it cannot be read now, as on a disk that is full: that says nothing of it.
+    """
     if not store.exists() or not store.stat().st_size:
         return ""
     try:
         with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=rw", uri=True, timeout=30)) as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
     except sqlite3.DatabaseError as error:
-        return str(error)
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in DAMAGE:
+            return str(error)
+        check_disk(store.parent)
+        raise CommandFailure(f"the store {store} cannot be read now: {error}") from None
     return "" if found == ["ok"] else "; ".join(line.removeprefix("*** in database main ***\n") for line in found)
 
 

@@ -15,7 +15,7 @@ from pileus.cli import systemd
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state, settings
 from pileus.cli.progress import Progress
-from pileus.cli.supervise import PROCESSES, end, grace, supervisor
+from pileus.cli.supervise import PROCESSES, end, grace, supervisor, undisturbed
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     if not state.exists():
         progress.line(f"  ✓ there is no cloud in {state}")
         return 0
+    undisturbed(state)
     with progress.step("control plane and agent"):
         _stop(state)
     with progress.step("servers and networks") as step:

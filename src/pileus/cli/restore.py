@@ -16,7 +16,7 @@ from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state, settings
 from pileus.cli.progress import Progress
 from pileus.cli.status import REFUSED, server_counts
-from pileus.cli.supervise import PROCESSES, end, hold, runs
+from pileus.cli.supervise import PROCESSES, RESTORING, end, hold, runs, undisturbed
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -68,10 +68,12 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
 def resting(state: Path) -> Iterator[None]:
     """Keep control plane and agent from running while the block does; whoever supervises them starts them after it.
 
-    Guests go on.
+    Guests go on.  Raises CommandFailure while another does the same.
     """
     locks: list[int] = []
     try:
+        undisturbed(state)
+        locks += filter(None, [hold(state, RESTORING[0])])
         for name in PROCESSES:
             while (lock := hold(state, name)) is None:
                 end(state, name)

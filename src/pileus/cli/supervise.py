@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pileus.cli import systemd
+from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state, settings
 from pileus.core import notify
 
@@ -33,6 +34,9 @@ LOOK = 5.0
 
 STEADY = 30.0
 """Seconds after which a process counts as well."""
+
+RESTORING = ("restore", "replacement")
+"""Whoever brings a cloud back to a backup: the command, and its child that replaces the store and may outlive it."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -78,6 +82,13 @@ def holder(state: Path, name: str) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def undisturbed(state: Path) -> None:
+    """Raise CommandFailure while the store of a cloud is being replaced: nothing may be begun or ended then."""
+    for name in RESTORING:
+        if (pid := holder(state, name)) is not None:
+            raise CommandFailure(f"a restore is under way (process {pid}): wait until it has ended, then try again")
 
 
 def runs(state: Path) -> bool:
@@ -132,13 +143,17 @@ class _Child:
             self.process = None
             self.pause = 0.1 if now - self.started > STEADY else min(10.0, self.pause * 2)
             self.due = now + self.pause
-            at = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime())
-            print(f"{at}{self.name} {ending(status)}; it is started again", file=sys.stderr, flush=True)
+            _say(f"{self.name} {ending(status)}; it is started again")
         if self.process is None and now >= self.due:
-            self.start()
+            try:
+                self.start()
+            except OSError as error:  # no room for a log, or no memory: there may be some later
+                self.pause = min(10.0, self.pause * 2)
+                self.due = now + self.pause
+                _say(f"{self.name} cannot be started: {error}")
 
     def start(self) -> None:
-        """Start the process with its log appended to."""
+        """Start the process with its log appended to. Raises OSError."""
         file = log_file(self.state, self.name)
         argv = [sys.executable, "-m", "pileus", self.name, "--state", str(self.state)]
         with file.open("ab") as log:
@@ -162,6 +177,11 @@ class _Child:
             self.process.wait()
 
 
+def _say(text: str) -> None:
+    with suppress(OSError):  # a full disk takes no line, and ends nobody
+        print(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + text, file=sys.stderr, flush=True)
+
+
 def ending(status: int) -> str:
     """How a process ended, for people: its status, and the name of the signal that ended it."""
     try:
@@ -179,24 +199,24 @@ def put_aside(file: Path, limit: float, count: int) -> None:
     """Move what a log holds to `FILE.1`, that to `FILE.2` and so on, `count` of them, when it is larger than `limit`.
 
     Who writes to the file, appending, goes on writing to it.  What is written in the microseconds between the end of
-    the copy and the emptying is lost.
+    the copy and the emptying is lost.  Raises OSError, as of a disk that is full: then the file holds all that it held.
     """
     if not file.exists() or file.stat().st_size <= limit:
         return
     aside = [file.with_name(f"{file.name}.{number}") for number in range(1, count + 1)]
-    for older, newer in zip(reversed(aside), [*reversed(aside[:-1]), None], strict=True):
-        if newer is not None and newer.exists():
-            newer.replace(older)
     partial = file.with_name(f"{file.name}.new")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with file.open("rb") as source, os.fdopen(descriptor, "wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
+        target.flush()
+        for older, newer in zip(reversed(aside), [*reversed(aside[:-1]), partial], strict=True):
+            if newer.exists():
+                newer.replace(older)
         while rest := source.read():  # what was written meanwhile
             target.write(rest)
-        target.flush()
+            target.flush()
         os.truncate(file, 0)
-    partial.replace(aside[0])
 
 
 def run(arguments: argparse.Namespace, roles: Roles) -> int:
@@ -204,6 +224,7 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
     state: Path = arguments.state
     config = settings(state)
     (state / "log").mkdir(mode=0o755, parents=True, exist_ok=True)
+    undisturbed(state)
     lock = hold(state, "supervisor")
     if lock is None:
         print(f"another supervisor runs on {state}", file=sys.stderr)
@@ -237,7 +258,8 @@ def _watch(children: list[_Child], config: Config, stopping: list[int], reader: 
         for child in children:
             child.look()
         for name in ("supervisor", *PROCESSES):
-            put_aside(log_file(config.state, name), config.log_mib * 2**20, config.log_files)
+            with suppress(OSError):  # tried again when there is room
+                put_aside(log_file(config.state, name), config.log_mib * 2**20, config.log_files)
         notify.notify("WATCHDOG=1")
         due = [child.due for child in children if child.process is None]
         select.select([reader], [], [], min(pause, max(0.05, min(due) - time.monotonic())) if due else pause)

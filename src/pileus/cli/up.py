@@ -20,7 +20,7 @@ from pileus.cli.main import CommandFailure
 from pileus.cli.place import EX_CONFIG, add_state, exposed, occupied, settings
 from pileus.cli.progress import Progress, Step
 from pileus.cli.status import REFUSED
-from pileus.cli.supervise import PROCESSES, end, kept, log_file, supervisor
+from pileus.cli.supervise import PROCESSES, end, kept, log_file, supervisor, undisturbed
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -73,6 +73,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, roles: Roles) -> int:
     """Run the command; exit status."""
     progress, began = Progress(), time.monotonic()
+    undisturbed(arguments.state)
     config = _configure(arguments)
     if not config.fake:
         if os.getuid() != 0:
