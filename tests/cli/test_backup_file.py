@@ -121,6 +121,23 @@ def test_a_backup_makes_a_cloud_where_there_was_none(config: Config, tmp_path: P
     assert "without data of images" in examine_backup(file, silent)
 
 
+def test_what_clients_read_is_of_the_settings_that_hold_after_it(config: Config, tmp_path: Path) -> None:
+    file, toml = tmp_path / "backup.tar", config.state / "pileus.toml"
+    (config.state / "clouds.yaml").write_text("of then")
+    (config.state / "admin-password").write_text("the password\n")
+    toml.write_text(toml.read_text() + "listen = '127.0.0.1:5074'\n")
+    backup(config, file, False, silent)
+    toml.write_text(toml.read_text().replace("5074", "5084"))
+    restore(config.state, file, False, silent)
+    for name in ("clouds.yaml", "openrc"):
+        text = (config.state / name).read_text()
+        assert "127.0.0.1:5084" in text
+        assert "the password" in text
+    restore(config.state, file, True, silent)
+    assert "5074" in toml.read_text()
+    assert "127.0.0.1:5074" in (config.state / "clouds.yaml").read_text()
+
+
 def test_a_backup_is_never_written_over_another(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     file.write_text("dear to somebody")

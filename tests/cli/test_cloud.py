@@ -312,6 +312,28 @@ def test_an_empty_store_is_refused_until_it_is_accepted(cloud: Cloud) -> None:
     assert sorted(unknown) == sorted(boots)
 
 
+def test_servers_can_be_kept_while_the_rest_is_stopped(cloud: Cloud) -> None:
+    cloud.run("accept-store")
+    boots = cloud.boots()
+    cloud.run("down", "--purge", "--keep-servers", status=64)
+    cloud.run("down", "--keep-servers")
+    assert "is down" in cloud.run("status", status=3).stdout
+    cloud.up("--no-demo", "--set", "log_level=DEBUG")
+    assert cloud.boots() == boots
+
+
+def test_who_keeps_services_ends_a_cloud_in_the_foreground_by_sigterm(cloud: Cloud) -> None:
+    cloud.run("down", "--keep-servers")
+    argv = [*cloud.python, "-m", "pileus", "up", "--no-demo", "--state", str(cloud.state)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("Ctrl-C stops" in line for line in process.stdout)
+        process.terminate()
+        assert "are stopped" in process.stdout.read()
+    assert process.returncode == 0
+    assert "is down" in cloud.run("status", status=3).stdout
+
+
 # -- the last day --------------------------------------------------------------------------------------------------
 
 

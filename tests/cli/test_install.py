@@ -103,7 +103,8 @@ def test_each_is_confined_as_far_as_it_can_bear(root: Path) -> None:
         assert one["Restart"] == ["always"]
         assert one["Type"] == ["notify"]
         assert one["WatchdogSec"]
-        assert one["SystemCallFilter"]
+        (calls,) = one["SystemCallFilter"]
+        assert calls.startswith("~") or "landlock_create_ruleset" in calls, "converters of images are confined by it"
     assert control["ProtectSystem"] == ["strict"]
     assert "CAP_SYS_ADMIN" not in control["CapabilityBoundingSet"][0]
     assert "CAP_SYS_MODULE" not in agent["CapabilityBoundingSet"][0]
@@ -126,6 +127,19 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.Ca
     assert run("install", tmp_path) == 1
     assert "was written by somebody else" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "root").rglob("*") if path.is_file()] == [NAMES[2]]
+
+
+def test_the_units_of_another_cloud_are_left_alone(root: Path, tmp_path: Path) -> None:
+    before = (root / UNITS / NAMES[0]).read_text()
+    arguments = ["install", "--state", str(tmp_path / "another"), "--root", str(root)]
+    assert main(arguments, lambda: NO_ROLES) == 1
+    assert (root / UNITS / NAMES[0]).read_text() == before
+
+
+@pytest.mark.parametrize("name", ["with space", "100%", 'a"b', "back\\slash"])
+def test_a_directory_that_units_cannot_name_is_refused(tmp_path: Path, name: str) -> None:
+    assert main(["install", "--state", str(tmp_path / name), "--root", str(tmp_path / "r")], lambda: NO_ROLES) == 1
+    assert not (tmp_path / "r").exists()
 
 
 def test_uninstall_takes_away_what_install_wrote_and_nothing_else(root: Path, tmp_path: Path) -> None:

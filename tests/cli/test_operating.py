@@ -149,19 +149,26 @@ from pathlib import Path
 from pileus.app import child, restore
 
 begin = partial(restore._begin, Path(sys.argv[1]))
-child.as_owner(int(sys.argv[2]), lambda tell: time.sleep(4), print, begin)
+def work(tell):
+    while Path(sys.argv[3]).exists():
+        time.sleep(0.05)
+
+child.as_owner(int(sys.argv[2]), work, print, begin)
 """
 
 
 def test_nothing_is_begun_or_ended_while_a_child_of_a_killed_restore_replaces_the_store(cloud: Cloud) -> None:
     pids = [cloud.pid(name) for name in ("supervisor", "control", "agent")]
-    argv = [sys.executable, "-c", _REPLACE, str(cloud.state), str(os.getuid() or 64730)]
+    going = cloud.base / "going"
+    going.touch()
+    argv = [sys.executable, "-c", _REPLACE, str(cloud.state), str(os.getuid() or 64730), str(going)]
     with subprocess.Popen(argv) as parent:
         until(lambda: holder(cloud.state, "replacement") is not None)
         parent.kill()
     for words in (("up", "--detach"), ("down",), ("control",), ("supervise",)):
         assert "a restore is under way" in cloud.run(*words, status=1).stderr
     assert pids == [cloud.pid(name) for name in ("supervisor", "control", "agent")]
+    going.unlink()
     until(lambda: holder(cloud.state, "replacement") is None)
     cloud.up()
 

@@ -136,6 +136,13 @@ def test_what_ends_soon_is_made_anew_and_trust_stays(tmp_path: Path, after: time
     )
 
 
+def test_an_authority_that_was_made_while_the_clock_was_ahead_is_made_anew(tmp_path: Path) -> None:
+    tls.prepare(tmp_path, NAMES, datetime.now(UTC) + timedelta(days=400))
+    assert tls.prepare(tmp_path, NAMES)
+    for name in (tls.AUTHORITY, tls.SERVER):
+        assert x509.load_pem_x509_certificate((tmp_path / name).read_bytes()).not_valid_before_utc <= datetime.now(UTC)
+
+
 @pytest.mark.parametrize("damage", ["other names", "no key", "broken certificate", "other authority"])
 def test_what_does_not_fit_is_made_anew(tmp_path: Path, damage: str) -> None:
     tls.prepare(tmp_path, NAMES)

@@ -139,6 +139,9 @@ def backup(config: Config, target: Path, images: bool, say: Say) -> str:
     settings = dict(setting_files(config.state))
     partial = target.with_name(f"{target.name}.partial")
     with _alone(config), _opened_new(partial) as descriptor:
+        for left in target.parent.glob("pileus-*.tar.partial"):  # by a backup that was killed: there is no other now
+            if left != partial:
+                left.unlink()
         as_owner(config.unprivileged_uid, lambda tell: _pack(config, descriptor, settings, images, tell), say)
         partial.rename(target)
         make_durable(target.parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import functools
 import gc
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pileus.app.encryption import Freshness, certify, open_context
 from pileus.app.readiness import tell
-from pileus.app.service import alone, declare_tables, driver, public_services
+from pileus.app.service import alone, driver, public_services
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import exposed, settings
 from pileus.core.config import Config
@@ -270,7 +269,8 @@ def control(arguments: argparse.Namespace) -> int:
     config.control.mkdir(mode=0o700, exist_ok=True)
     try:
         public = serve.listen_tcp(*config.address)
-        figures = serve.listen_tcp(*config.metrics_address) if config.metrics_address else None
+        metrics = config.metrics_address
+        figures = serve.listen_tcp(*metrics, "metrics_listen") if metrics else None
     except serve.ListenFailure as failure:
         raise CommandFailure(str(failure)) from None
     link = serve.listen_unix(config.link)
@@ -327,24 +327,13 @@ def upgrade(config: Config, backup: bool, say: Callable[[str], None]) -> None:
 
 def rotate_keys(config: Config, forget: bool) -> None:
     """Make the next keys of tokens and secrets the primary ones. Raises CommandFailure."""
-    from pileus.core import privilege
-
-    if not privilege.apart(functools.partial(_rotate, config, forget)):
-        raise CommandFailure("the keys were not rotated: see the error above")
-
-
-def _rotate(config: Config, forget: bool) -> None:
-    from pileus.core import privilege
-    from pileus.core.store import Store, load_driver
+    from pileus.app.repair import in_store
     from pileus.services.identity.interface import Secrets
 
-    declare_tables()
-    load_driver(config.database_url)
     keys, secrets = token_keys(config), Secrets(config.control / "keys")
-    privilege.drop(config.unprivileged_uid)
-    store = Store(config.database_url)
-    try:
+
+    def rotate(store: Store, say: Callable[[str], None]) -> None:
         store.write_here(lambda tx: keys.rotate(tx, forget=forget))
         store.write_here(secrets.rotate)
-    finally:
-        store.close()
+
+    in_store(config, rotate, lambda text: None)

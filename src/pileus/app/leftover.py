@@ -16,6 +16,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from pileus.app.backup import image_places
+from pileus.app.schema import COPIES
 from pileus.cli.main import Leftover
 from pileus.core.config import Config
 from pileus.core.quota import usage
@@ -256,10 +257,17 @@ def _files(place: Place) -> Iterator[Leftover]:
     for one in sorted(place.config.control.glob("backup-*")):
         if not _young(one):
             yield Leftover(f"control/{one.name}", "a backup that was killed left it", "delete it")
+    for one in sorted(place.config.control.glob(f"{COPIES}/*.partial*")):
+        if not _young(one):
+            yield Leftover(f"control/{COPIES}/{one.name}", "an upgrade that was killed left it", "delete it")
 
 
 def _mend_control(place: Place, rest: str) -> str | None:
     path = place.config.control / rest
+    folder, _, name = rest.partition("/")
+    if folder == COPIES and ".partial" in name and "/" not in name and path.is_file():
+        path.unlink()
+        return "is deleted"
     if not rest.startswith("backup-") or "/" in rest or not path.is_dir():
         return None
     for above, directories, files in os.walk(path, topdown=False):

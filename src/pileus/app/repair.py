@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pileus import migration
 from pileus.app import leftover, soundness, story
 from pileus.app.child import Say, as_owner
+from pileus.app.schema import newer
 from pileus.app.service import declare_tables
 from pileus.cli.main import CommandFailure, Leftover, Told
 from pileus.core.config import Config
@@ -23,7 +24,7 @@ from pileus.core.store import Store, load_driver
 def examine(config: Config) -> list[Leftover]:
     """All that is left over. Raises CommandFailure when the store cannot be read, or is damaged."""
     said: list[str] = []
-    _in_store(config, lambda store, say: _tell(store, config, say), said.append)
+    in_store(config, lambda store, say: _tell(store, config, say), said.append)
     return [msgspec.json.decode(line, type=Leftover) for line in said]
 
 
@@ -40,13 +41,13 @@ def tell(config: Config, wanted: str) -> list[Told]:
         for told in store.read_here(lambda tx: list(story.tell(tx, wanted))):
             say(msgspec.json.encode(told).decode())
 
-    _in_store(config, read, said.append, check=False)
+    in_store(config, read, said.append, check=False)
     return [msgspec.json.decode(line, type=Told) for line in said]
 
 
 def mend(config: Config, keys: Sequence[str], say: Say) -> None:
     """Mend findings by their keys, each in a transaction of its own; says what was done line by line."""
-    _in_store(config, lambda store, tell: _mend(store, config, keys, tell), say)
+    in_store(config, lambda store, tell: _mend(store, config, keys, tell), say)
 
 
 def _mend(store: Store, config: Config, keys: Sequence[str], say: Say) -> None:
@@ -59,7 +60,12 @@ def _mend(store: Store, config: Config, keys: Sequence[str], say: Say) -> None:
             say(f"{key} {done or 'is as it should be by now'}")
 
 
-def _in_store(config: Config, work: Callable[[Store, Say], None], say: Say, *, check: bool = True) -> None:
+def in_store(config: Config, work: Callable[[Store, Say], None], say: Say, *, check: bool = True) -> None:
+    """Run work on the store in a child without privilege, which passes on what it says.
+
+    Raises CommandFailure, with nothing touched, for a store that is damaged (if `check`, which reads all of it), is not
+    of this version's schema, or does not answer.
+    """
     declare_tables()
     load_driver(config.database_url)
 
@@ -87,12 +93,14 @@ def _opened(config: Config) -> Iterator[Store]:
     try:
         with store.engine.connect() as connection:
             schema = migration.current(connection)
+        if schema is not None and schema > migration.HEAD:
+            raise newer(config, schema)
         if schema != migration.HEAD:
             raise CommandFailure(
                 f"the store is at revision {schema}, and this Pileus works on {migration.HEAD}: run `pileus up` first"
             )
         yield store
-    except sa.exc.OperationalError as error:
+    except sa.exc.DBAPIError as error:
         raise CommandFailure(f"the store does not answer: {error.orig}") from None
     finally:
         store.close()

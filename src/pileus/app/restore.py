@@ -18,12 +18,15 @@ from pileus import migration
 from pileus.app.archive import Reader, opened
 from pileus.app.backup import SECRET, copy_database, image_places, libpq_environment, libpq_url, make_durable
 from pileus.app.child import Say, as_owner
+from pileus.cli.credential import keep_credentials
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import settings
 from pileus.cli.supervise import RESTORING, hold, undisturbed
 from pileus.core.config import Config
 
 SETTINGS = "pileus.toml"
+DERIVED = ("clouds.yaml", "openrc")
+"""Files that follow from the settings, which may be others by now: they are made anew."""
 
 _EMPTY = """
 DO $$ DECLARE found record; BEGIN
@@ -56,9 +59,9 @@ def restore(state: Path, file: Path, with_settings: bool, say: Say) -> str:
     from pileus.core.store import load_driver
 
     with opened(file) as found:
-        if f"settings/{SETTINGS}" in found.manifest.files and not (state / SETTINGS).exists():
+        if f"settings/{SETTINGS}" in found.manifest.files and (with_settings or not (state / SETTINGS).exists()):
             state.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _write(state / SETTINGS, found.read(f"settings/{SETTINGS}"))
+            _replace(state / SETTINGS, found.read(f"settings/{SETTINGS}"))
         config = settings(state)
         engine = sa.make_url(config.database_url).get_backend_name()
         if engine != found.manifest.engine:
@@ -67,11 +70,12 @@ def restore(state: Path, file: Path, with_settings: bool, say: Say) -> str:
         config.control.mkdir(mode=0o700, exist_ok=True)
         if os.getuid() == 0:
             os.chown(config.control, config.unprivileged_uid, config.unprivileged_uid)
-        aside = config.control / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        aside = config.control / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
         # The child holds a lock of its own: who is told to end here leaves it behind, half-way through.
         begin = functools.partial(_begin, state)
         as_owner(config.unprivileged_uid, lambda tell: _put(config, found, aside, tell), say, begin)
-        _put_settings(state, found, with_settings)
+        _put_settings(state, found)
+        keep_credentials(config)
     return str(aside)
 
 
@@ -80,16 +84,19 @@ def _begin(state: Path) -> None:
         undisturbed(state)
 
 
-def _put_settings(state: Path, found: Reader, with_settings: bool) -> None:
-    """Files of the state directory; those that are replaced stay beside, as NAME.replaced."""
+def _put_settings(state: Path, found: Reader) -> None:
     for name in found.names("settings"):
-        target, content = state / name.partition("/")[2], found.read(name)
-        if target.name == SETTINGS and not with_settings:
-            continue
-        if target.exists() and target.read_bytes() != content:
-            target.replace(target.with_name(f"{target.name}.replaced"))
-        if not target.exists():
-            _write(target, content)
+        target = state / name.partition("/")[2]
+        if target.name not in (SETTINGS, *DERIVED):
+            _replace(target, found.read(name))
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Put a file in the state directory; one that it replaces stays beside, as NAME.replaced."""
+    if target.exists() and target.read_bytes() != content:
+        target.replace(target.with_name(f"{target.name}.replaced"))
+    if not target.exists():
+        _write(target, content)
 
 
 def _write(target: Path, content: bytes) -> None:

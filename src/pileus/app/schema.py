@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 EX_DATAERR = 65
 """Exit status of a program that is older than its store (sysexits.h)."""
 
+COPIES = "schema-backups"
+"""The folder of those below the control plane's."""
+
 EMPTY = "-"
 """The revision of a store that has no schema yet, as a child says it."""
 
 
 def copies(config: Config) -> Path:
     """Where copies of the store are kept that were made before an upgrade."""
-    return config.control / "schema-backups"
+    return config.control / COPIES
 
 
 def bring_up(config: Config, backup: bool, say: Say) -> None:
@@ -47,13 +50,20 @@ def bring_up(config: Config, backup: bool, say: Say) -> None:
     if found == migration.HEAD:
         return
     if found != EMPTY and found > migration.HEAD:
-        raise CommandFailure(
-            f"the store is at revision {found} of its schema, and this Pileus knows {migration.HEAD}: nothing was "
-            f"touched. Run the newer version that wrote it, or bring back a copy from before: see {copies(config)}",
-            status=EX_DATAERR,
-        )
+        raise newer(config, found)
     work = functools.partial(_upgrade, config, migration.load(), found, backup)
     as_owner(config.unprivileged_uid, work, say)
+
+
+def newer(config: Config, found: str) -> CommandFailure:
+    """What is said of a store that a newer version wrote."""
+    from pileus import migration
+
+    return CommandFailure(
+        f"the store is at revision {found} of its schema, and this Pileus knows {migration.HEAD}: nothing was "
+        f"touched. Run the newer version that wrote it, or bring back a copy from before: see {copies(config)}",
+        status=EX_DATAERR,
+    )
 
 
 def _tell_revision(url: str, say: Say) -> None:
@@ -107,7 +117,8 @@ def _copy(config: Config, found: str, head: str, say: Say) -> Path:
             f"the store was not upgraded, for it could not be copied before: {failure}. "
             "`pileus up --no-backup` goes without a copy"
         ) from None
-    by_age = sorted(place.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    whole = [file for file in place.iterdir() if ".partial" not in file.suffixes]  # a killed upgrade leaves such
+    by_age = sorted(whole, key=lambda file: file.stat().st_mtime_ns)
     for old in by_age[: -config.schema_backups]:
         old.unlink()
     return target

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pileus.cli.main import CommandFailure
-from pileus.cli.place import settings
+from pileus.cli.place import hint, settings
 
 if TYPE_CHECKING:
     from pileus.core.config import Config
@@ -35,7 +35,7 @@ def credentials(state: Path) -> dict[str, Any]:
         entry: dict[str, Any] = yaml.safe_load(file.read_text())["clouds"][CLOUD]
     except FileNotFoundError:
         raise CommandFailure(
-            f"there is no cloud in {state}: start one with `pileus up`, or name it by --state"
+            f"there is no cloud in {state}: start one with `pileus up`, or name it by --state{hint(state)}"
         ) from None
     except PermissionError:
         raise CommandFailure(f"{file} belongs to another user: run this as the one who runs the cloud") from None

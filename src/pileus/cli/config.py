@@ -27,7 +27,7 @@ a default; later places in this order count:
 All of it is checked before anything is done: each unknown name, wrong type and value out of range is named with its
 file and line, and the exit status is 78. `pileus config` prints every setting with its value and origin, passwords
 masked; `pileus config --check FILE` checks a file before it is put in place. Settings are read when a process starts:
-edit, then `pileus down` and `pileus up`, or restart the units that `pileus install` made.
+edit, then `pileus down --keep-servers` and `pileus up`, or restart the units that `pileus install` made.
 
 `policy.yaml` in the state directory overrides policy rules, in the syntax of OpenStack's.
 

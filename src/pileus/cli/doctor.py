@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pileus.cli import package, repair
@@ -109,13 +111,21 @@ def _packages() -> Fact:
 
 
 def _memory() -> Fact:
-    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    free = pages * size / 2**30
+    free = _available_memory() / 2**30
     if free < 1:
         return Fact(
             "bad", "memory", f"{free:.1f} GiB free", "stop something, or add memory: a small server needs 0.3 GiB"
         )
     return Fact("good", "memory", f"{free:.1f} GiB free")
+
+
+def _available_memory() -> int:
+    """Bytes that programs can have, what only caches files among them (proc_meminfo(5)); else those that are unused."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _disk(config: Config) -> Fact:

@@ -20,6 +20,9 @@ from pileus.cli.supervise import PROCESSES, end, grace, supervisor, undisturbed
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
 
+EX_USAGE = 64
+"""Exit status of a command that was used in a way that makes no sense (sysexits.h)."""
+
 
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
@@ -30,7 +33,14 @@ def register(subparsers: Subparsers) -> None:
         "What was made is kept, and `up` brings it back.",
     )
     add_state(parser)
-    parser.add_argument("--purge", action="store_true", help="also delete everything that the cloud kept")
+    parser.add_argument(
+        "--keep-servers",
+        action="store_true",
+        help="stop control plane and agent alone, as before an upgrade; servers and their networks go on",
+    )
+    parser.add_argument(
+        "--purge", action="store_true", help="also delete everything that the cloud kept, but its backups"
+    )
     parser.set_defaults(run=run)
 
 
@@ -42,15 +52,19 @@ def run(arguments: argparse.Namespace, roles: Roles) -> int:
         progress.line(f"  ✓ there is no cloud in {state}")
         return 0
     undisturbed(state)
+    if arguments.purge and arguments.keep_servers:
+        raise CommandFailure("--purge deletes the disks of servers: they cannot be kept", status=EX_USAGE)
+    if arguments.purge and systemd.serves(state):
+        raise CommandFailure("systemd starts this cloud at boot: `pileus uninstall` first, then `down --purge`")
     with progress.step("control plane and agent"):
         _stop(state)
+    if arguments.keep_servers:
+        return 0
     with progress.step("servers and networks") as step:
         step.result(roles.teardown(arguments, step.say))
     if arguments.purge:
         with progress.step("state") as step:
-            _purge(state)
-            kept = "is gone, but for what `prepare` made" if state.exists() else "is gone"
-            step.result(f"{state} {kept}")
+            step.result(f"{state} {_purge(state)}")
     return 0
 
 
@@ -76,10 +90,11 @@ def _delete(directory: Path) -> None:
             shutil.rmtree(directory)
 
 
-def _purge(state: Path) -> None:
+def _purge(state: Path) -> str:
+    """Delete what the cloud kept, but its backups; what became of the directory."""
     if not (state / "pileus.toml").exists():
         raise CommandFailure(f"{state} does not look like a cloud's state (no pileus.toml in it): nothing was deleted")
-    kept = {"images", "cache", "metadefs"}
+    kept = {"images", "cache", "metadefs", "backups"}
     for entry in state.iterdir():
         # What `prepare` fetched and built is not the cloud's, and cannot be had again offline.
         if entry.name in kept:
@@ -88,5 +103,11 @@ def _purge(state: Path) -> None:
             _delete(entry)
         else:
             entry.unlink(missing_ok=True)
-    if not any(state.iterdir()):
-        state.rmdir()
+    left = {entry.name for entry in state.iterdir()}
+    with contextlib.suppress(OSError):  # where a disk of its own is mounted
+        if not left:
+            state.rmdir()
+            return "is gone"
+    said = ["what `prepare` made"] if left - {"backups"} else []
+    said += ["its backups"] if "backups" in left else []
+    return f"is gone, but for {' and '.join(said)}" if said else "is empty"

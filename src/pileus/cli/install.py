@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,8 @@ LockPersonality=yes
 KeyringMode=private
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
-SystemCallFilter=@system-service
+# What reads files of tenants is confined by Landlock, which is in no group of systemd before 256.
+SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self
 SystemCallErrorNumber=EPERM
 
 [Install]
@@ -193,7 +195,10 @@ def _check_host(config: Config) -> None:
 
 
 def files(config: Config) -> dict[str, str]:
-    """What is to be written, by path below the root."""
+    """What is to be written, by path below the root. Raises CommandFailure for a path that units cannot hold."""
+    for path in (config.state, *_writable(config)):
+        if re.search(r"[\s%\\\"']", str(path)):
+            raise CommandFailure(f"{path}: units take no directory whose name has spaces, quotes, % or backslashes")
     values = {
         "command": _command(),
         "environment": _environment(),
@@ -222,11 +227,23 @@ def links() -> dict[str, str]:
 
 
 def place(wanted: dict[str, str], root: Path) -> list[Path]:
-    """Write the files and make the links; what was written. Raises CommandFailure before a file that is not ours."""
-    for name in wanted:
+    """Write the files and make the links; what was written.
+
+    Raises CommandFailure before a file that is not ours, or is of a cloud in another directory.
+    """
+    for name, text in wanted.items():
         file = root / name
-        if file.exists() and not ours(file):
+        if not file.exists():
+            continue
+        if not ours(file):
             raise CommandFailure(f"{file} was written by somebody else, and nothing was changed: move it away")
+        other, state = (one.splitlines()[1] for one in (file.read_text(errors="replace"), text))
+        if other != state:
+            _, _, directory = other.partition(": ")
+            raise CommandFailure(
+                f"{file} is of the cloud in {directory}, and nothing was changed: a machine starts one cloud at boot; "
+                f"`pileus uninstall --state {directory}` first"
+            )
     written = []
     for name, text in wanted.items():
         file = root / name

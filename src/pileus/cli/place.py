@@ -29,6 +29,13 @@ def default_state() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "pileus"
 
 
+def hint(state: Path) -> str:
+    """For whoever finds no cloud in a directory: that root has one on this machine; empty where that is no news."""
+    if os.getuid() == 0 or state == STATE or not (STATE / "run").exists():
+        return ""
+    return f". Root's cloud is in {STATE}: use sudo"
+
+
 def add_state(parser: argparse.ArgumentParser) -> None:
     """Add `--state`."""
     parser.add_argument(

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import http.client
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pileus.cli import prepare, systemd
 from pileus.cli.client import CLOUD, Api, ApiFailure, connect
+from pileus.cli.credential import keep_credentials
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import EX_CONFIG, add_state, exposed, occupied, settings
 from pileus.cli.progress import Progress, Step
@@ -112,7 +112,9 @@ def _configure(arguments: argparse.Namespace) -> Config:
     if not kept(state):
         keep(state, given)
     elif settings(state) != config:
-        raise CommandFailure("the cloud runs with other settings: `pileus down` first, then `up` with the new ones")
+        raise CommandFailure(
+            "the cloud runs with other settings: `pileus down --keep-servers` first, then `up` with the new ones"
+        )
     return config
 
 
@@ -165,7 +167,7 @@ def _upgrade(config: Config, roles: Roles, progress: Progress, *, backup: bool) 
 
 def _start(config: Config, progress: Progress) -> int:
     if kept(config.state):
-        _keep_credentials(config)
+        keep_credentials(config)
         progress.line("  ✓ the cloud runs already")
         _wait(config, _Watch(config, None))
         return supervisor(config.state) or 0
@@ -174,9 +176,8 @@ def _start(config: Config, progress: Progress) -> int:
     with progress.step("control plane and agent") as step:
         for name in PROCESSES:
             end(config.state, name)  # a supervisor that was killed has left them behind
-        if reason := occupied(config.address):
-            raise CommandFailure(f"cannot listen on {config.listen}: {reason}; choose another by --listen")
-        _keep_credentials(config)
+        _check_ports(config)
+        keep_credentials(config)
         watch = _Watch(config, step)
         # A session of its own: a terminal that closes must not take the cloud with it.
         process = subprocess.Popen(
@@ -197,12 +198,19 @@ def _start(config: Config, progress: Progress) -> int:
     return process.pid
 
 
+def _check_ports(config: Config) -> None:
+    """Raise CommandFailure when somebody else has a port that is to be listened on."""
+    if reason := occupied(config.address):
+        raise CommandFailure(f"cannot listen on {config.listen}: {reason}; choose another by --listen")
+    if config.metrics_address and (reason := occupied(config.metrics_address)):
+        raise CommandFailure(f"cannot listen on {config.metrics_listen}: {reason}; choose another by metrics_listen")
+
+
 def _start_units(config: Config, progress: Progress) -> int:
     """Let systemd start what it keeps running; 0, for there is no supervisor of ours."""
     with progress.step("control plane and agent, by systemd") as step:
-        if reason := occupied(config.address):
-            raise CommandFailure(f"cannot listen on {config.listen}: {reason}; choose another by --listen")
-        _keep_credentials(config)
+        _check_ports(config)
+        keep_credentials(config)
         systemd.systemctl("start", systemd.TARGET, *systemd.SERVICES.values())
         _wait(config, _Watch(config, step))
         step.result(config.root_url)
@@ -240,55 +248,6 @@ def _supervisor_log(config: Config) -> int:
     file = log_file(config.state, "supervisor")
     file.parent.mkdir(mode=0o755, exist_ok=True)
     return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-
-def _keep_credentials(config: Config) -> None:
-    """Make the administrator's password on the first day, and write the files that clients read."""
-    import yaml
-
-    secret = config.state / "admin-password"
-    if not secret.exists():
-        _write_secret(secret, secrets.token_urlsafe(18) + "\n")
-    if not kept(config.state):
-        # Taken where the administrator has none, as in a store that is empty: a password is never replaced.
-        config.control.mkdir(mode=0o700, exist_ok=True)
-        _write_secret(config.control / "bootstrap-password", secret.read_text())
-    password = secret.read_text().strip()
-    auth = {
-        "auth_url": f"{config.root_url}/identity/v3",
-        "username": "admin",
-        "password": password,
-        "project_name": "admin",
-        "user_domain_name": "Default",
-        "project_domain_name": "Default",
-    }
-    entry = {"auth": auth, "region_name": config.region, "identity_api_version": 3, "interface": "public"}
-    if config.authority is not None:
-        entry["cacert"] = str(config.authority)
-    _write_secret(config.state / "clouds.yaml", yaml.safe_dump({"clouds": {CLOUD: entry}}))
-    names = {f"OS_{name.upper()}": value for name, value in auth.items()}
-    names |= {"OS_REGION_NAME": config.region, "OS_IDENTITY_API_VERSION": "3", "OS_INTERFACE": "public"}
-    if config.authority is not None:
-        names["OS_CACERT"] = str(config.authority)
-    lines = [f"export {name}='{value}'\n" for name, value in names.items()]
-    _write_secret(config.state / "openrc", "".join(lines))
-
-
-def _write_secret(file: Path, text: str) -> None:
-    partial = file.with_name(file.name + ".new")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
-    # The store remembers what was made of a password: the power may not take the only copy of it.
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _wait(config: Config, watch: _Watch) -> None:
@@ -384,7 +343,8 @@ def _hello_address(config: Config) -> str | None:
 
 
 def _stay(config: Config, pid: int) -> int:
-    """Stay until the supervisor ends or Ctrl-C ends it."""
+    """Stay until the supervisor ends, or Ctrl-C or SIGTERM ends it: who keeps services tells them so to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while supervisor(config.state) == pid:
             time.sleep(0.5)

@@ -134,8 +134,8 @@ def checked(peer_uid: Callable[[socket.socket], int]) -> type[Connection]:
     return Checked
 
 
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """A socket on which clients are waited for. Raises ListenFailure."""
+def listen_tcp(host: str, port: int, setting: str = "--listen") -> socket.socket:
+    """A socket on which clients are waited for. Raises ListenFailure, which names the setting that says where."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio sets TCP_NODELAY on those alone; without it each answer waits 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -148,7 +148,7 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ListenFailure(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another by --listen"
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another by {setting}"
         ) from None
     listener.listen(BACKLOG)
     return listener

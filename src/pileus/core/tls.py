@@ -139,7 +139,8 @@ def _authority(directory: Path, now: datetime) -> tuple[ec.EllipticCurvePrivateK
         _write(directory / AUTHORITY_KEY, _pem(key))
     try:
         found = x509.load_pem_x509_certificate((directory / AUTHORITY).read_bytes())
-        if found.public_key() == key.public_key() and found.not_valid_after_utc - now > AUTHORITY_RENEWAL:
+        begun = found.not_valid_before_utc <= now  # a clock that was ahead makes one that nobody takes for years
+        if begun and found.public_key() == key.public_key() and found.not_valid_after_utc - now > AUTHORITY_RENEWAL:
             return key, found, fresh
     except FileNotFoundError:
         pass

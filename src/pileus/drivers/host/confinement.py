@@ -11,6 +11,7 @@ Like `no_new_privs` these are attributes of a thread, and inherited by the threa
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 from collections.abc import Iterable, Sequence
@@ -90,8 +91,14 @@ def confined(
 
 
 def version() -> int:
-    """The version of Landlock that the kernel has; 0 for none, or where it is switched off."""
-    return max(0, int(_LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))))
+    """The version of Landlock that the kernel has; 0 for none, or where it is switched off.
+
+    Raises OSError where something else forbids it, as a filter of system calls does: then nothing is confined unseen.
+    """
+    found = int(_LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION)))
+    if found < 0 and ctypes.get_errno() not in (errno.ENOSYS, errno.EOPNOTSUPP):
+        _check(found, "landlock_create_ruleset")
+    return max(0, found)
 
 
 class _Ruleset(ctypes.Structure):
