@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -106,6 +107,7 @@ def message(found: Response) -> str:
         ("2.1", {"availability_zone": "moon"}, 400),
         ("2.1", {"availability_zone": "nova:h"}, 403),
         ("2.1", {"adminPass": "secret"}, 202),
+        ("2.1", {"adminPass": None}, 400),
         ("2.1", {"block_device_mapping": [{"volume_id": UUID}]}, 400),
         ("2.1", {"something": 1}, 400),
     ],
@@ -290,6 +292,16 @@ def test_several_at_once(cloud: Cloud) -> None:
     assert sorted(one["name"] for one in rows) == ["s-1", "s-2", "s-3"]
     assert sorted(one["OS-EXT-SRV-ATTR:launch_index"] for one in rows) == [0, 1, 2]
     assert sorted(one["OS-EXT-SRV-ATTR:hostname"] for one in rows) == ["s-1", "s-2", "s-3"]
+
+
+@pytest.mark.parametrize("given", [{}, {"adminPass": "secret"}, {"adminPass": ""}])
+def test_several_at_once_have_the_password_that_is_told(cloud: Cloud, given: dict[str, Any]) -> None:
+    host = cloud.host("h1")
+    told = post(cloud, "2.104", min_count=3, **given).json["server"]["adminPass"]
+    assert told == given.get("adminPass", told)
+    cloud.wait(lambda: len(host.guests) == 3)
+    found = [guest.documents["openstack/latest/meta_data.json"] for guest in host.guests.values()]
+    assert [json.loads(one)["admin_pass"] for one in found] == [told] * 3
 
 
 def test_quota(cloud: Cloud) -> None:

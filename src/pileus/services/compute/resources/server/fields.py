@@ -102,7 +102,7 @@ class ServerCreate(Body):
     name: Name
     flavor_ref: str | int = msgspec.field(name="flavorRef")
     image_ref: NoneOrUuid | None = msgspec.field(name="imageRef", default=None)
-    admin_pass: str | None = msgspec.field(name="adminPass", default=None)
+    admin_pass: str | UnsetType = msgspec.field(name="adminPass", default=UNSET)
     metadata: Metadata = msgspec.field(default_factory=dict)
     networks: Annotated[
         list[NetworkRequest] | Literal["none", "auto"] | None,

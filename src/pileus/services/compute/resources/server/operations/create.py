@@ -126,7 +126,7 @@ def _device(one: Disk) -> Device:
 
 
 def _content(ctx: Context, wanted: ServerCreate) -> Values:
-    """What the servers are made of: flavor, image, key pair, user data, metadata."""
+    """What the servers are made of: flavor, image, key pair, user data, metadata, and the password of all of them."""
     flavor_id, flavor = source.flavor(ctx, str(wanted.flavor_ref))
     if wanted.block_device_mapping_v2:
         ctx.enforce("os_compute_api:servers:create:attach_volume")
@@ -149,6 +149,7 @@ def _content(ctx: Context, wanted: ServerCreate) -> Values:
         "key_name": wanted.key_name,
         "key": key,
         "user_data": wanted.user_data,
+        "admin_pass": source.password(ctx) if wanted.admin_pass is UNSET else wanted.admin_pass,
         "files": source.files(ctx, ctx.auth.project_id or "", wanted.personality),
         "metadata": wanted.metadata,
         "config_drive": wanted.config_drive or found.properties.get("img_config_drive") == "mandatory",
@@ -222,7 +223,6 @@ def _row(ctx: Context, wanted: ServerCreate, values: Values, count: int, index: 
         "name": numbered(wanted.name, count, index),
         "hostname": hostname if wanted.hostname is UNSET else wanted.hostname,
         "description": description(wanted.description, wanted.name, ctx.version),
-        "admin_pass": wanted.admin_pass or source.password(ctx),
         "disk_config": wanted.disk_config,
         "access_ip_v4": access_v4(wanted.access_ipv4),
         "access_ip_v6": access_v6(wanted.access_ipv6),
