@@ -11,6 +11,7 @@ from tests.services.compute.life import (
     disks,
     images,
     last_action,
+    newest_action,
     ok,
     one_cloud,
     one_host,
@@ -53,6 +54,8 @@ def test_shelve_and_unshelve(cloud: Cloud, host: Host) -> None:
     assert cloud.show(server_id)["image"]["id"] == IMAGE
     assert image_id not in images(cloud)
     assert last_action(cloud, server_id) == ("unshelve", "compute_unshelve_instance", "Success")
+    _, event = newest_action(cloud, server_id)
+    assert (event["host"], event["hostId"]) == ("h1", cloud.show(server_id)["hostId"])
 
 
 def disks_and_nics(cloud: Cloud, host: Host, server_id: str) -> Any:

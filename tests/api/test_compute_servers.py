@@ -15,6 +15,7 @@ from pileus.services.compute.controllers.folder import fold_all
 from pileus.services.compute.resources.server.table import server
 from tests.api.edge import Client
 from tests.services.compute.cloud import NEWEST, PROJECT, Cloud, at
+from tests.services.compute.life import newest_action
 
 SERVERS = "/compute/v2.1/servers"
 
@@ -68,6 +69,17 @@ def test_create_runs_and_delete_leaves_nothing(cloud: Cloud) -> None:
     assert ports == []
     hypervisor = cloud.admin.request("GET", "/compute/v2.1/os-hypervisors/detail").json["hypervisors"][0]
     assert (hypervisor["vcpus_used"], hypervisor["running_vms"]) == (0, 0)
+
+
+def test_the_event_of_create_names_the_host(cloud: Cloud) -> None:
+    host = cloud.host("h1")
+    host.silent = True
+    ids = [cloud.made(), cloud.made()]
+    cloud.wait(lambda: all(cloud.show(one)["OS-EXT-SRV-ATTR:host"] for one in ids))
+    for server_id in ids:
+        _, event = newest_action(cloud, server_id)
+        assert (event["host"], event["hostId"]) == ("h1", cloud.show(server_id)["hostId"])
+        assert event["finish_time"] is None, "it is known before the host has said anything"
 
 
 def test_power(cloud: Cloud) -> None:

@@ -87,13 +87,19 @@ def disks(host: Host, server_id: str) -> dict[str, DiskSpec]:
     return {one.id: one for one in host.guests[server_id].disks}
 
 
-def last_action(cloud: Cloud, server_id: str) -> tuple[str, str | None, str | None]:
-    """The newest action of a server, what its event is called, and how that went."""
+def newest_action(cloud: Cloud, server_id: str) -> tuple[str, dict[str, Any]]:
+    """The newest action of a server, and its event."""
     path = f"{SERVERS}/{server_id}/os-instance-actions"
     newest = cloud.admin.request("GET", path, headers=NEWEST).json["instanceActions"][0]
     found = cloud.admin.request("GET", f"{path}/{newest['request_id']}", headers=NEWEST).json["instanceAction"]
     [event] = found["events"]
-    return found["action"], event["event"], event["result"]
+    return found["action"], event
+
+
+def last_action(cloud: Cloud, server_id: str) -> tuple[str, str | None, str | None]:
+    """The newest action of a server, what its event is called, and how that went."""
+    action, event = newest_action(cloud, server_id)
+    return action, event["event"], event["result"]
 
 
 def settled(cloud: Cloud, server_id: str, status: str) -> dict[str, Any]:

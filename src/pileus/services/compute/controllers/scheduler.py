@@ -18,7 +18,7 @@ from pileus.services.compute.resources.board import Board
 from pileus.services.compute.resources.server.operations.companion import NOBODY, Companions, companions
 from pileus.services.compute.resources.server.operations.explain import wish
 from pileus.services.compute.resources.server.operations.transition import fault
-from pileus.services.compute.resources.server.table import decision, finish_actions, server, set_each
+from pileus.services.compute.resources.server.table import decision, finish_actions, place_actions, server, set_each
 from pileus.services.compute.rules import placing
 from pileus.services.compute.rules.group import Group
 from pileus.services.compute.rules.ranking import Ranks
@@ -178,6 +178,7 @@ def _place(tx: Tx, rows: Mapping[str, sa.Row[Any]], taken: Sequence[placing.Deci
             place = {"host_id": one.host.id, "host": one.host.name}
             changes[one.server_id] = {**place, "task": task, "updated_at": tx.now}
     set_each(tx, changes)
+    place_actions(tx, list(changes))
     for host_id, ids in sorted(by_host.items()):
         network.bind_ports(tx, ids, host_id)
     # The timer of the writer would do the same; here it spares the servers a turn of the loops.

@@ -296,3 +296,15 @@ def finish_actions(tx: Tx, ids: Collection[str], result: str, details: str | Non
     if result == "Error":
         values["message"] = "Error"
     tx.execute(_finishing(*values), {"ids": ids, **values})
+
+
+_PLACING = (
+    sa.update(action)
+    .where(action.c.server_id.in_(many("ids")), action.c.finished_at.is_(None), action.c.host.is_(None))
+    .values(host=sa.select(server.c.host).where(server.c.id == action.c.server_id).scalar_subquery())
+)
+
+
+def place_actions(tx: Tx, ids: Collection[str]) -> None:
+    """Note the host in what was asked of servers before they had it."""
+    tx.execute(_PLACING, {"ids": ids})
