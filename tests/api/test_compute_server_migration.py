@@ -182,6 +182,20 @@ def test_the_list_of_migrations(cloud: Cloud) -> None:
     assert cloud.admin.request("GET", "/compute/v2.1/os-migrations?limit=1", headers=at("2.58")).status == 200
 
 
+def test_migrations_go_with_their_server(cloud: Cloud) -> None:
+    kept, gone = cloud.made(), cloud.made()
+    for one in (kept, gone):
+        cloud.reach(one, "ACTIVE")
+        assert act(cloud, one, "migrate", None).status == 202
+    [last] = migrations(cloud, f"?instance_uuid={gone}")["migrations"]
+    assert cloud.member.request("DELETE", f"{SERVERS}/{gone}").status == 204
+    cloud.reach(gone, "gone")
+    assert migrations(cloud, f"?instance_uuid={gone}")["migrations"] == []
+    assert migrations(cloud, f"?instance_uuid={gone}", version="2.58")["migrations"] == []
+    rest = migrations(cloud, f"?marker={last['uuid']}")["migrations"]
+    assert rest[0]["instance_uuid"] == kept, "who was at it reads on behind it"
+
+
 def test_managers_see_the_migrations_of_their_project_without_hosts(cloud: Cloud, server_id: str) -> None:
     manager = cloud.served.client(f"manager:{PROJECT}")
     assert act(cloud, server_id, "migrate", None).status == 202

@@ -17,6 +17,7 @@ from pileus.core.fields import UnsetType, View, W
 from pileus.core.listing import instant
 from pileus.core.policy import Rule
 from pileus.core.store import Instant, Tx, metadata
+from pileus.services.compute.resources.server.table import server
 from pileus.services.compute.rules.persona import ADMIN, MANAGER
 from pileus.services.compute.rules.shape import bare
 from pileus.services.compute.versions import MIGRATION_CHANGES_BEFORE, MIGRATION_PAGES, MIGRATION_USERS
@@ -158,10 +159,11 @@ def _view(row: sa.Row[Any], *, hosts: bool) -> Migration:
 
 
 def _conditions(ctx: Context) -> list[sa.ColumnElement[bool]]:
-    """What the query asks for. Raises BadRequest for times that contradict each other."""
+    """What the query asks for, of servers that are there. Raises BadRequest for times that contradict each other."""
     known = {**_FILTERS, **(_OF_WHOM if MIGRATION_USERS.covers(ctx.version) else {})}
     found: list[sa.ColumnElement[bool]] = [
-        column == ctx.query.get(name) for name, column in known.items() if ctx.query.get(name)
+        server.c.deleted_at.is_(None),
+        *(column == ctx.query.get(name) for name, column in known.items() if ctx.query.get(name)),
     ]
     if any(ctx.query.get(name) for name in ("host", "source_compute")):
         ctx.enforce(f"{_POLICY}:index:host")  # who may not see hosts may not ask about them either
@@ -185,7 +187,7 @@ def list_migrations(ctx: Context) -> Page:
     if not project_id or project_id != ctx.auth.project_id:
         ctx.enforce(f"{_POLICY}:index:all_projects")
     hosts = ctx.allows(f"{_POLICY}:index:host")
-    query = sa.select(migration).where(*_conditions(ctx))
+    query = sa.select(migration).join(server, server.c.id == migration.c.server_id).where(*_conditions(ctx))
     if not MIGRATION_PAGES.covers(ctx.version):
         return Page([_view(row, hosts=hosts) for row in ctx.tx.all(query.order_by(migration.c.id))])
     if marker := ctx.query.get("marker"):
