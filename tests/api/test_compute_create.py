@@ -89,7 +89,11 @@ def message(found: Response) -> str:
         ("2.1", {"user_data": "A" * 65536}, 400),
         ("2.1", {"config_drive": True}, 202),
         ("2.1", {"config_drive": "true"}, 202),
+        ("2.1", {"config_drive": "on", "return_reservation_id": "No"}, 202),
         ("2.1", {"config_drive": "maybe"}, 400),
+        ("2.1", {"config_drive": "tRUE"}, 400),
+        ("2.1", {"config_drive": 1}, 400),
+        ("2.1", {"return_reservation_id": 0}, 400),
         ("2.1", {"min_count": "2", "max_count": "3"}, 202),
         ("2.1", {"min_count": 3, "max_count": 2}, 400),
         ("2.1", {"min_count": 0}, 400),
@@ -145,6 +149,8 @@ def test_networks_are_needed_later(cloud: Cloud) -> None:
         ("2.67", {"volume_type": None}, 202),
         ("2.1", {"boot_index": "0"}, 202),
         ("2.1", {"boot_index": 1}, 400),
+        ("2.1", {"delete_on_termination": "yes"}, 202),
+        ("2.1", {"delete_on_termination": 1}, 400),
         ("2.1", {"destination_type": "volume", "volume_size": 1}, 400),
         ("2.1", {"source_type": "volume"}, 400),
         ("2.1", {"source_type": "other"}, 400),
@@ -185,6 +191,14 @@ def test_descriptions_began_as_names(cloud: Cloud) -> None:
     for version, expected in (("2.18", "s"), ("2.19", None)):
         made = post(cloud, version).json["server"]["id"]
         assert cloud.show(made)["description"] == expected
+
+
+@pytest.mark.parametrize(("word", "shown"), [("YES", "True"), ("0", ""), ("off", "")])
+def test_words_for_truth(cloud: Cloud, word: str, shown: str) -> None:
+    made = post(cloud, "2.104", config_drive=word, return_reservation_id=word)
+    assert ("reservation_id" in made.json) == bool(shown)
+    [server] = cloud.member.request("GET", f"{SERVERS}/detail").json["servers"]
+    assert server["config_drive"] == shown
 
 
 def test_hints_stand_beside_the_server(cloud: Cloud) -> None:

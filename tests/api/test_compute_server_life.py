@@ -77,7 +77,7 @@ def test_rebuild_makes_the_disks_anew(cloud: Cloud, host: Host) -> None:
     assert shown["id"] == server_id
     assert last_action(cloud, server_id) == ("rebuild", "compute_rebuild_instance", "Success")
 
-    ok(cloud.act(server_id, "rebuild", {"imageRef": OTHER_IMAGE, "preserve_ephemeral": True, "adminPass": "x"}))
+    ok(cloud.act(server_id, "rebuild", {"imageRef": OTHER_IMAGE, "preserve_ephemeral": "on", "adminPass": "x"}))
     settled(cloud, server_id, "ACTIVE")
     assert {name: one.incarnation for name, one in disks(host, server_id).items()} == {
         "root": 3,
@@ -135,6 +135,7 @@ def test_rebuilds_that_cannot_be(cloud: Cloud, host: Host, server_id: str) -> No
     assert why(imageRef="99999999-2222-4333-8444-555555555555") == "Cannot find image for rebuild"
     assert why(accessIPv4="300.1.1.1")
     assert why(metadata={"": "x"})
+    assert why(preserve_ephemeral=1)
     assert why(imageRef="no uuid")
     large = cloud.image("44444444-2222-4333-8444-555555555555", virtual_size=5 << 30)
     assert why(imageRef=large).startswith("Flavor's disk is too small for requested image.")

@@ -89,6 +89,10 @@ def test_live_migration(cloud: Cloud, server_id: str) -> None:
     old = {"host": None, "block_migration": False, "disk_over_commit": False}
     assert message(act(cloud, server_id, "os-migrateLive", old, "2.24"), 400).startswith(NO_HOST)
     assert act(cloud, server_id, "os-migrateLive", old, "2.25").status == 400
+    words = {"host": None, "block_migration": "on", "disk_over_commit": "No"}
+    assert message(act(cloud, server_id, "os-migrateLive", words, "2.24"), 400).startswith(NO_HOST)
+    for name in ("block_migration", "disk_over_commit"):
+        assert name in message(act(cloud, server_id, "os-migrateLive", {**old, name: 0}, "2.24"), 400)
     new = {"host": None, "block_migration": "auto"}
     assert act(cloud, server_id, "os-migrateLive", new, "2.24").status == 400
     assert message(act(cloud, server_id, "os-migrateLive", new, "2.33"), 400).startswith(NO_HOST)
@@ -100,6 +104,7 @@ def test_live_migration(cloud: Cloud, server_id: str) -> None:
     forced = act(cloud, server_id, "os-migrateLive", {**new, "force": True}, "2.30")
     assert message(forced, 400) == "Can't force to a non-provided destination"
     assert act(cloud, server_id, "os-migrateLive", {**new, "block_migration": "maybe"}).status == 400
+    assert act(cloud, server_id, "os-migrateLive", {**new, "block_migration": 1}).status == 400
     assert act(cloud, server_id, "os-migrateLive", new, client=cloud.member).status == 403
 
 
@@ -109,6 +114,7 @@ def test_evacuation_is_for_hosts_that_are_down(cloud: Cloud, server_id: str) -> 
     assert message(act(cloud, server_id, "evacuate", {"host": "h1"}), 400).startswith("The target host can't be")
     assert act(cloud, server_id, "evacuate", {}, "2.13").status == 400
     assert act(cloud, server_id, "evacuate", {"onSharedStorage": False}, "2.14").status == 400
+    assert "onSharedStorage" in message(act(cloud, server_id, "evacuate", {"onSharedStorage": 1}, "2.13"), 400)
     both = {"onSharedStorage": "True", "adminPass": "x"}
     assert message(act(cloud, server_id, "evacuate", both, "2.13"), 400).startswith("admin password can't be changed")
     assert act(cloud, server_id, "evacuate", {}, client=cloud.member).status == 403

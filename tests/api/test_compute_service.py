@@ -94,7 +94,7 @@ def test_update(cloud: Cloud) -> None:
     assert (found["status"], found["disabled_reason"]) == ("enabled", None)
     found = ok(cloud.ask("PUT", path, {"forced_down": True}))["service"]
     assert (found["state"], found["forced_down"], found["status"]) == ("down", True, "enabled")
-    found = ok(cloud.ask("PUT", path, {"forced_down": "false"}))["service"]
+    found = ok(cloud.ask("PUT", path, {"forced_down": "off"}))["service"]
     assert (found["state"], found["forced_down"]) == ("up", False)
 
 
@@ -108,6 +108,7 @@ def test_update(cloud: Cloud) -> None:
         ({"status": "disabled", "disabled_reason": ""}, 400),
         ({"status": "disabled", "disabled_reason": "x" * 256}, 400),
         ({"forced_down": "perhaps"}, 400),
+        ({"forced_down": 1}, 400),
         ({"host": "alpha", "binary": "nova-compute"}, 400),
     ],
 )

@@ -43,12 +43,24 @@ class View(msgspec.Struct, kw_only=True, omit_defaults=False):
 
 
 class W:
-    """A window: the versions (both ends included) in which a field exists, its type there, and if it must be given."""
+    """A window: the versions (both ends included) in which a field exists, its type there, and if it must be given.
 
-    __slots__ = ("need", "since", "type", "until")
+    `strict`: the type is JSON's own also where a service takes numbers and booleans in strings.
+    """
 
-    def __init__(self, type: Any = None, *, since: str | None = None, until: str | None = None, need: bool = False):
+    __slots__ = ("need", "since", "strict", "type", "until")
+
+    def __init__(
+        self,
+        type: Any = None,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        need: bool = False,
+        strict: bool = False,
+    ):
         self.type = type
+        self.strict = strict
         self.since = parse(since) if since else None
         self.until = parse(until) if until else None
         self.need = need
@@ -83,7 +95,7 @@ class Plan(typing.NamedTuple):
     forbidden: frozenset[str]  # keys outside their window
     hidden: tuple[str, ...]  # their attribute names
     needed: tuple[str, ...]
-    narrowed: tuple[tuple[str, Any], ...]  # key, type in this window
+    narrowed: tuple[tuple[str, Any, bool], ...]  # key, type in this window, whether strictly
     guarded: tuple[tuple[str, str, str], ...]  # attribute, key, rule
     nested: tuple[_Nested, ...]
 
@@ -130,7 +142,7 @@ def plan_of(struct: type[msgspec.Struct], version: Version | None) -> Plan:
             hidden.append(attribute)
             continue
         if window is not None and window.type is not None:
-            narrowed.append((key, window.type))
+            narrowed.append((key, window.type, window.strict))
         if window is not None and window.need:
             needed.append(key)
         guards = [marker for marker in markers if isinstance(marker, Guard) and marker.window.covers(version)]
@@ -153,9 +165,9 @@ def _check(raw: Any, plan: Plan, version: Version | None, where: str) -> None:
     for key in plan.needed:
         if key not in raw:
             raise _malformed(f"{key!r} is a required property")
-    for key, narrow in plan.narrowed:
+    for key, narrow, strict in plan.narrowed:
         if key in raw:
-            _convert(raw[key], narrow, f"{where}.{key}" if where else key, strict=False)
+            _convert(raw[key], narrow, f"{where}.{key}" if where else key, strict=strict)
     for child in plan.nested:
         value = raw.get(child.key)
         inner = plan_of(child.struct, version)

@@ -58,7 +58,7 @@ class _Shapes:
         plan = fields.plan_of(struct, self.version)
         for key in plan.forbidden:
             schema["properties"].pop(key, None)
-        for key, kind in plan.narrowed:
+        for key, kind, _ in plan.narrowed:
             schema["properties"][key] = self.of(kind)
         hints = typing.get_type_hints(struct)
         named = zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True)

@@ -28,6 +28,7 @@ from pileus.core.store import Tx, metadata
 from pileus.services.compute.resources.server.table import server
 from pileus.services.compute.rules import holding
 from pileus.services.compute.rules.persona import ADMIN, ANYONE, READER
+from pileus.services.compute.rules.shape import Flag, is_true
 
 user_limit = sa.Table(
     "compute_user_limit",
@@ -93,7 +94,7 @@ class QuotaSetUpdate(Body):
     floating_ips: _Network = UNSET
     security_groups: _Network = UNSET
     security_group_rules: _Network = UNSET
-    force: bool = False
+    force: Flag = False
 
 
 class QuotaClassUpdate(Body):
@@ -296,7 +297,7 @@ def update(ctx: Context, project_id: str, body: QuotaSetUpdate) -> QuotaSet:
     wanted = {name: value for name, value in given(body).items() if value is not None and name != "force"}
     used = _user_used(ctx.tx, project_id, user_id) if user_id else QUOTA.used(ctx.tx, project_id)
     most = QUOTA.limits(ctx.tx, project_id) if user_id else {}
-    for name, value in wanted.items() if not body.force else ():
+    for name, value in wanted.items() if not is_true(body.force) else ():
         _check(name, value, used.get(name, 0), most.get(name, UNLIMITED))
     if user_id:
         _set_user(ctx, project_id, user_id, wanted)

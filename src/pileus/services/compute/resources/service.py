@@ -23,7 +23,7 @@ from pileus.services.compute.resources.hypervisor import Known, known
 from pileus.services.compute.resources.server.operations.ending import finish_deletions
 from pileus.services.compute.rules.persona import ADMIN, ANYONE
 from pileus.services.compute.rules.placing import ZONE
-from pileus.services.compute.rules.shape import bare, is_uuid
+from pileus.services.compute.rules.shape import Truth, bare, is_true, is_uuid
 from pileus.services.compute.versions import HYPERVISOR_UUID
 from pileus.services.fleet import interface as fleet
 from pileus.services.placement import interface as placement
@@ -38,7 +38,7 @@ class ServiceUpdate(Body):
 
     status: Literal["enabled", "disabled"] | UnsetType = UNSET
     disabled_reason: Reason | UnsetType = UNSET
-    forced_down: bool | UnsetType = UNSET
+    forced_down: Annotated[Truth | UnsetType, W(Truth, strict=True)] = UNSET
 
 
 class ServiceVerb(Body):
@@ -47,7 +47,7 @@ class ServiceVerb(Body):
     host: str
     binary: str
     disabled_reason: Reason | UnsetType = UNSET
-    forced_down: Annotated[bool | UnsetType, W(since="2.11")] = UNSET
+    forced_down: Annotated[Truth | UnsetType, W(Truth, since="2.11", strict=True)] = UNSET
 
 
 class Service(View):
@@ -116,7 +116,7 @@ def update(ctx: Context, service_id: str, body: ServiceUpdate) -> Service:
         values["disabled"] = body.status == "disabled"
         values["disabled_reason"] = None if body.disabled_reason is UNSET else body.disabled_reason
     if body.forced_down is not UNSET:
-        values["forced_down"] = body.forced_down
+        values["forced_down"] = is_true(body.forced_down)
     if not values:
         raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
     found = {one.host.id: one for one in known(ctx)}
@@ -199,7 +199,8 @@ def force_down(ctx: Context, body: ServiceVerb) -> dict[str, Any]:
     """Say that a host is down, or no more."""
     if body.forced_down is UNSET:
         raise BadRequest("Missing forced_down field")
-    return {**_change(ctx, body, forced_down=body.forced_down), "forced_down": body.forced_down}
+    forced = is_true(body.forced_down)
+    return {**_change(ctx, body, forced_down=forced), "forced_down": forced}
 
 
 @resource.get("/os-availability-zone", policy="os_compute_api:os-availability-zone:list", wraps="availabilityZoneInfo")

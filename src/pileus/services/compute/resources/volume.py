@@ -18,6 +18,7 @@ from pileus.core.errors import BadRequest, Unavailable
 from pileus.core.fields import Body
 from pileus.core.policy import Rule
 from pileus.services.compute.rules.persona import MEMBER, READER, SERVICE
+from pileus.services.compute.rules.shape import Flag
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -38,7 +39,7 @@ class SnapshotCreate(Body):
     """Body of a snapshot's create: the value of `snapshot`."""
 
     volume_id: str
-    force: bool = False
+    force: Flag = False
     display_name: str | None = None
     display_description: str | None = None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
+
+from pileus.core.fields import W
 
 _SPACE = r"[^\x00-\x1f\x7f\s]"
 
@@ -32,6 +34,16 @@ Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=60, pattern=r"^[^,/]*
 HostName = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-._]*$")]
 """The name of a host, or a fully qualified domain name."""
 
+_Yes = Literal["True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes"]
+_No = Literal["False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no"]
+_YES = frozenset(get_args(_Yes))
+
+Truth = bool | _Yes | _No
+"""What upstream takes for a truth value: JSON's own, or one of its words for it, and no number."""
+
+Flag = Annotated[Truth, W(Truth, strict=True)]
+"""A field of a body that is one."""
+
 Link = dict[str, Any]
 
 
@@ -50,6 +62,11 @@ def links(url: str, path: str, collection: str, name: str) -> list[Link]:
 def bookmark(url: str, collection: str, name: str) -> list[Link]:
     """The link without a version alone."""
     return [{"rel": "bookmark", "href": f"{url}/{collection}/{name}"}]
+
+
+def is_true(given: Any) -> bool:
+    """Whether a Truth is true; what was not given is not."""
+    return given is True or given in _YES
 
 
 def is_uuid(text: str) -> bool:

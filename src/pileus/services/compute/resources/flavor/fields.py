@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pileus.core.api import Parameters
 from pileus.core.context import Context
 from pileus.core.fields import UNSET, Body, Guard, UnsetType, View, W
-from pileus.services.compute.rules.shape import Link, MetaKey, Name, Natural, Positive, links
+from pileus.services.compute.rules.shape import Flag, Link, MetaKey, Name, Natural, Positive, links
 from pileus.services.compute.versions import swap
 
 Description = Annotated[str, msgspec.Meta(max_length=65535, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f]*$")]
@@ -35,7 +35,7 @@ class FlavorCreate(Body):
     ephemeral: Natural = msgspec.field(name="OS-FLV-EXT-DATA:ephemeral", default=0)
     swap: Natural = 0
     rxtx_factor: Annotated[float | UnsetType, W(Annotated[float, msgspec.Meta(gt=0, le=3.4e38)], until="2.101")] = UNSET
-    is_public: bool = msgspec.field(name="os-flavor-access:is_public", default=True)
+    is_public: Flag = msgspec.field(name="os-flavor-access:is_public", default=True)
     description: Annotated[Description | None, W(since="2.55")] = None
 
 

@@ -25,7 +25,7 @@ from pileus.services.compute.resources.flavor.fields import (
 from pileus.services.compute.resources.flavor.policy import RULES
 from pileus.services.compute.resources.flavor.table import access, extra_spec, extra_specs, flavor
 from pileus.services.compute.rules import extra_spec as extra_spec_rules
-from pileus.services.compute.rules.shape import MetaKey
+from pileus.services.compute.rules.shape import MetaKey, is_true
 from pileus.services.compute.versions import EXTRA_SPECS_CHECKED, FLAVOR_NAME_FILTER, PUBLIC_FLAVOR_REFUSES
 
 resource = Resource("flavor", "flavors", rules=RULES)
@@ -127,7 +127,7 @@ def create(ctx: Context, body: FlavorCreate) -> Flavor:
         "ephemeral": body.ephemeral,
         "swap": body.swap,
         "rxtx_factor": 1.0 if body.rxtx_factor is UNSET else body.rxtx_factor,
-        "is_public": body.is_public,
+        "is_public": is_true(body.is_public),
         "description": body.description,
         "created_at": ctx.now,
     }

@@ -16,6 +16,7 @@ from pileus.services.compute.resources.server.table import facts
 from pileus.services.compute.rules import status
 from pileus.services.compute.rules.shape import (
     Description,
+    Flag,
     HostName,
     Link,
     Metadata,
@@ -76,7 +77,7 @@ class LegacyDisk(Body):
     snapshot_id: str | None = None
     volume_size: Positive | None = None
     device_name: str | None = None
-    delete_on_termination: bool | None = None
+    delete_on_termination: Flag = False
     no_device: Any = None
     connection_info: str | None = None
 
@@ -116,11 +117,11 @@ class ServerCreate(Body):
     availability_zone: Name | None = None
     block_device_mapping: list[LegacyDisk] = msgspec.field(default_factory=list)
     block_device_mapping_v2: list[Disk] = msgspec.field(default_factory=list)
-    config_drive: bool = False
+    config_drive: Flag = False
     key_name: Name | None = None
     min_count: Positive = 1
     max_count: Positive | None = None
-    return_reservation_id: bool = False
+    return_reservation_id: Flag = False
     security_groups: list[GroupName] | None = None
     user_data: Annotated[str, msgspec.Meta(max_length=65535)] | None = None
     description: Annotated[Description | UnsetType | None, W(since="2.19")] = UNSET

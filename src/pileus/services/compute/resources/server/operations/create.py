@@ -30,7 +30,7 @@ from pileus.services.compute.rules.building import (
     numbered,
 )
 from pileus.services.compute.rules.placing import ZONE
-from pileus.services.compute.rules.shape import links
+from pileus.services.compute.rules.shape import is_true, links
 from pileus.services.compute.versions import description
 from pileus.services.fleet import interface as fleet
 from pileus.services.image import interface as image
@@ -95,7 +95,7 @@ def _tag_cards(ctx: Context, wanted: ServerCreate, ports: Mapping[str, Sequence[
 
 
 def _answer(ctx: Context, wanted: ServerCreate, row: Values) -> Reply:
-    if wanted.return_reservation_id:
+    if is_true(wanted.return_reservation_id):
         return Reply({"reservation_id": row["reservation_id"]})
     names = [{"name": group.name} for group in wanted.security_groups or () if group.name is not UNSET]
     made = ServerMade(
@@ -152,7 +152,7 @@ def _content(ctx: Context, wanted: ServerCreate) -> Values:
         "admin_pass": source.password(ctx) if wanted.admin_pass is UNSET else wanted.admin_pass,
         "files": source.files(ctx, ctx.auth.project_id or "", wanted.personality),
         "metadata": wanted.metadata,
-        "config_drive": wanted.config_drive or found.properties.get("img_config_drive") == "mandatory",
+        "config_drive": is_true(wanted.config_drive) or found.properties.get("img_config_drive") == "mandatory",
     }
 
 

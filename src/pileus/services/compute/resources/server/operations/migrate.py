@@ -27,8 +27,7 @@ from pileus.services.compute.resources.server.operations.hosting import check_up
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
 from pileus.services.compute.resources.server.operations.transition import fault, reset
 from pileus.services.compute.resources.server.table import finish_actions, server, want
-from pileus.services.compute.rules.extra_spec import truth
-from pileus.services.compute.rules.shape import HostName
+from pileus.services.compute.rules.shape import HostName, Truth, is_true
 from pileus.services.compute.versions import EVACUATION_HAS_NO_PASSWORD, LIVE_MIGRATION_LATER
 from pileus.services.fleet import interface as fleet
 
@@ -40,11 +39,6 @@ _LIVE = "os_compute_api:servers:migrations"
 
 NO_HOST = "No valid host was found. There are not enough hosts available."
 WHY = "the disks of a guest are on its host, and no other host can read them"
-
-_Yes = Literal["True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes"]
-_No = Literal["False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no"]
-Truth = bool | _Yes | _No
-"""What upstream takes for a truth value."""
 
 _Maybe = Truth | Literal["auto"]
 
@@ -59,20 +53,20 @@ class MigrateLive(Body):
     """Where to, and how."""
 
     host: HostName | None
-    block_migration: Annotated[Any, W(Truth, until="2.24"), W(_Maybe, since="2.25")]
-    disk_over_commit: Annotated[Truth | UnsetType, W(until="2.24", need=True)] = UNSET
-    force: Annotated[Truth | UnsetType, W(since="2.30", until="2.67")] = UNSET
+    block_migration: Annotated[Any, W(Truth, until="2.24", strict=True), W(_Maybe, since="2.25", strict=True)]
+    disk_over_commit: Annotated[Truth | UnsetType, W(Truth, until="2.24", need=True, strict=True)] = UNSET
+    force: Annotated[Truth | UnsetType, W(Truth, since="2.30", until="2.67", strict=True)] = UNSET
 
 
 class Evacuate(Body):
     """Where to, and with what password."""
 
     host: HostName | UnsetType = UNSET
-    on_shared_storage: Annotated[Truth | UnsetType, W(until="2.13", need=True)] = msgspec.field(
+    on_shared_storage: Annotated[Truth | UnsetType, W(Truth, until="2.13", need=True, strict=True)] = msgspec.field(
         name="onSharedStorage", default=UNSET
     )
     admin_pass: AdminPass | UnsetType = msgspec.field(name="adminPass", default=UNSET)
-    force: Annotated[Truth | UnsetType, W(since="2.29", until="2.67")] = UNSET
+    force: Annotated[Truth | UnsetType, W(Truth, since="2.29", until="2.67", strict=True)] = UNSET
 
 
 class LiveMigration(View):
@@ -82,10 +76,6 @@ class LiveMigration(View):
     uuid: Annotated[str | UnsetType, W(since="2.59")]
     server_uuid: str
     status: str
-
-
-def _true(given: Any) -> bool:
-    return given is True or (isinstance(given, str) and bool(truth(given)))
 
 
 def _fail(ctx: Context, row: sa.Row[Any], kind: str, word: str, event: str, message: str) -> None:
@@ -132,7 +122,7 @@ def migrate_live(ctx: Context, server_id: str, body: MigrateLive) -> None:
     row = find(ctx, server_id)
     if body.host:
         ctx.enforce(f"{_POLICY}:migrate_live:host", {"project_id": row.project_id, "user_id": row.user_id})
-    if _true(body.force) and not body.host:
+    if is_true(body.force) and not body.host:
         raise BadRequest("Can't force to a non-provided destination")
     allow(ctx, row, "os-migrateLive")
     if body.host and not _known(ctx, body.host):
@@ -155,9 +145,9 @@ def evacuate(ctx: Context, server_id: str, body: Evacuate) -> dict[str, str] | N
     """
     row = find(ctx, server_id)
     host = None if body.host is UNSET else body.host
-    if _true(body.force) and not host:
+    if is_true(body.force) and not host:
         raise BadRequest("Can't force to a non-provided destination")
-    shared = _true(body.on_shared_storage)
+    shared = is_true(body.on_shared_storage)
     if shared and body.admin_pass is not UNSET:
         raise BadRequest("admin password can't be changed on existing disk")
     if host is not None and not _known(ctx, host):

@@ -32,7 +32,7 @@ from pileus.services.compute.resources.server.table import next_reboot, want
 from pileus.services.compute.rules import address, disk
 from pileus.services.compute.rules.building import check_disk_config, check_image, check_machine, check_user_data
 from pileus.services.compute.rules.guest import disk_names
-from pileus.services.compute.rules.shape import Description, Metadata, Name, Uuid
+from pileus.services.compute.rules.shape import Description, Flag, Metadata, Name, Uuid, is_true
 from pileus.services.image import interface as images
 
 _TRUSTED = "os_compute_api:servers:rebuild:trusted_certs"
@@ -47,7 +47,7 @@ class Rebuild(Body):
     name: Name | UnsetType = UNSET
     admin_pass: AdminPass | UnsetType = msgspec.field(name="adminPass", default=UNSET)
     metadata: Metadata | UnsetType = UNSET
-    preserve_ephemeral: bool = False
+    preserve_ephemeral: Flag = False
     disk_config: DiskConfig | UnsetType = msgspec.field(name="OS-DCF:diskConfig", default=UNSET)
     access_ipv4: IPv4 | UnsetType = msgspec.field(name="accessIPv4", default=UNSET)
     access_ipv6: IPv6 | UnsetType = msgspec.field(name="accessIPv6", default=UNSET)
@@ -81,7 +81,7 @@ def rebuild(ctx: Context, server_id: str, body: Rebuild) -> Reply:
     allow(ctx, row, "rebuild")
     secret = source.password(ctx) if body.admin_pass is UNSET else body.admin_pass
     values = recovered(ctx, row) | _changes(ctx, row.flavor, body)
-    names = [one for one in disk_names(row.flavor) if one == disk.ROOT or not body.preserve_ephemeral]
+    names = [one for one in disk_names(row.flavor) if one == disk.ROOT or not is_true(body.preserve_ephemeral)]
     values |= {
         "task": "rebuilding",
         "disks": disk.renewed(disk.known(values.get("disks", row.disks), disk_names(row.flavor)), names),
