@@ -180,6 +180,10 @@ def test_the_list_of_migrations(cloud: Cloud) -> None:
     first = migrations(cloud, "?limit=2")
     assert [one["uuid"] for one in first["migrations"]] == everything[:2]
     assert "marker" in first["migrations_links"][0]["href"]
+    asked = f"instance_uuid={server_id}&status=confirmed&limit=1"
+    href = migrations(cloud, f"?{asked}")["migrations_links"][0]["href"]
+    assert href.endswith(f"/compute/v2.1/os-migrations?{asked}&marker={one['uuid']}")
+    assert migrations(cloud, "?" + href.partition("?")[2]) == {"migrations": []}
     rest = migrations(cloud, f"?marker={everything[1]}")["migrations"]
     assert [one["uuid"] for one in rest] == everything[2:]
     assert migrations(cloud, "?changes-since=2999-01-01T00:00:00Z")["migrations"] == []

@@ -47,11 +47,12 @@ def test_actions_and_events(cloud: Cloud) -> None:
     assert hashed["hostId"]
     assert not {"host", "details"} & set(hashed)
     assert cloud.reader.request("GET", f"{path}/req-nothing").status == 404
-    page = cloud.reader.request("GET", f"{path}?limit=1", headers=NEWEST).json
+    asked = "changes-since=2020-01-01T00%3A00%3A00&limit=1"
+    page = cloud.reader.request("GET", f"{path}?{asked}", headers=NEWEST).json
     assert [one["action"] for one in page["instanceActions"]] == ["stop"]
-    rest = cloud.reader.request(
-        "GET", path + page["links"][0]["href"].partition("os-instance-actions")[2], headers=NEWEST
-    )
+    [link] = page["links"]
+    assert link["href"].endswith(f"{path}?{asked}&marker={stop['request_id']}")
+    rest = cloud.reader.request("GET", path + link["href"].partition("os-instance-actions")[2], headers=NEWEST)
     assert [one["action"] for one in rest.json["instanceActions"]] == ["create"]
 
 

@@ -266,9 +266,10 @@ Paging = Callable[[Request, str, Page], dict[str, Any]]
 """Makes the response of a page, given the key that wraps its items."""
 
 
-def _next_url(request: Request, page: Page) -> str:
+def next_query(request: Request, marker: str) -> str:
+    """The query of the page that begins behind a marker: what was asked, but for that."""
     pairs = [(name, value) for name, value in request.query.pairs() if name != "marker"]
-    return "?" + urlencode([*pairs, ("marker", page.next_marker or "")])
+    return "?" + urlencode([*pairs, ("marker", marker)])
 
 
 def links_paging(request: Request, key: str, page: Page) -> dict[str, Any]:
@@ -276,14 +277,14 @@ def links_paging(request: Request, key: str, page: Page) -> dict[str, Any]:
     found: dict[str, Any] = {key: page.items, **page.more}
     if page.next_marker is not None:
         root = request.url.rsplit("/", 1)[0] if request.path.startswith(request.url) else request.url
-        found[f"{key}_links"] = [{"rel": "next", "href": root + request.path + _next_url(request, page)}]
+        found[f"{key}_links"] = [{"rel": "next", "href": root + request.path + next_query(request, page.next_marker)}]
     return found
 
 
 def identity_paging(request: Request, key: str, page: Page) -> dict[str, Any]:
     """Identity's: `links` with `self`, `next` and `previous`, always."""
     here = request.url + request.path
-    following = here + _next_url(request, page) if page.next_marker is not None else None
+    following = here + next_query(request, page.next_marker) if page.next_marker is not None else None
     return {key: page.items, "links": {"next": following, "self": here, "previous": None}, **page.more}
 
 
@@ -293,7 +294,7 @@ def image_paging(request: Request, key: str, page: Page) -> dict[str, Any]:
     first = request.path + ("?" + urlencode(pairs) if pairs else "")
     found: dict[str, Any] = {key: page.items, "first": first, "schema": f"/v2/schemas/{key}", **page.more}
     if page.next_marker is not None:
-        found["next"] = request.path + _next_url(request, page)
+        found["next"] = request.path + next_query(request, page.next_marker)
     return found
 
 

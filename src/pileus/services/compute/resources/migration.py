@@ -197,11 +197,7 @@ def list_migrations(ctx: Context) -> Page:
         query = query.where(migration.c.id < last.id)
     limit = _limit(ctx)
     rows = ctx.tx.all(query.order_by(migration.c.id.desc()).limit(limit))
-    page = Page([_view(row, hosts=hosts) for row in rows])
-    if rows and len(rows) == limit:
-        href = f"{ctx.url}{ctx.path}?limit={limit}&marker={rows[-1].uuid}"
-        page.more["migrations_links"] = [{"rel": "next", "href": href}]
-    return page
+    return Page([_view(row, hosts=hosts) for row in rows], rows[-1].uuid if len(rows) == limit else None)
 
 
 def _limit(ctx: Context) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from pileus.core.api import Page, Parameters
+from pileus.core.api import Page, Parameters, next_query
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, NotFound
 from pileus.core.fields import UNSET, Guard, UnsetType, View, W
@@ -102,7 +102,7 @@ def list_actions(ctx: Context, server_id: str) -> Page:
     rows = ctx.tx.all(query.limit(limit))
     page = Page([Action(**_fields(one)) for one in rows])
     if len(rows) == limit:
-        href = f"{ctx.url}{ctx.path}?limit={limit}&marker={rows[-1].request_id}"
+        href = ctx.url + ctx.path + next_query(ctx, rows[-1].request_id)
         page.more["links"] = [{"rel": "next", "href": href}]
     return page
 
