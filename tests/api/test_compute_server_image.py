@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -69,7 +70,10 @@ def test_a_stopped_server_and_one_of_older_versions(cloud: Cloud) -> None:
     path = f"{SERVERS}/{server_id}/action"
     made = cloud.member.request("POST", path, json={"createImage": {"name": "old"}}, headers=at("2.44"))
     assert (made.status, made.body) == (202, b"")
-    image_id = made.headers["location"].rsplit("/", 1)[1]
+    location = urlsplit(made.headers["location"])
+    image_id = location.path.rsplit("/", 1)[1]
+    assert location.path == f"/image/v2/images/{image_id}"
+    assert cloud.member.request("GET", location.path).json["id"] == image_id
     cloud.wait(lambda: image(cloud, image_id).get("status") == "active")
     assert cloud.status(server_id) == "SHUTOFF"
     again = cloud.made(imageRef=image_id)
@@ -139,6 +143,12 @@ def test_backups_rotate(cloud: Cloud) -> None:
     assert (found[2]["image_type"], found[2]["backup_type"], found[2]["n"]) == ("backup", "daily", "2")
     path = f"{SERVERS}/{server_id}/action"
     body = {"name": "none", "backup_type": "daily", "rotation": 0}
+    answer = cloud.member.request("POST", path, json={"createBackup": {**body, "rotation": 1}}, headers=at("2.35"))
+    location = urlsplit(answer.headers["location"])
+    assert location.path.startswith("/compute/v2.1/images/")
+    shown = cloud.member.request("GET", location.path, headers=at("2.35"))
+    assert shown.json["image"]["id"] == location.path.rsplit("/", 1)[1]
+    cloud.wait(lambda: cloud.show(server_id)["OS-EXT-STS:task_state"] is None)
     answer = cloud.member.request("POST", path, json={"createBackup": body}, headers=at("2.44"))
     assert (answer.status, "location" in answer.headers) == (202, False)
     cloud.wait(lambda: all(image(cloud, one) == {} for one in made))

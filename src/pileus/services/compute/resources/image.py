@@ -17,7 +17,7 @@ from pileus.core.errors import BadRequest, Forbidden, NotFound
 from pileus.core.fields import UNSET, UnsetType, View
 from pileus.core.listing import boolean, integer
 from pileus.services.compute.resources.quota import QUOTA
-from pileus.services.compute.rules.shape import Link, Metadata, instant, links
+from pileus.services.compute.rules.shape import Link, Metadata, image_url, instant, links
 from pileus.services.image import interface as image
 
 
@@ -78,8 +78,7 @@ _STATES = {
 
 
 def _links(ctx: Context, image_id: str) -> list[Link]:
-    elsewhere = f"{ctx.url.rpartition('/')[0]}/image/v2/images/{image_id}"
-    other = {"rel": "alternate", "type": "application/vnd.openstack.image", "href": elsewhere}
+    other = {"rel": "alternate", "type": "application/vnd.openstack.image", "href": image_url(ctx.url, image_id)}
     return [*links(ctx.url, ctx.path, "images", image_id), other]
 
 

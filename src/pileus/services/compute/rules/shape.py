@@ -64,6 +64,11 @@ def bookmark(url: str, collection: str, name: str) -> list[Link]:
     return [{"rel": "bookmark", "href": f"{url}/{collection}/{name}"}]
 
 
+def image_url(url: str, image_id: str) -> str:
+    """Where the Image service has an image, given Compute's root."""
+    return f"{url.rpartition('/')[0]}/image/v2/images/{image_id}"
+
+
 def is_true(given: Any) -> bool:
     """Whether a Truth is true; what was not given is not."""
     return given is True or given in _YES

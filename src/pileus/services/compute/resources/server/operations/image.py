@@ -27,7 +27,7 @@ from pileus.services.compute.resources.server.table import want
 from pileus.services.compute.rules.building import snapshot_size
 from pileus.services.compute.rules.extra_spec import truth
 from pileus.services.compute.rules.machine import wants_agent
-from pileus.services.compute.rules.shape import Metadata, Name, Natural
+from pileus.services.compute.rules.shape import Metadata, Name, Natural, image_url, links
 from pileus.services.compute.versions import IMAGE_ID_IN_BODY, IMAGE_METADATA_LIMITED
 from pileus.services.image import interface as images
 
@@ -58,7 +58,7 @@ def create_image(ctx: Context, server_id: str, body: CreateImage) -> Reply:
     snapshot.begin(ctx.tx, row, image_id, "image", quiesce=_quiesced(row))
     want(ctx.tx, row, task="image_snapshot")
     note(ctx, row.id, row.project_id, "createImage", "compute_snapshot_instance", row.host)
-    return _answer(ctx, image_id)
+    return _answer(ctx, image_id, image_url(ctx.url, image_id))
 
 
 @resource.action(_ACTION, "createBackup", policy="os_compute_api:os-create-backup")
@@ -70,7 +70,7 @@ def create_backup(ctx: Context, server_id: str, body: CreateBackup) -> Reply:
     snapshot.begin(ctx.tx, row, image_id, "backup", quiesce=_quiesced(row), details=details)
     want(ctx.tx, row, task="image_backup")
     note(ctx, row.id, row.project_id, "createBackup", "compute_backup_instance", row.host)
-    found = _answer(ctx, image_id)
+    found = _answer(ctx, image_id, links(ctx.url, ctx.path, "images", image_id)[0]["href"])
     if body.rotation == 0:
         found.headers.clear()  # the image does not stay
     return found
@@ -114,7 +114,7 @@ def _quiesced(row: sa.Row[Any]) -> bool:
     return wants_agent(properties) and bool(truth(properties.get("os_require_quiesce") or "no"))
 
 
-def _answer(ctx: Context, image_id: str) -> Reply:
+def _answer(ctx: Context, image_id: str, location: str) -> Reply:
     if IMAGE_ID_IN_BODY.covers(ctx.version):
         return Reply({"image_id": image_id})
-    return Reply(None, {"location": f"{ctx.url}/images/{image_id}"})
+    return Reply(None, {"location": location})
