@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.services.compute.cloud import IMAGE, NEWEST, PROJECT, Cloud, at
+from tests.services.compute.life import newest_action
 
 SERVERS = "/compute/v2.1/servers"
 
@@ -134,14 +135,47 @@ def test_locks(cloud: Cloud) -> None:
     assert cloud.member.request("DELETE", f"{SERVERS}/{server_id}").status == 409
     assert len(cloud.member.request("GET", f"{SERVERS}?locked=true", headers=NEWEST).json["servers"]) == 1
     assert cloud.member.request("GET", f"{SERVERS}?locked=false", headers=NEWEST).json["servers"] == []
-    assert cloud.act(server_id, "unlock").status == 202
-    assert cloud.show(server_id)["locked_reason"] is None
     other_admin = cloud.served.client("admin:admins")
+    assert cloud.act(server_id, "lock", client=other_admin).status == 202
+    assert cloud.show(server_id)["locked_reason"] == "mine", "who gives no reason leaves the one that is there"
+    assert cloud.act(server_id, "unlock", client=other_admin).status == 202
+    assert cloud.show(server_id)["locked_reason"] is None
     assert cloud.act(server_id, "lock", client=other_admin).status == 202
     assert cloud.act(server_id, "unlock").status == 403
     assert cloud.act(server_id, "lock").status == 202  # as upstream answers; the lock stays the admin's
     assert cloud.act(server_id, "unlock").status == 403
     assert cloud.act(server_id, "unlock", client=other_admin).status == 202
+
+
+def test_locks_are_events_that_are_over_at_once(cloud: Cloud) -> None:
+    cloud.host("h1")
+    server_id = cloud.made()
+    cloud.reach(server_id, "ACTIVE")
+    for verb in ("lock", "unlock"):
+        assert cloud.act(server_id, verb).status == 202
+        action, event = newest_action(cloud, server_id)
+        assert (action, event["event"], event["result"], event["host"]) == (verb, f"api_{verb}", "Success", "h1")
+        assert event["finish_time"] == event["start_time"]
+
+
+@pytest.mark.parametrize(
+    ("version", "body", "status"),
+    [
+        ("2.72", {"locked_reason": "mine"}, 202),
+        ("2.72", {"more": 1}, 202),
+        ("2.72", "please", 202),
+        ("2.73", {"more": 1}, 400),
+        ("2.73", "please", 400),
+        ("2.73", {"locked_reason": ""}, 400),
+        ("2.73", {}, 202),
+    ],
+)
+def test_locks_by_version(cloud: Cloud, version: str, body: Any, status: int) -> None:
+    server_id = cloud.made()
+    path = f"{SERVERS}/{server_id}/action"
+    assert cloud.member.request("POST", path, json={"lock": body}, headers=at(version)).status == status
+    shown = cloud.show(server_id)
+    assert (shown["locked"], shown["locked_reason"]) == (status == 202, None)
 
 
 def test_update(cloud: Cloud) -> None:

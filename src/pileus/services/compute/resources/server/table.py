@@ -266,8 +266,11 @@ def record(
     user_id: str,
     host: str | None = None,
 ) -> None:
-    """Write down what is asked of a server; without an event on the host it is done at once."""
-    done = event is None
+    """Write down what is asked of a server; without an event on the host it is done at once.
+
+    Upstream names an event after who takes part in it: what is the API's own (`api_…`) no host has to end.
+    """
+    done = event is None or event.startswith("api_")
     values = {
         "server_id": server_id,
         "action": word,

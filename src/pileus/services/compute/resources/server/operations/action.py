@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pileus.core.config import Config
 from pileus.core.context import Context
 from pileus.core.errors import Forbidden
-from pileus.core.fields import UNSET, Body, UnsetType, W
+from pileus.core.fields import UNSET, Body, UnsetType, given
 from pileus.services.compute.resources.server.operations.row import allow, find, note, recovered, resource
 from pileus.services.compute.resources.server.operations.transition import reset
 from pileus.services.compute.resources.server.table import next_reboot, server, want
@@ -36,7 +36,7 @@ Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 class Lock(Body):
     """Why a server is locked."""
 
-    locked_reason: Annotated[Reason | UnsetType, W(since="2.73")] = UNSET
+    locked_reason: Reason | UnsetType = UNSET
 
 
 def _power(ctx: Context, server_id: str, verb: Literal["pause", "unpause", "suspend", "resume"], to: str) -> None:
@@ -118,19 +118,28 @@ def reset_state(ctx: Context, server_id: str, body: ResetState) -> None:
     note(ctx, row.id, row.project_id, "resetState", None)
 
 
-@resource.action(_ACTION, "lock", policy="os_compute_api:os-lock-server:lock")
+@resource.action(_ACTION, "lock", policy="os_compute_api:os-lock-server:lock", until="2.72")
+def lock_silently(ctx: Context, server_id: str, body: Any) -> None:
+    """Hold back whoever is no admin from changing a server; whatever is said of it is passed over."""
+    _lock(ctx, server_id, {})
+
+
+@resource.action(_ACTION, "lock", policy="os_compute_api:os-lock-server:lock", since="2.73")
 def lock(ctx: Context, server_id: str, body: Lock | None) -> None:
-    """Hold back whoever is no admin from changing a server."""
+    """The same, with a reason; a lock that is there keeps its own when none is given."""
+    _lock(ctx, server_id, {} if body is None else given(body))
+
+
+def _lock(ctx: Context, server_id: str, said: dict[str, Any]) -> None:
     row = find(ctx, server_id)
     allow(ctx, row, "lock")
     owner = row.project_id == ctx.auth.project_id
     if owner and row.locked_by is not None:
         return  # else the owner would make an admin's lock its own, and could take it away
-    reason = None if body is None or body.locked_reason is UNSET else body.locked_reason
-    values = {"locked_by": "owner" if owner else "admin", "locked_reason": reason, "updated_at": ctx.now}
+    values = {"locked_by": "owner" if owner else "admin", "updated_at": ctx.now, **said}
     ctx.tx.execute(sa.update(server).where(server.c.id == row.id).values(values))
     ctx.tx.changed("compute.server", row.id)
-    note(ctx, row.id, row.project_id, "lock", None)
+    note(ctx, row.id, row.project_id, "lock", "api_lock", row.host)
 
 
 @resource.action(_ACTION, "unlock", policy="os_compute_api:os-lock-server:unlock")
@@ -144,4 +153,4 @@ def unlock(ctx: Context, server_id: str, body: Any) -> None:
     values = {"locked_by": None, "locked_reason": None, "updated_at": ctx.now}
     ctx.tx.execute(sa.update(server).where(server.c.id == row.id).values(values))
     ctx.tx.changed("compute.server", row.id)
-    note(ctx, row.id, row.project_id, "unlock", None)
+    note(ctx, row.id, row.project_id, "unlock", "api_unlock", row.host)
