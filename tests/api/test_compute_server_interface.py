@@ -74,9 +74,13 @@ def test_cards_come_and_go(cloud: Cloud) -> None:
     cloud.wait(lambda: len(host.guests[server_id].nics) == 1)
     assert len(ports(cloud, server_id)) == 1
     assert cloud.member.request("GET", f"/network/v2.0/ports/{found['port_id']}").status == 404
+    assert actions(cloud, server_id) == ["detach_interface", "attach_interface", "create"]
+
+
+def actions(cloud: Cloud, server_id: str) -> list[str]:
+    """What was asked of a server, the newest first."""
     path = f"{SERVERS}/{server_id}/os-instance-actions"
-    names = [one["action"] for one in cloud.member.request("GET", path, headers=NEWEST).json["instanceActions"]]
-    assert names == ["detach_interface", "attach_interface", "create"]
+    return [one["action"] for one in cloud.member.request("GET", path, headers=NEWEST).json["instanceActions"]]
 
 
 def test_a_given_port_is_only_lent(cloud: Cloud) -> None:
@@ -175,6 +179,7 @@ def test_fixed_addresses(cloud: Cloud) -> None:
     assert (both[0], len(both)) == (first, 2)
     assert act("removeFixedIp", {"address": first}).status == 202
     assert [one["ip_address"] for one in ports(cloud, server_id)[0]["fixed_ips"]] == both[1:]
+    assert actions(cloud, server_id) == ["create"], "upstream keeps none of these"
     assert act("removeFixedIp", {"address": first}).status == 400
     assert act("removeFixedIp", {"address": "nothing"}).status == 400
     assert act("addFixedIp", {"networkId": "11111111-0000-4000-8000-000000000000"}).status == 404
@@ -223,4 +228,5 @@ def test_acts_of_networking_that_are_left(cloud: Cloud) -> None:
     _, _, server_id = running(cloud)
     assert cloud.act(server_id, "injectNetworkInfo", client=cloud.admin).status == 202
     assert cloud.act(server_id, "injectNetworkInfo").status == 403
+    assert actions(cloud, server_id) == ["create"]
     assert cloud.act(server_id, "resetNetwork", client=cloud.admin).status == 410

@@ -12,7 +12,7 @@ import msgspec
 from pileus.core.context import Context
 from pileus.core.errors import Gone
 from pileus.core.fields import UNSET, Body, UnsetType
-from pileus.services.compute.resources.server.operations.row import allow, find, for_project, note, resource
+from pileus.services.compute.resources.server.operations.row import allow, find, for_project, resource
 from pileus.services.compute.resources.server.table import want
 from pileus.services.compute.rules.address import canonical
 from pileus.services.network import interface as network
@@ -53,7 +53,6 @@ def add_fixed(ctx: Context, server_id: str, body: AddFixed) -> None:
     allow(ctx, row, "add_fixed_ip")
     network.add_address(for_project(ctx, row), row.id, str(body.network_id))
     want(ctx.tx, row)
-    note(ctx, row.id, row.project_id, "addFixedIp", None, row.host)
 
 
 @resource.action(_ACTION, "removeFixedIp", policy="os_compute_api:os-multinic:remove", until=_LAST)
@@ -63,7 +62,6 @@ def remove_fixed(ctx: Context, server_id: str, body: RemoveFixed) -> None:
     allow(ctx, row, "remove_fixed_ip")
     network.remove_address(for_project(ctx, row), row.id, canonical(body.address))
     want(ctx.tx, row)
-    note(ctx, row.id, row.project_id, "removeFixedIp", None, row.host)
 
 
 @resource.action(_ACTION, "addFloatingIp", policy="os_compute_api:os-floating-ips:add", until=_LAST)
@@ -86,7 +84,6 @@ def inject(ctx: Context, server_id: str, body: Any) -> None:
     """Tell a server's guest its addresses anew: its metadata always has them, so nothing changes."""
     row = find(ctx, server_id)
     allow(ctx, row, "inject_network_info")
-    note(ctx, row.id, row.project_id, "injectNetworkInfo", None, row.host)
 
 
 @resource.action(_ACTION, "resetNetwork", faults=(410,))
