@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.api.edge import Response
-from tests.services.compute.cloud import IMAGE, PROJECT, Cloud, Host, at
+from tests.services.compute.cloud import IMAGE, NEWEST, PROJECT, Cloud, Host, at
 from tests.services.compute.life import (
     OTHER_IMAGE,
     RESCUE_IMAGE,
@@ -184,6 +184,24 @@ def test_resize_and_confirm(cloud: Cloud, host: Host, server_id: str) -> None:
     assert quota(cloud) == {**taken, "cores": taken["cores"] + 1, "ram": taken["ram"] + 512}
     assert last_action(cloud, server_id) == ("confirmResize", "compute_confirm_resize", "Success")
     assert "vm_state active" in refused(cloud.act(server_id, "confirmResize"), 409)
+
+
+def test_no_resize_is_confirmed_while_the_host_is_down(cloud: Cloud, server_id: str) -> None:
+    ok(cloud.act(server_id, "resize", {"flavorRef": "2"}))
+    settled(cloud, server_id, "VERIFY_RESIZE")
+    [found] = cloud.admin.request("GET", "/compute/v2.1/os-services?binary=nova-compute", headers=NEWEST).json[
+        "services"
+    ]
+    service = f"/compute/v2.1/os-services/{found['id']}"
+    ok(cloud.admin.request("PUT", service, json={"forced_down": True}, headers=NEWEST), 200)
+    try:
+        message = refused(cloud.act(server_id, "confirmResize"), 409)
+        assert message == "Service is unavailable at this time."
+        assert cloud.status(server_id) == "VERIFY_RESIZE"
+    finally:
+        ok(cloud.admin.request("PUT", service, json={"forced_down": False}, headers=NEWEST), 200)
+    ok(cloud.act(server_id, "confirmResize"), 204)
+    settled(cloud, server_id, "ACTIVE")
 
 
 def test_resize_and_revert(cloud: Cloud, host: Host) -> None:

@@ -75,10 +75,14 @@ def _check(row: sa.Row[Any], flavor: dict[str, Any]) -> None:
 
 @resource.action(_ACTION, "confirmResize", policy="os_compute_api:servers:confirm_resize", status=204)
 def confirm_resize(ctx: Context, server_id: str, body: Any) -> None:
-    """Let a resized server stay as it is. Raises BadRequest for one that was not resized."""
+    """Let a resized server stay as it is.
+
+    Raises BadRequest for one that was not resized, and Conflict in a state that forbids it or while its host is down.
+    """
     row = find(ctx, server_id)
     allow(ctx, row, "confirmResize")
     _check_resized(row)
+    check_up(ctx, row)
     resizing.confirm(ctx.tx, row)
     note(ctx, row.id, row.project_id, "confirmResize", "compute_confirm_resize", row.host)
 
