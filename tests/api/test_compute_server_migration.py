@@ -127,8 +127,9 @@ def test_an_evacuation_without_a_host_that_can_take_it_is_an_error(cloud: Cloud)
     service = f"/compute/v2.1/os-services/{services.json['services'][0]['id']}"
     assert cloud.admin.request("PUT", service, json={"forced_down": True}, headers=NEWEST).status == 200
     try:
-        answer = act(cloud, server_id, "evacuate", {"onSharedStorage": False, "adminPass": "x"}, "2.13")
-        assert (answer.status, answer.json) == (200, {"adminPass": "x"})
+        long = "x" * 300
+        answer = act(cloud, server_id, "evacuate", {"onSharedStorage": False, "adminPass": long}, "2.13")
+        assert (answer.status, answer.json) == (200, {"adminPass": long})
         assert cloud.show(server_id)["status"] == "ERROR"
         assert cloud.show(server_id)["fault"]["message"].startswith(NO_HOST)
         answer = act(cloud, server_id, "evacuate", {})

@@ -21,7 +21,6 @@ from pileus.core.context import Context
 from pileus.core.errors import BadRequest, NotFound
 from pileus.core.fields import UNSET, Body, UnsetType, View, W
 from pileus.services.compute.resources import migration
-from pileus.services.compute.resources.server.fields import AdminPass
 from pileus.services.compute.resources.server.operations import source
 from pileus.services.compute.resources.server.operations.hosting import check_up, up
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
@@ -65,7 +64,7 @@ class Evacuate(Body):
     on_shared_storage: Annotated[Truth | UnsetType, W(Truth, until="2.13", need=True, strict=True)] = msgspec.field(
         name="onSharedStorage", default=UNSET
     )
-    admin_pass: AdminPass | UnsetType = msgspec.field(name="adminPass", default=UNSET)
+    admin_pass: str | UnsetType = msgspec.field(name="adminPass", default=UNSET)
     force: Annotated[Truth | UnsetType, W(Truth, since="2.29", until="2.67", strict=True)] = UNSET
 
 
