@@ -229,4 +229,7 @@ def test_acts_of_networking_that_are_left(cloud: Cloud) -> None:
     assert cloud.act(server_id, "injectNetworkInfo", client=cloud.admin).status == 202
     assert cloud.act(server_id, "injectNetworkInfo").status == 403
     assert actions(cloud, server_id) == ["create"]
-    assert cloud.act(server_id, "resetNetwork", client=cloud.admin).status == 410
+    gone = cloud.act(server_id, "resetNetwork", client=cloud.admin)
+    assert (gone.status, list(gone.json)) == (410, ["computeFault"])
+    early = cloud.admin.request("GET", SERVERS, headers=at("2.999"))
+    assert (early.status, list(early.json)) == (406, ["computeFault"])
