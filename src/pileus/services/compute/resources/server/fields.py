@@ -44,6 +44,8 @@ DiskConfig = Literal["AUTO", "MANUAL"]
 _DEVICE_TAG = (W(Tag, since="2.32", until="2.32"), W(Tag, since="2.42"))
 
 AdminPass = Annotated[str, msgspec.Meta(max_length=255)]
+"""As much as a row keeps of a password; upstream, which keeps none, has no bound."""
+
 ServerHostName = Annotated[str | UnsetType, W(Label, since="2.90", until="2.93"), W(HostName, since="2.94")]
 
 

@@ -6,12 +6,11 @@ https://docs.openstack.org/api-ref/compute/#server-passwords-servers-os-server-p
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from pileus.core.context import Context
 from pileus.core.fields import Body
+from pileus.services.compute.resources.server.fields import AdminPass
 from pileus.services.compute.resources.server.operations.row import allow, find, note, resource
 from pileus.services.compute.resources.server.table import next_act, want
 from pileus.services.compute.rules.machine import wants_agent
@@ -22,7 +21,7 @@ _PATH = "/servers/{server_id}/os-server-password"
 class ChangePassword(Body):
     """The new password."""
 
-    admin_pass: Annotated[str, msgspec.Meta(max_length=255)] = msgspec.field(name="adminPass")
+    admin_pass: AdminPass = msgspec.field(name="adminPass")
 
 
 @resource.action("/servers/{server_id}/action", "changePassword", policy="os_compute_api:os-admin-password")
