@@ -168,6 +168,37 @@ def test_order_and_pages(cloud: Cloud) -> None:
     assert names(cloud, f"?marker={marker}") == ["b"]
 
 
+def east(cloud: Cloud, *hosts: str) -> None:
+    """Put hosts into the zone `east`."""
+    body = {"aggregate": {"name": "east", "availability_zone": "east"}}
+    number = cloud.admin.request("POST", "/compute/v2.1/os-aggregates", json=body).json["aggregate"]["id"]
+    for host in hosts:
+        path = f"/compute/v2.1/os-aggregates/{number}/action"
+        assert cloud.admin.request("POST", path, json={"add_host": {"host": host}}).status == 200
+
+
+def test_the_zone_that_is_shown_is_filtered_and_sorted_by(cloud: Cloud) -> None:
+    cloud.host("h1")
+    cloud.host("h2")
+    east(cloud, "h1")
+    for number, host in enumerate(("h1", "h2", "h1")):
+        server_id = cloud.made(name=f"s{number}", client=cloud.admin, host=host)
+        shown = cloud.reach(server_id, "ACTIVE")["OS-EXT-AZ:availability_zone"]
+        assert shown == {"h1": "east", "h2": "nova"}[host]
+    cloud.reach(cloud.made(name="s3", availability_zone="nova", flavorRef=cloud.flavor("9", ram=40000)), "ERROR")
+    expected = {
+        "?availability_zone=east": ["s2", "s0"],
+        "?availability_zone=nova": ["s3", "s1"],
+        "?availability_zone=^e.*t$": ["s2", "s0"],
+        "?sort_key=availability_zone&sort_key=display_name&sort_dir=asc&sort_dir=asc": ["s0", "s2", "s1", "s3"],
+        "?sort_key=availability_zone&sort_key=display_name&sort_dir=desc&sort_dir=asc": ["s1", "s3", "s0", "s2"],
+    }
+    assert {query: names(cloud, query) for query in expected} == expected
+    first = cloud.member.request("GET", f"{SERVERS}?name=s2", headers=NEWEST).json["servers"][0]["id"]
+    ascending = "?sort_key=availability_zone&sort_key=display_name&sort_dir=asc&sort_dir=asc"
+    assert names(cloud, f"{ascending}&marker={first}") == ["s1", "s3"]
+
+
 def test_projects_do_not_see_each_other(cloud: Cloud) -> None:
     cloud.made(name="mine")
     cloud.made(name="theirs", client=cloud.stranger)

@@ -191,6 +191,12 @@ def zones(tx: Tx, hosts: Collection[str] | None = None, *, but: int | None = Non
     return {row.host: row.value for row in tx.all(query, given)}
 
 
+def zone_of(host: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The availability zone of the host that a column names, as part of a query of the column's table."""
+    found = _ZONES.with_only_columns(entry.c.value).where(member.c.host == host).limit(1)
+    return sa.func.coalesce(found.correlate_except(member, entry).scalar_subquery(), ZONE)
+
+
 def _known(tx: Tx, aggregate_id: int | None = None) -> list[Known]:
     query = sa.select(aggregate).order_by(aggregate.c.id)
     rows = tx.all(query if aggregate_id is None else query.where(aggregate.c.id == aggregate_id))

@@ -12,6 +12,7 @@ from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Forbidden
 from pileus.core.fields import W
 from pileus.core.listing import Filter, Listing, Rows, boolean, instant, integer
+from pileus.services.compute.resources import aggregate
 from pileus.services.compute.resources.server.table import (
     has_status,
     server,
@@ -37,6 +38,9 @@ _c = server.c
 _power = sa.case(
     (_c.launched_at.is_(None), 0), *((_c.state == state, number) for state, number in POWER_STATES.items()), else_=0
 )
+_zone = sa.case((_c.host.is_(None), _c.availability_zone), else_=aggregate.zone_of(_c.host))
+"""The zone that is shown: a server that has a host is in that host's, whatever was asked for."""
+
 _NEVER = sa.false()
 
 
@@ -94,7 +98,7 @@ _BASE: dict[str, Filter] = {
 }
 
 _MORE: dict[str, Filter] = {
-    "availability_zone": Match(sa.func.coalesce(_c.availability_zone, "nova"), window=SERVER_FILTERS),
+    "availability_zone": Match(_zone, window=SERVER_FILTERS),
     "config_drive": Filter(_c.config_drive, boolean, window=SERVER_FILTERS),
     "key_name": Match(_c.key_name, window=SERVER_FILTERS),
     "created_at": Filter(_c.created_at, instant, window=SERVER_FILTERS),
@@ -133,7 +137,7 @@ _SORT: dict[str, sa.ColumnElement[Any]] = {
     "access_ip_v4": _c.access_ip_v4,
     "access_ip_v6": _c.access_ip_v6,
     "auto_disk_config": _c.disk_config,
-    "availability_zone": _c.availability_zone,
+    "availability_zone": _zone,
     "config_drive": _c.config_drive,
     "created_at": _c.created_at,
     "display_description": _c.description,
