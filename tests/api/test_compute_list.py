@@ -168,6 +168,42 @@ def test_order_and_pages(cloud: Cloud) -> None:
     assert names(cloud, f"?marker={marker}") == ["b"]
 
 
+def test_sort_keys_without_a_direction(cloud: Cloud) -> None:
+    for name, flavor in (("b", "1"), ("c", cloud.flavor("2")), ("a", "1")):
+        cloud.made(name=name, flavorRef=flavor)
+    expected = {
+        "?sort_key=display_name": ["c", "b", "a"],
+        "?sort_key=instance_type_id&sort_key=display_name": ["c", "b", "a"],
+        "?sort_key=instance_type_id&sort_key=display_name&sort_dir=asc": ["a", "b", "c"],
+        "?sort_key=instance_type_id&sort_key=display_name&sort_dir=asc&sort_dir=desc": ["b", "a", "c"],
+        "?sort_key=instance_type_id&sort_key=display_name&sort_dir=desc&sort_dir=asc": ["c", "a", "b"],
+        "?sort_dir=asc": ["b", "c", "a"],
+    }
+    assert {query: names(cloud, query) for query in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "version", "expected"),
+    [
+        ("?sort_key=id", "2.74", ["a", "c", "b"]),
+        ("?sort_key=vcpus&sort_dir=asc", "2.1", ["a", "c", "b"]),
+        ("?sort_key=memory_mb&sort_key=display_name&sort_dir=desc&sort_dir=asc", "2.74", ["a", "b", "c"]),
+        ("?sort_key=display_name&sort_key=deleted_at&sort_dir=asc", "2.74", ["a", "b", "c"]),
+        ("?sort_key=locked&sort_dir=asc", "2.72", ["a", "c", "b"]),
+        ("?sort_key=locked&sort_key=display_name&sort_dir=asc", "2.73", ["a", "c", "b"]),
+        ("?sort_key=id", "2.75", None),
+        ("?sort_key=user_data", "2.75", None),
+    ],
+)
+def test_sort_keys_that_do_nothing(cloud: Cloud, query: str, version: str, expected: list[str] | None) -> None:
+    first, *_ = [cloud.made(name=name) for name in ("b", "c", "a")]
+    if expected is None:
+        assert status(cloud, query, version) == 400
+        return
+    assert cloud.act(first, "lock").status == 202
+    assert names(cloud, query, version) == expected
+
+
 def east(cloud: Cloud, *hosts: str) -> None:
     """Put hosts into the zone `east`."""
     body = {"aggregate": {"name": "east", "availability_zone": "east"}}

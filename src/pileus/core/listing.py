@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -170,13 +171,13 @@ class Listing:
     def _orders(self, ctx: Context) -> list[_Order]:
         query = ctx.query
         wanted: list[tuple[str, str]] = []
-        for entry in query.all("sort") or (() if query.all("sort_key") else self.order):
+        keyed = self.keyed(ctx)
+        for entry in query.all("sort") or (() if keyed else self.order):
             for part in entry.split(","):
                 name, _, direction = part.strip().partition(":")
                 wanted.append((name, direction))
+        wanted += keyed
         directions = query.all("sort_dir")
-        for place, name in enumerate(query.all("sort_key")):
-            wanted.append((name, directions[place] if place < len(directions) else ""))
         if not query.all("sort_key") and directions and not query.all("sort"):
             wanted = [(name, directions[min(place, len(directions) - 1)]) for place, (name, _) in enumerate(wanted)]
         orders, seen = [], set()
@@ -189,6 +190,12 @@ class Listing:
                 seen.add(name)
                 orders.append(_Order(column, direction.lower() == "desc"))
         return [*orders, _Order(self.key, bool(orders) and orders[-1].descending)]
+
+    def keyed(self, ctx: Context) -> list[tuple[str, str]]:
+        """The keys of `sort_key`, each with its direction, which is empty for the natural one."""
+        return list(
+            zip_longest(keys := ctx.query.all("sort_key"), ctx.query.all("sort_dir")[: len(keys)], fillvalue="")
+        )
 
     def _limit(self, query: Query) -> int | None:
         text = query.get("limit")

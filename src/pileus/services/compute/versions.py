@@ -156,6 +156,10 @@ TAG_FILTERS = W(since="2.26")
 STATUS_FILTER_STRICT = W(since="2.38")
 CHANGES_BEFORE_FILTER = W(since="2.66")
 LOCKED_FILTER = W(since="2.73")
+LOCKED_KEY_IDLE = W(until="2.72")
+SORT_KEYS_IDLE = W(until="2.74")
+"""Sort keys that are passed over, where later versions sort by them or refuse them."""
+
 HOSTNAME_FILTER = W(since="2.90")
 UPDATE_SHOWS_ALL = W(since="2.75")
 

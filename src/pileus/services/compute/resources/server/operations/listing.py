@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,7 +29,9 @@ from pileus.services.compute.versions import (
     HOSTNAME_FILTER,
     IP6_FILTER,
     LOCKED_FILTER,
+    LOCKED_KEY_IDLE,
     SERVER_FILTERS,
+    SORT_KEYS_IDLE,
     STATUS_FILTER_STRICT,
     TAG_FILTERS,
 )
@@ -163,14 +166,37 @@ _SORT: dict[str, sa.ColumnElement[Any]] = {
     **dict.fromkeys(("kernel_id", "ramdisk_id", "root_device_name", "progress"), _c.id),
 }
 
+_IDLE = dict.fromkeys(
+    (
+        *("architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted"),
+        *("deleted_at", "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on"),
+        *("memory_mb", "os_type", "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode"),
+    ),
+    SORT_KEYS_IDLE,
+) | {"locked": LOCKED_KEY_IDLE}
+"""Sort keys that upstream passes over, and in which versions."""
+
 _REFUSED = frozenset(
     {"block_device_mapping", "services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices"}
 )
 """What upstream refuses to filter by."""
 
 _GUARDS = dict.fromkeys(("host", "node"), "os_compute_api:os-extended-server-attributes")
-_limited = Listing(server, filters={**_BASE, **_MORE}, sort=_SORT, order=("created_at:desc",), guards=_GUARDS)
-_full = Listing(server, filters=_ALL, sort=_SORT, order=("created_at:desc",), guards=_GUARDS)
+
+
+class _Servers(Listing):
+    """The list of servers: what has no direction takes the first that is given, else it descends."""
+
+    def keyed(self, ctx: Context) -> list[tuple[str, str]]:
+        """The keys that count in this version, each with its direction."""
+        directions = ctx.query.all("sort_dir")
+        missing = directions[0] if directions else "desc"
+        found = zip_longest(keys := ctx.query.all("sort_key"), directions[: len(keys)], fillvalue=missing)
+        return [(key, way) for key, way in found if key not in _IDLE or not _IDLE[key].covers(ctx.version)]
+
+
+_limited = _Servers(server, filters={**_BASE, **_MORE}, sort=_SORT, order=("created_at:desc",), guards=_GUARDS)
+_full = _Servers(server, filters=_ALL, sort=_SORT, order=("created_at:desc",), guards=_GUARDS)
 
 
 def page(ctx: Context, everywhere: str) -> Rows:
