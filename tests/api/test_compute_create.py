@@ -107,7 +107,7 @@ def message(found: Response) -> str:
         ("2.1", {"imageRef": "nope"}, 400),
         ("2.1", {"imageRef": ""}, 400),
         ("2.1", {"key_name": "nope"}, 400),
-        ("2.1", {"availability_zone": "nova"}, 202),
+        ("2.1", {"availability_zone": "nova"}, 400),
         ("2.1", {"availability_zone": "moon"}, 400),
         ("2.1", {"availability_zone": "nova:h"}, 403),
         ("2.1", {"adminPass": "secret"}, 202),

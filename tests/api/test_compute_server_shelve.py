@@ -109,6 +109,19 @@ def test_a_shelved_server_without_room_stays_shelved(cloud: Cloud, host: Host, s
     settled(cloud, server_id, "ACTIVE")
 
 
+def test_unshelve_takes_a_zone_that_has_a_host_in_use(cloud: Cloud, host: Host, server_id: str) -> None:
+    ok(cloud.act(server_id, "shelve"))
+    settled(cloud, server_id, "SHELVED_OFFLOADED")
+    services = cloud.admin.request("GET", "/compute/v2.1/os-services?binary=nova-compute", headers=NEWEST)
+    service = f"/compute/v2.1/os-services/{services.json['services'][0]['id']}"
+    ok(cloud.admin.request("PUT", service, json={"status": "disabled"}, headers=NEWEST), 200)
+    try:
+        found = cloud.act(server_id, "unshelve", {"availability_zone": "nova"})
+        assert refused(found, 400) == "The requested availability zone is not available"
+    finally:
+        ok(cloud.admin.request("PUT", service, json={"status": "enabled"}, headers=NEWEST), 200)
+
+
 def test_an_unshelved_guest_that_cannot_be_made_is_shelved_again(cloud: Cloud, host: Host, server_id: str) -> None:
     ok(cloud.act(server_id, "shelve"))
     settled(cloud, server_id, "SHELVED_OFFLOADED")

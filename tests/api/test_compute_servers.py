@@ -242,6 +242,42 @@ def test_a_disabled_host_gets_nothing(cloud: Cloud) -> None:
     assert cloud.reach(forced, "ACTIVE")["OS-EXT-SRV-ATTR:host"] == "h1"
 
 
+def zoned(cloud: Cloud, **zones: str) -> None:
+    """Put hosts into zones."""
+    for host, zone in zones.items():
+        body = {"aggregate": {"name": host, "availability_zone": zone}}
+        made = cloud.admin.request("POST", "/compute/v2.1/os-aggregates", json=body).json["aggregate"]
+        path = f"/compute/v2.1/os-aggregates/{made['id']}/action"
+        assert cloud.admin.request("POST", path, json={"add_host": {"host": host}}).status == 200
+
+
+def test_a_zone_must_have_a_host_in_use(cloud: Cloud) -> None:
+    cloud.host("h1")
+    away = cloud.host("h2")
+    zoned(cloud, h1="east", h2="west")
+    services = cloud.admin.request("GET", "/compute/v2.1/os-services", headers=NEWEST).json["services"]
+    by_host = {one["host"]: f"/compute/v2.1/os-services/{one['id']}" for one in services}
+    assert cloud.admin.request("PUT", by_host["h2"], json={"forced_down": True}, headers=NEWEST).status == 200
+    away.silent = True
+    expected = {"east": 202, "west": 202, "nova": 400, "moon": 400}
+    assert {zone: cloud.create(availability_zone=zone).status for zone in expected} == expected
+    assert cloud.admin.request("PUT", by_host["h1"], json={"status": "disabled"}, headers=NEWEST).status == 200
+    found = cloud.create(availability_zone="east")
+    assert found.json["badRequest"]["message"] == "The requested availability zone is not available"
+    assert cloud.create(cloud.admin, availability_zone="east", host="h1").status == 400
+    assert cloud.create(cloud.admin, availability_zone="east:h1").status == 202
+
+
+def test_the_zone_beside_a_forced_host_binds_where_it_is_the_hosts(cloud: Cloud) -> None:
+    for name in ("h1", "h2"):
+        cloud.host(name)
+    zoned(cloud, h1="east")
+    expected = {"east:h1": "east", "nova:h1": None, "bogus:h1": None, ":h1": None, "nova:h2": "nova", "east::h2": None}
+    for asked, pinned in expected.items():
+        shown = cloud.reach(cloud.made(client=cloud.admin, availability_zone=asked), "ACTIVE")
+        assert (shown["pinned_availability_zone"], shown["OS-EXT-SRV-ATTR:host"]) == (pinned, asked[-2:])
+
+
 def test_a_server_waits_for_a_host_that_is_coming(cloud: Cloud) -> None:
     server_id = cloud.made()
     assert cloud.status(server_id) == "BUILD"

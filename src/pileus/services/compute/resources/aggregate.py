@@ -9,7 +9,7 @@ Each aggregate is one of Placement's too, under its UUID, for the hosts that Pla
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -189,6 +189,12 @@ def zones(tx: Tx, hosts: Collection[str] | None = None, *, but: int | None = Non
     if but is not None:
         query = query.where(member.c.aggregate_id != but)
     return {row.host: row.value for row in tx.all(query, given)}
+
+
+def zones_in_use(tx: Tx, hosts: Iterable[fleet.Host]) -> set[str]:
+    """The availability zones of those hosts that nobody took out of use."""
+    found = zones(tx)
+    return {found.get(host.name, ZONE) for host in hosts if not host.disabled}
 
 
 def zone_of(host: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

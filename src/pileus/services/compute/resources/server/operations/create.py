@@ -174,9 +174,12 @@ def _destination(ctx: Context, wanted: ServerCreate) -> Values:
         if wanted.host and wanted.hypervisor_hostname and wanted.host != wanted.hypervisor_hostname:
             raise BadRequest(f"Compute host {wanted.hypervisor_hostname} could not be found.")
     name = host or node or asked or None
-    if name is not None and name not in {one.name for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))}:
+    hosts = fleet.hosts(ctx.tx, ctx.of(fleet.Fleet)) if name is not None or zone else []
+    if name is not None and name not in {one.name for one in hosts}:
         raise BadRequest(f"Compute host {name} could not be found.")
-    if zone and zone != ZONE and zone not in aggregate.zones(ctx.tx).values():
+    if forced and zone != aggregate.zones(ctx.tx).get(str(name), ZONE):
+        zone = ""  # the host counts, as upstream has it, and the server is bound to no zone
+    elif zone and not forced and zone not in aggregate.zones_in_use(ctx.tx, hosts):
         raise BadRequest("The requested availability zone is not available")
     return {"availability_zone": zone or None, "target": {"host": name, "forced": forced}}
 

@@ -121,16 +121,16 @@ def _place(ctx: Context, row: sa.Row[Any], wanted: Unshelve) -> dict[str, Any]:
             f"Specifying an availability zone or a host when unshelving server {row.id} with status "
             f"'{row.mode}' is not supported. The server status must be SHELVED_OFFLOADED."
         )
-    zones = aggregate.zones(ctx.tx)
+    hosts = fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))
     zone: str | None = row.availability_zone
     if wanted.availability_zone is not UNSET:
         zone = wanted.availability_zone
-        if zone and zone != ZONE and zone not in zones.values():
+        if zone and zone not in aggregate.zones_in_use(ctx.tx, hosts):
             raise BadRequest("The requested availability zone is not available")
     if host is not None:
         ctx.enforce(f"{_POLICY}:unshelve_to_host", {"project_id": row.project_id, "user_id": row.user_id})
-        if host not in {one.name for one in fleet.hosts(ctx.tx, ctx.of(fleet.Fleet))}:
+        if host not in {one.name for one in hosts}:
             raise BadRequest(f"Compute host {host} could not be found.")
-        if zone and zones.get(host, ZONE) != zone:
+        if zone and aggregate.zones(ctx.tx, [host]).get(host, ZONE) != zone:
             raise Conflict(f"Host {host} is not in the availability zone {zone}.")
     return {"availability_zone": zone or None, "target": {"host": host, "forced": False}}
