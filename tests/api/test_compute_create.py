@@ -216,6 +216,21 @@ def test_the_older_root_and_the_project_in_the_path(cloud: Cloud) -> None:
     assert len(cloud.member.request("GET", f"/compute/v2.1/{PROJECT}/servers").json["servers"]) == 2
 
 
+def test_the_project_in_the_path_is_the_tokens(cloud: Cloud) -> None:
+    path = f"/compute/v2.1/{OTHER}/servers"
+    body = {"server": {"name": "s", "flavorRef": "1", "imageRef": IMAGE}}
+    for found in (cloud.member.request("POST", path, json=body), cloud.admin.request("GET", path)):
+        assert (found.status, message(found)) == (
+            400,
+            f"Malformed request URL: URL's project_id '{OTHER}' doesn't match Context's project_id '{PROJECT}'",
+        )
+    assert cloud.member.request("GET", f"/compute/v2.1/{OTHER}/nothing").status == 404
+    assert cloud.served.client().request("GET", path).status == 401
+    assert cloud.admin.request("GET", SERVERS).json["servers"] == []
+    assert "None" in message(cloud.served.client("admin@system").request("GET", path))
+    assert cloud.stranger.request("GET", path).status == 200
+
+
 def test_who_may(cloud: Cloud) -> None:
     assert cloud.create(cloud.reader).status == 403
     assert cloud.create(cloud.stranger).status == 202

@@ -322,7 +322,7 @@ class Service:
     strict: bool = True
     """Whether numbers and booleans must be JSON's own; Compute and Network also take them in strings."""
     project_segment: bool = False
-    """Whether `/v2.1/{project_id}/servers` means `/v2.1/servers`."""
+    """Whether `/v2.1/{project_id}/servers` means `/v2.1/servers`, for tokens of that project alone."""
     field_selection: bool = False
     """Whether `?fields=` narrows a response to the named keys."""
     strict_slash: bool = False

@@ -99,6 +99,7 @@ class _Exchange:
     operation: Operation | None = None
     auth: Auth = _NOBODY
     mount: str = ""
+    project_id: str = ""
     version: Version | None = None
     status: int = 500
     body: bytes = b""
@@ -237,6 +238,11 @@ class Edge:
         auth = exchange.auth = await self._identify(exchange, candidates)
         if auth.access is not None and not candidates[0].public:
             _admit(auth.access, service.type, scope["method"], inner, path)
+        if exchange.project_id not in ("", auth.project_id) and not candidates[0].public:
+            raise BadRequest(
+                f"Malformed request URL: URL's project_id '{exchange.project_id}' doesn't match Context's project_id "
+                f"'{auth.project_id}'"
+            )
         # An action is chosen by the body, everything else by the version alone, before a body is looked at.
         first = candidates[0] if candidates[0].action is not None else self._choose(candidates, exchange.version, None)
         raw = None
@@ -277,7 +283,7 @@ class Edge:
                 break
             found = tree.find(segments)
             if found is None and service.project_segment and len(segments) > 1 and _PROJECT.fullmatch(segments[1]):
-                found = tree.find([segments[0], *segments[2:]])
+                found, exchange.project_id = tree.find([segments[0], *segments[2:]]), segments[1]
             if found is not None:
                 return (service, *found, inner)
             if mount:
@@ -285,18 +291,14 @@ class Edge:
         raise NotFound("The resource could not be found.")
 
     async def _identify(self, exchange: _Exchange, candidates: list[Operation]) -> Auth:
-        token = exchange.headers.get(b"x-auth-token")
-        public = candidates[0].public
-        if token is None:
-            if public:
-                return _NOBODY
-            root = self._root(exchange)
-            raise Unauthorized(headers={"www-authenticate": f'Keystone uri="{root}/identity"'})
-        text, headers = token.decode("latin-1"), exchange.headers
+        token, headers = exchange.headers.get(b"x-auth-token"), exchange.headers
         try:
+            if token is None:
+                raise Unauthorized
+            text = token.decode("latin-1")
             return await self.store.read(lambda tx: self.authenticate(tx, text, headers))
         except Unauthorized as fault:
-            if public:
+            if candidates[0].public:
                 return _NOBODY
             fault.headers = {"www-authenticate": f'Keystone uri="{self._root(exchange)}/identity"'}
             raise
