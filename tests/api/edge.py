@@ -29,6 +29,8 @@ from pileus.core.http import Authenticator, Edge
 from pileus.core.policy import Policy
 from pileus.core.seams import Seams
 from pileus.core.store import Store, Tx
+from pileus.services.identity import interface as identity
+from pileus.services.identity.resources.project.operations import project
 
 T = TypeVar("T")
 
@@ -220,6 +222,17 @@ def make_edge(
     return serve(
         Edge(services, store, policy, authenticate, {} if provided is None else provided, public_url=public_url)
     )
+
+
+def make_projects(store: Store, *ids: str) -> None:
+    """Projects of Identity, for edges whose callers are but named; each is called as its id is."""
+
+    def write(tx: Tx) -> None:
+        project.insert(tx, "Default", key=identity.DEFAULT_DOMAIN, domain_id=None)
+        for one in ids:
+            project.insert(tx, one, key=one, domain_id=identity.DEFAULT_DOMAIN)
+
+    store.write_here(write)
 
 
 def serve(edge: Edge) -> Served:

@@ -177,6 +177,9 @@ def test_private_flavors_are_for_some(cloud: Cloud) -> None:
     assert cloud.member.request("GET", f"{FLAVORS}/1").status == 200
     assert cloud.stranger.request("GET", f"{FLAVORS}/1").status == 404
     assert cloud.admin.request("GET", f"{FLAVORS}/1/os-flavor-access").json["flavor_access"][0]["tenant_id"] == PROJECT
+    nobody = cloud.admin.request("POST", act, json={"addTenantAccess": {"tenant": OTHER}})
+    assert nobody.status == 400
+    assert nobody.json["badRequest"]["message"] == f"Project ID {OTHER} is not a valid project."
     assert cloud.admin.request("POST", act, json={"removeTenantAccess": {"tenant": OTHER}}).status == 404
     assert cloud.admin.request("POST", act, json={"removeTenantAccess": {"tenant": PROJECT}}).status == 200
     assert cloud.member.request("GET", f"{FLAVORS}/1").status == 404
@@ -185,7 +188,7 @@ def test_private_flavors_are_for_some(cloud: Cloud) -> None:
 def test_public_flavors_refuse_access_lists(cloud: Cloud) -> None:
     cloud.flavor("1")
     assert cloud.admin.request("GET", f"{FLAVORS}/1/os-flavor-access").status == 404
-    body = {"addTenantAccess": {"tenant": OTHER}}
+    body = {"addTenantAccess": {"tenant": PROJECT}}
     act = f"{FLAVORS}/1/action"
     assert cloud.admin.request("POST", act, json=body, headers=at("2.7")).status == 409
     assert cloud.admin.request("POST", act, json=body, headers=at("2.6")).status == 200

@@ -348,7 +348,7 @@ def test_metadata_are_properties(edge: Served) -> None:
     fault(ask(edge, "GET", path, version="2.39"), 404)
     for method, tail, body in (("GET", "", None), ("POST", "", first), ("PUT", "", first), ("DELETE", "/a", None)):
         fault(ask(edge, method, f"/images/{UNKNOWN}/metadata{tail}", body), 404)
-    ok(ask(edge, "PUT", "/os-quota-sets/p1", {"quota_set": {"metadata_items": 1}}, token="admin:ops"))
+    ok(ask(edge, "PUT", "/os-quota-sets/p1", {"quota_set": {"metadata_items": 1}}, token="admin:p1"))
     fault(ask(edge, "POST", path, first), 403)
 
 

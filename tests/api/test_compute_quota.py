@@ -10,6 +10,7 @@ import pytest
 from pileus.core.errors import QuotaExceeded
 from pileus.services.compute.resources.quota import check_user
 from tests.api.compute_cloud import Cloud, cloud, fault, ok
+from tests.api.edge import make_projects
 from tests.services.compute import cloud as servers
 
 FLAVOR = {"name": "small", "vcpus": 2, "ram": 1024, "disk": 10, "ephemeral": 0}
@@ -19,6 +20,7 @@ SETS = "/os-quota-sets"
 @pytest.fixture(name="cloud")
 def one_cloud(database_url: str) -> Iterator[Cloud]:
     with cloud(database_url) as made:
+        make_projects(made.served.store, "p1", "p2")
         yield made
 
 
@@ -92,6 +94,17 @@ def test_old_versions_keep_what_is_set_of_networking(cloud: Cloud) -> None:
     assert ok(cloud.ask("GET", path, version="2.49"))["quota_class_set"]["fixed_ips"] == 99
     assert ok(cloud.ask("GET", f"{SETS}/p2", version="2.35"))["quota_set"]["fixed_ips"] == 99
     fault(cloud.ask("PUT", path, body, version="2.50"), 400)
+
+
+def test_a_project_must_be_there(cloud: Cloud) -> None:
+    body = {"quota_set": {"cores": 1}}
+    for method, tail in (("GET", ""), ("GET", "/detail"), ("GET", "/defaults"), ("PUT", "")):
+        found = cloud.ask(method, f"{SETS}/p3{tail}", body if method == "PUT" else None)
+        assert fault(found, 400) == "Project ID p3 is not a valid project."
+    fault(cloud.ask("GET", f"{SETS}/default"), 400)
+    assert cloud.ask("DELETE", f"{SETS}/p3").status == 202
+    fault(cloud.ask("GET", f"{SETS}/p3", token="member:p1"), 403)
+    ok(cloud.ask("GET", f"{SETS}/p3/defaults", token="member:p1"))
 
 
 def test_who_may_see_and_set_quotas(cloud: Cloud) -> None:

@@ -25,6 +25,7 @@ from pileus.core.fields import UNSET, Body, UnsetType, View, W, given
 from pileus.core.policy import Rule
 from pileus.core.quota import DEFAULT, UNLIMITED, Quota
 from pileus.core.store import Tx, metadata
+from pileus.services.compute.resources import project
 from pileus.services.compute.resources.server.table import server
 from pileus.services.compute.rules import holding
 from pileus.services.compute.rules.persona import ADMIN, ANYONE, READER
@@ -259,7 +260,8 @@ def _limits(ctx: Context, project_id: str) -> dict[str, int]:
 
 @resource.get("/os-quota-sets/{project_id}", policy="os_compute_api:os-quota-sets:show", wraps="quota_set", query=_USER)
 def show(ctx: Context, project_id: str) -> QuotaSet:
-    """A project's limits, or those of `user_id` in it."""
+    """A project's limits, or those of `user_id` in it. Raises BadRequest when there is no such project."""
+    project.check(ctx, project_id)
     return QuotaSet(id=project_id, **_full(_limits(ctx, project_id)))
 
 
@@ -267,7 +269,11 @@ def show(ctx: Context, project_id: str) -> QuotaSet:
     "/os-quota-sets/{project_id}/detail", policy="os_compute_api:os-quota-sets:detail", wraps="quota_set", query=_USER
 )
 def show_detail(ctx: Context, project_id: str) -> QuotaSet:
-    """A project's limits and what it uses of them, or those of `user_id`. Key pairs show usage for a user alone."""
+    """A project's limits and what it uses of them, or those of `user_id`. Key pairs show usage for a user alone.
+
+    Raises BadRequest when there is no such project.
+    """
+    project.check(ctx, project_id)
     user_id = ctx.query.get("user_id")
     used = _user_used(ctx.tx, project_id, user_id) if user_id else QUOTA.used(ctx.tx, project_id)
     limits = _full(_limits(ctx, project_id))
@@ -277,7 +283,8 @@ def show_detail(ctx: Context, project_id: str) -> QuotaSet:
 
 @resource.get("/os-quota-sets/{project_id}/defaults", policy="os_compute_api:os-quota-sets:defaults", wraps="quota_set")
 def show_defaults(ctx: Context, project_id: str) -> QuotaSet:
-    """The limits of a project for which nothing was set."""
+    """The limits of a project for which nothing was set. Raises BadRequest when there is no such project."""
+    project.check(ctx, project_id)
     return QuotaSet(id=project_id, **_full(QUOTA.defaults(ctx.tx)))
 
 
@@ -291,8 +298,10 @@ def show_defaults(ctx: Context, project_id: str) -> QuotaSet:
 def update(ctx: Context, project_id: str, body: QuotaSetUpdate) -> QuotaSet:
     """Change a project's limits, or those of `user_id` in it.
 
-    Raises BadRequest for one below what is used or (a user's) above the project's, unless `force`.
+    Raises BadRequest for one below what is used or (a user's) above the project's, unless `force`, and for a project
+    that is not there.
     """
+    project.check(ctx, project_id)
     user_id = ctx.query.get("user_id")
     wanted = {name: value for name, value in given(body).items() if value is not None and name != "force"}
     used = _user_used(ctx.tx, project_id, user_id) if user_id else QUOTA.used(ctx.tx, project_id)

@@ -11,6 +11,7 @@ from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, NotFound
 from pileus.core.fields import UNSET
 from pileus.core.listing import Filter, Listing, boolean
+from pileus.services.compute.resources import project
 from pileus.services.compute.resources.flavor.fields import (
     LIST_PARAMETERS,
     Access,
@@ -236,7 +237,8 @@ def list_access(ctx: Context, flavor_id: str) -> list[dict[str, str]]:
     wraps="flavor_access",
 )
 def add_access(ctx: Context, flavor_id: str, body: Access) -> list[dict[str, str]]:
-    """Let a project use a flavor. Raises Conflict when it may already."""
+    """Let a project use a flavor. Raises BadRequest when there is no such project, Conflict when it may already."""
+    project.check(ctx, body.tenant)
     if find(ctx, flavor_id).is_public and PUBLIC_FLAVOR_REFUSES.covers(ctx.version):
         raise Conflict("Can not add access to a public flavor.")
     values = {"flavor_id": flavor_id, "project_id": body.tenant}
