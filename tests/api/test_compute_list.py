@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from pileus.services.compute.resources.server.table import server
 from tests.api.edge import Client
-from tests.services.compute.cloud import IMAGE, NEWEST, PROJECT, Cloud, at
+from tests.services.compute.cloud import IMAGE, NEWEST, OTHER, PROJECT, Cloud, at
 
 SERVERS = "/compute/v2.1/servers"
 
@@ -244,6 +244,22 @@ def test_projects_do_not_see_each_other(cloud: Cloud) -> None:
     assert sorted(names(cloud, "?all_tenants=1", client=cloud.admin)) == ["mine", "theirs"]
     assert names(cloud, f"?all_tenants=1&project_id={PROJECT}", client=cloud.admin) == ["mine"]
     assert names(cloud, "?all_tenants=0", client=cloud.admin) == ["mine"]
+    for name in ("project_id", "tenant_id"):
+        assert names(cloud, f"?{name}={OTHER}", client=cloud.admin) == ["mine"]
+        assert names(cloud, f"?all_tenants=1&{name}={OTHER}", client=cloud.admin) == ["theirs"]
+
+
+def test_what_is_deleted_has_no_power(cloud: Cloud) -> None:
+    cloud.host("h1")
+    server_id = cloud.made(name="gone")
+    cloud.reach(server_id, "ACTIVE")
+    assert cloud.member.request("DELETE", f"{SERVERS}/{server_id}").status == 204
+    cloud.reach(server_id, "gone")
+    since = "changes-since=2001-01-01T00:00:00Z"
+    [shown] = cloud.member.request("GET", f"{SERVERS}/detail?{since}", headers=NEWEST).json["servers"]
+    assert (shown["status"], shown["OS-EXT-STS:power_state"]) == ("DELETED", 0)
+    assert names(cloud, f"?{since}&power_state=0") == ["gone"]
+    assert names(cloud, f"?{since}&power_state=1") == []
 
 
 def test_admins_see_more_of_a_server(cloud: Cloud) -> None:

@@ -155,7 +155,7 @@ def status(facts: Facts) -> str:
 
 def power_state(facts: Facts) -> int:
     """The API's number for what was seen last."""
-    return POWER_STATES.get(facts.state, 0) if facts.launched else 0
+    return POWER_STATES.get(facts.state, 0) if facts.launched and facts.deletion != "done" else 0
 
 
 def settled(facts: Facts) -> bool:

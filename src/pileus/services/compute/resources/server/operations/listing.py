@@ -39,7 +39,9 @@ from pileus.services.network import interface as network
 
 _c = server.c
 _power = sa.case(
-    (_c.launched_at.is_(None), 0), *((_c.state == state, number) for state, number in POWER_STATES.items()), else_=0
+    (sa.or_(_c.launched_at.is_(None), _c.deleted_at.is_not(None)), 0),
+    *((_c.state == state, number) for state, number in POWER_STATES.items()),
+    else_=0,
 )
 _zone = sa.case((_c.host.is_(None), _c.availability_zone), else_=aggregate.zone_of(_c.host))
 """The zone that is shown: a server that has a host is in that host's, whatever was asked for."""
@@ -195,8 +197,16 @@ class _Servers(Listing):
         return [(key, way) for key, way in found if key not in _IDLE or not _IDLE[key].covers(ctx.version)]
 
 
-_limited = _Servers(server, filters={**_BASE, **_MORE}, sort=_SORT, order=("created_at:desc",), guards=_GUARDS)
-_full = _Servers(server, filters=_ALL, sort=_SORT, order=("created_at:desc",), guards=_GUARDS)
+_limited, _full, _own = (
+    _Servers(server, filters=filters, sort=_SORT, order=("created_at:desc",), guards=_GUARDS)
+    for filters in (
+        {**_BASE, **_MORE},
+        _ALL,
+        {name: one for name, one in _ALL.items() if name not in ("project_id", "tenant_id")},
+    )
+)
+"""For those who may not filter by everything, for those who may, and for those among them who look at their own project
+alone: upstream passes over the name of another then."""
 
 
 def page(ctx: Context, everywhere: str) -> Rows:
@@ -208,10 +218,11 @@ def page(ctx: Context, everywhere: str) -> Rows:
         if name in _REFUSED or name.startswith("_"):
             raise BadRequest(f"Invalid filter field: {name}.")
     everything = ctx.allows("os_compute_api:servers:allow_all_filters")
-    query = sa.select(server).where(*_whose(ctx, everywhere), *_when(ctx, everything), *_further(ctx, everything))
+    whose = _whose(ctx, everywhere)
+    query = sa.select(server).where(*whose, *_when(ctx, everything), *_further(ctx, everything))
     if (ctx.query.get("limit") or "").strip() == "0":
         query = query.where(sa.false())  # a page of no servers, where other lists take it for no limit
-    return (_full if everything else _limited).page(ctx, query)
+    return (_limited if not everything else _own if whose else _full).page(ctx, query)
 
 
 def _whose(ctx: Context, everywhere: str) -> list[sa.ColumnElement[bool]]:
