@@ -15,7 +15,7 @@ from pileus.core.api import Page, Parameters, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, NotFound, QuotaExceeded
 from pileus.core.fields import Body, UnsetType, View, W
-from pileus.core.listing import boolean, integer
+from pileus.core.listing import integer
 from pileus.core.policy import Rule
 from pileus.core.quota import UNLIMITED
 from pileus.core.statement import at, many
@@ -135,13 +135,12 @@ def _find(ctx: Context, group_id: str) -> sa.Row[Any]:
 
 @resource.get("/os-server-groups", policy="os_compute_api:os-server-groups:index", query=_MANY)
 def index(ctx: Context) -> Page:
-    """The project's groups, oldest first; with `all_projects`, an admin sees all."""
+    """The project's groups, oldest first; with `all_projects`, whatever its value, an admin sees all, nobody else."""
     query = sa.select(server_group).order_by(server_group.c.created_at, server_group.c.id)
-    everybody = ctx.query.get("all_projects")
-    if everybody is None or (everybody and not boolean(everybody)):
-        query = query.where(server_group.c.project_id == ctx.auth.project_id)
-    else:
+    if "all_projects" in ctx.query.names() and ctx.auth.is_admin:
         ctx.enforce("os_compute_api:os-server-groups:index:all_projects")
+    else:
+        query = query.where(server_group.c.project_id == ctx.auth.project_id)
     limit, offset = integer(ctx.query.get("limit") or "1000"), integer(ctx.query.get("offset") or "0")
     if limit < 0 or offset < 0:
         raise BadRequest("limit and offset must not be negative")
