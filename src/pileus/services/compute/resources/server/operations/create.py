@@ -127,7 +127,7 @@ def _device(one: Disk) -> Device:
 
 def _content(ctx: Context, wanted: ServerCreate) -> Values:
     """What the servers are made of: flavor, image, key pair, user data, metadata, and the password of all of them."""
-    flavor_id, flavor = source.flavor(ctx, str(wanted.flavor_ref))
+    flavor_id, flavor = source.flavor(ctx, source.flavor_id(wanted.flavor_ref))
     if wanted.block_device_mapping_v2:
         ctx.enforce("os_compute_api:servers:create:attach_volume")
     image_id = boot_image(wanted.image_ref, [_device(one) for one in wanted.block_device_mapping_v2], flavor)

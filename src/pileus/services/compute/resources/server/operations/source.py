@@ -6,6 +6,7 @@ import base64
 import string
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
@@ -22,15 +23,23 @@ _ALPHABET = string.ascii_letters + string.digits
 _FLAVOR = ("name", "vcpus", "ram", "disk", "ephemeral", "swap")
 
 
-def flavor(ctx: Context, flavor_id: str) -> tuple[str, dict[str, Any]]:
+def flavor(ctx: Context, key: str) -> tuple[str, dict[str, Any]]:
     """The id of a flavor that the caller may use, and a copy of it. Raises BadRequest."""
     try:
-        row: sa.Row[Any] = flavors.find(ctx, flavor_id)
+        row: sa.Row[Any] = flavors.find(ctx, key)
     except NotFound as fault:
         raise BadRequest(fault.message) from None
     found = {name: getattr(row, name) for name in _FLAVOR}
     found["extra_specs"] = flavors.extra_specs(ctx.tx, [row.id])[row.id]
     return row.id, found
+
+
+def flavor_id(reference: str | int) -> str:
+    """The id that a reference to a flavor ends with: older clients send a flavor's whole URL. Raises BadRequest."""
+    try:
+        return urlsplit(str(reference)).path.rpartition("/")[2]
+    except ValueError:
+        raise BadRequest(f"{reference!r} is not a reference to a flavor.") from None
 
 
 def image(found: ImageInfo) -> dict[str, Any]:
