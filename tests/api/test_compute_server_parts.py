@@ -271,7 +271,15 @@ def test_security_groups(cloud: Cloud) -> None:
     groups = cloud.reader.request("GET", f"{SERVERS}/{server_id}/os-security-groups").json["security_groups"]
     assert [one["name"] for one in groups] == ["db"]
     assert cloud.act(server_id, "addSecurityGroup", {"name": "nope"}).status == 404
-    assert cloud.create(networks=[{"uuid": network}], security_groups=[{"name": "nope"}]).status == 400
+    body = {"port": {"network_id": network}}
+    port = cloud.member.request("POST", "/network/v2.0/ports", json=body).json["port"]["id"]
+    for networks in ([{"uuid": network}], [{"port": port}], "none"):
+        found = cloud.create(networks=networks, security_groups=[{"name": "nope"}])
+        assert found.status == 400
+        message = found.json["badRequest"]["message"]
+        assert message == f"Security group nope not found for project {PROJECT}."
+        for name in ("default", "web"):
+            assert cloud.create(networks="none", security_groups=[{"name": name}]).status == 202
 
 
 def test_the_key_is_the_guests(cloud: Cloud) -> None:

@@ -299,14 +299,15 @@ def create_many_ports(
 ) -> dict[str, list[str]]:
     """Give devices (id to host name) the ports of `requests` each; the ports' ids by device, in their order.
 
-    About fifteen statements, however many devices.  `security_groups` are names or ids; they are for new ports only.
-    Raises BadRequest and Conflict for groups and addresses that cannot be, and QuotaExceeded.
+    About fifteen statements, however many devices.  `security_groups` are names or ids, which must be there; they are
+    for new ports only.  Raises BadRequest and Conflict for groups and addresses that cannot be, and QuotaExceeded.
     """
     tx, project_id = ctx.tx, ctx.auth.project_id or ""
     fresh = [one for one in requests if one.port_id is None]
     members: list[str] = []
-    if fresh:
+    if fresh or any(name != groups.DEFAULT for name in security_groups):
         members = _group_ids(ctx, security_groups)
+    if fresh:
         _check_groups(fresh, security_groups)
     if fresh and devices:
         quota.quota.take(tx, project_id, {"port": len(fresh) * len(devices)})
