@@ -87,6 +87,8 @@ def message(found: Response) -> str:
         ("2.1", {"user_data": "IyEvYmluL3NoCg=="}, 202),
         ("2.1", {"user_data": "#!/bin/sh"}, 400),
         ("2.1", {"user_data": "A" * 65536}, 400),
+        ("2.1", {"user_data": None}, 400),
+        ("2.63", {"trusted_image_certificates": []}, 400),
         ("2.1", {"config_drive": True}, 202),
         ("2.1", {"config_drive": "true"}, 202),
         ("2.1", {"config_drive": "on", "return_reservation_id": "No"}, 202),

@@ -46,6 +46,8 @@ _DEVICE_TAG = (W(Tag, since="2.32", until="2.32"), W(Tag, since="2.42"))
 AdminPass = Annotated[str, msgspec.Meta(max_length=255)]
 """As much as a row keeps of a password; upstream, which keeps none, has no bound."""
 
+UserData = Annotated[str, msgspec.Meta(max_length=65535)]
+Certificates = Annotated[list[Annotated[str, msgspec.Meta(min_length=1)]], msgspec.Meta(min_length=1, max_length=50)]
 ServerHostName = Annotated[str | UnsetType, W(Label, since="2.90", until="2.93"), W(HostName, since="2.94")]
 
 
@@ -125,12 +127,12 @@ class ServerCreate(Body):
     max_count: Positive | None = None
     return_reservation_id: Flag = False
     security_groups: list[GroupName] | None = None
-    user_data: Annotated[str, msgspec.Meta(max_length=65535)] | None = None
+    user_data: Annotated[str | None, W(UserData)] = None
     description: Annotated[Description | UnsetType | None, W(since="2.19")] = UNSET
     tags: Annotated[list[Tag], W(Annotated[list[Tag], msgspec.Meta(max_length=50)], since="2.52")] = msgspec.field(
         default_factory=list
     )
-    trusted_image_certificates: Annotated[list[str] | None, W(since="2.63")] = None
+    trusted_image_certificates: Annotated[Certificates | None, W(since="2.63")] = None
     host: Annotated[str | None, W(HostName, since="2.74")] = None
     hypervisor_hostname: Annotated[str | None, W(HostName, since="2.74")] = None
     hostname: ServerHostName = UNSET
