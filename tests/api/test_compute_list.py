@@ -82,6 +82,10 @@ def test_filters(cloud: Cloud) -> None:
         "?changes-since=2099-01-01T00:00:00Z": [],
         "?changes-before=2099-01-01T00:00:00Z": ["db_two", "web-one"],
         "?tenant_id=other": ["db_two", "web-one"],
+        "?reservation_id=^r-": ["db_two", "web-one"],
+        "?reservation_id=r-none": [],
+        "?name=web&name=db": ["db_two"],
+        "?flavor=2&flavor=1": ["web-one"],
     }
     assert {query: names(cloud, query) for query in expected} == expected
     for_admins = {

@@ -139,8 +139,12 @@ class Listing:
             one = self.filters.get(name)
             if one is not None and (one.window is None or one.window.covers(ctx.version)):
                 self._guard(ctx, name)
-                query = query.where(one.among(ctx, query, ctx.query.all(name)))
+                query = query.where(one.among(ctx, query, self.given(ctx, name)))
         return query
+
+    def given(self, ctx: Context, name: str) -> list[str]:
+        """The values of a filter, of which a row may have any."""
+        return ctx.query.all(name)
 
     def _guard(self, ctx: Context, name: str) -> None:
         """Raise Forbidden when the caller must not see the field of this name."""

@@ -94,7 +94,7 @@ def _open(one: Filter) -> Filter:
 
 
 _BASE: dict[str, Filter] = {
-    "reservation_id": Filter(_c.reservation_id),
+    "reservation_id": Match(_c.reservation_id),
     "name": Match(_c.name),
     "image": Filter(_c.image_id),
     "flavor": Filter(_c.flavor_id),
@@ -187,7 +187,12 @@ _GUARDS = dict.fromkeys(("host", "node"), "os_compute_api:os-extended-server-att
 
 
 class _Servers(Listing):
-    """The list of servers: what has no direction takes the first that is given, else it descends."""
+    """The list of servers: of a filter that is given twice the last counts, and what has no direction takes the first
+    that is given, else it descends."""
+
+    def given(self, ctx: Context, name: str) -> list[str]:
+        """The value of a filter that counts."""
+        return ctx.query.all(name)[-1:]
 
     def keyed(self, ctx: Context) -> list[tuple[str, str]]:
         """The keys that count in this version, each with its direction."""
