@@ -177,6 +177,39 @@ def test_routes(cloud: Cloud, way: Any) -> None:
     assert put(cloud, router, routes=None)["routes"] == []
 
 
+def test_no_route_leads_to_a_neighbour(cloud: Cloud, way: Any) -> None:
+    router = way["router"]
+    path = f"/routers/{router['id']}"
+    _, inside = cloud.net("fd00:7::/64")
+    cloud.ask("PUT", f"{path}/add_router_interface", {"subnet_id": inside["id"]})
+    near = ("10.0.0.66/32", "10.0.0.128/25", "169.254.169.254/32", "169.254.0.0/16")
+    wrong = [{"destination": one, "nexthop": "10.0.0.9"} for one in near]
+    wrong += [{"destination": one, "nexthop": "fd00:7::9"} for one in ("fd00:7::66/128", "fe80::/64")]
+    _, second = cloud.net("10.0.2.0/24")
+    cloud.ask("PUT", f"{path}/add_router_interface", {"subnet_id": second["id"]})
+    wrong.append({"destination": "10.0.2.0/24", "nexthop": "10.0.0.9"})
+    for route in wrong:
+        cloud.refused(400, "InvalidRoutes", "PUT", path, {"router": {"routes": [route]}})
+        cloud.refused(400, "InvalidRoutes", "PUT", f"{path}/add_extraroutes", {"router": {"routes": [route]}})
+    # Wider ones, others, the subnet of the hop itself, and parts of what is outside.
+    far = ("0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.1.0/24", "169.0.0.0/8", "172.24.4.64/26")
+    routes = [{"destination": one, "nexthop": "10.0.0.9"} for one in far]
+    assert put(cloud, router, routes=routes)["routes"] == routes
+
+
+def test_no_leg_comes_to_where_a_route_leads(cloud: Cloud, way: Any) -> None:
+    router = way["router"]
+    net, subnet = cloud.net("10.1.0.0/24")
+    port = cloud.make("port", network_id=net["id"])
+    path = f"/routers/{router['id']}/add_router_interface"
+    for destination in ("10.1.0.66/32", "10.1.0.0/24"):
+        put(cloud, router, routes=[{"destination": destination, "nexthop": "10.0.0.9"}])
+        cloud.refused(400, "InvalidInput", "PUT", path, {"subnet_id": subnet["id"]})
+        cloud.refused(400, "InvalidInput", "PUT", path, {"port_id": port["id"]})
+    put(cloud, router, routes=[{"destination": "10.0.0.0/8", "nexthop": "10.0.0.9"}])
+    assert cloud.ask("PUT", path, {"port_id": port["id"]}).status == 200
+
+
 def test_a_floating_ip_lives_and_dies(cloud: Cloud, way: Any) -> None:
     public, port = way["public"], way["port"]
     floating = cloud.make("floatingip", floating_network_id=public["id"], description="d")

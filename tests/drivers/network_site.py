@@ -112,12 +112,12 @@ def _tell(listener: socket.socket) -> None:
             connection.sendall(peer[0].removeprefix("::ffff:").encode())
 
 
-def ask(where: Guest | None, address: str, port: int, timeout: float = 3) -> str:
-    """What the server there says, or the name of the error."""
+def ask(where: Guest | None, address: str, port: int, timeout: float = 3, source: str = "") -> str:
+    """What the server there says, or the name of the error; asked from the address `source` when it is given."""
 
     def connect() -> str:
         try:
-            with socket.create_connection((address, port), timeout) as sock:
+            with socket.create_connection((address, port), timeout, (source, 0) if source else None) as sock:
                 return sock.recv(100).decode()
         except OSError as error:
             return type(error).__name__

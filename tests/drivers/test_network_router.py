@@ -5,15 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 import pytest
 
-from pileus.contracts.network import HostRoute
+from pileus.contracts.network import HostRoute, RouterSpec
 from pileus.contracts.suite import network_frame as frame
-from pileus.contracts.suite.network import Lan
+from pileus.contracts.suite.network import Lan, rule
 from pileus.contracts.suite.network_bench import link_local
 from pileus.drivers.host.netlink import Route, inside
 from pileus.drivers.host.process import apart
@@ -39,6 +40,44 @@ def sites(harness: BridgeHarness) -> Iterator[Callable[..., Site]]:
     """Makes projects on one external network."""
     with external(harness) as make:
         yield make
+
+
+class Lodger:
+    """A project with a router of its own in a network that it does not own, the site's, and a guest without port
+    security behind that router."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.lan = Lan(cidr="10.1.0.0/24")
+        self.lan.subnet6 = msgspec.structs.replace(self.lan.subnet6, cidr="2001:db8:2::/64")
+        self.port = self.lan.port("lodger", 5, port_security=False)
+        legs = (
+            self.lan.leg(addresses=("10.1.0.1/24", "2001:db8:2::1/64")),
+            site.lan.leg(addresses=("10.0.0.77/24", "2001:db8:1::77/64")),
+        )
+        self.router = RouterSpec(id=str(uuid.uuid4()), interfaces=legs)
+        site.driver.ensure_network(site.lan.state)
+        site.driver.ensure_network(self.lan.state)
+        self.route()
+
+    def route(self, *routes: tuple[str, str]) -> None:
+        found = tuple(HostRoute(destination=destination, nexthop=nexthop) for destination, nexthop in routes)
+        self.router = msgspec.structs.replace(self.router, routes=found)
+        self.site.driver.ensure_router(self.router)
+
+    def guest(self) -> Guest:
+        """The guest with a whole stack, at 10.1.0.5 and 2001:db8:2::5."""
+        guest = Guest(self.site.driver.plug(self.port.id), self.port.mac_address)
+        self.site.guests.append(guest)
+        guest.configure("10.1.0.5/24", "10.1.0.1")
+        guest.configure("2001:db8:2::5/64", "2001:db8:2::1")
+        return guest
+
+    def says(self, source: str, destination: str, payload: bytes) -> bytes:
+        """A frame of the guest to its router: a datagram to port 4444."""
+        body = frame.udp(4444, 4444, payload)
+        leg = self.router.interfaces[0].mac_address
+        return frame.packet(source, self.port.mac_address, leg, destination, frame.UDP, body)
 
 
 class Sniffer:
@@ -205,6 +244,109 @@ def test_a_router_joins_its_networks(sites: Callable[..., Site]) -> None:
     site.route(interfaces=site.router.interfaces[:1])
     assert ask(guest, "10.0.1.5", 2222, 0.3) != "10.0.0.5"
     stop(listener)
+
+
+def _listens(guest: Guest, kind: socket.AddressFamily) -> socket.socket:
+    sock = guest.does(lambda: socket.socket(kind, socket.SOCK_DGRAM))
+    sock.bind(("", 4444))
+    sock.settimeout(3)
+    return sock
+
+
+@pytest.mark.parametrize("routed", [False, True], ids=["no route", "a route for one"])
+@pytest.mark.parametrize("kind", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+def test_nobody_speaks_as_a_neighbour_by_way_of_a_router(
+    sites: Callable[..., Site], kind: socket.AddressFamily, *, routed: bool
+) -> None:
+    site = sites(10)
+    six = kind == socket.AF_INET6
+    peer, victim, honest, next_hop, elsewhere = (
+        ("2001:db8:1::66", "2001:db8:1::5", "2001:db8:2::5", "2001:db8:2::5", "2001:db8:66::1")
+        if six
+        else ("10.0.0.66", "10.0.0.5", "10.1.0.5", "10.1.0.5", "192.0.2.66")
+    )
+    version: Literal["IPv4", "IPv6"] = "IPv6" if six else "IPv4"
+    # Only members come in, and the lodger's own address, whose datagram ends the wait for what is not let in.
+    let_in = (rule("ingress", version, group="club"), rule("ingress", version, prefix=honest))
+    site.lan.group("club", rule("egress", version), *let_in, members=(peer, victim, elsewhere))
+    guest = site.guest(5, "club")
+    guest.configure("2001:db8:1::5/64", "2001:db8:1::1")
+    lodger = Lodger(site)
+    if routed:
+        lodger.route((f"{peer}/{128 if six else 32}", next_hop))
+    card = TapCard(site.driver.plug(lodger.port.id))
+    with _listens(guest, kind) as sock:
+        # The router learns where the guest is before it is asked to forward what must not arrive.
+        card.send(lodger.says(honest, victim, b"first"))
+        assert sock.recv(100) == b"first"
+        for source, payload in ((peer, b"as a peer"), (elsewhere, b"as anybody"), (honest, b"last")):
+            card.send(lodger.says(source, victim, payload))
+        heard = []
+        while b"last" not in heard:
+            heard.append(sock.recv(100))
+    card.close()
+    assert heard == [b"last"]
+
+
+def test_networks_behind_a_guest_are_reached_both_ways(sites: Callable[..., Site]) -> None:
+    site = sites(10)
+    client = site.guest(5)
+    client.configure("2001:db8:1::5/64", "2001:db8:1::77")
+    lodger = Lodger(site)
+    far = lodger.guest()
+    for address in ("192.168.50.5/32", "2001:db8:50::5/128"):
+        far.configure(address)
+    lodger.route(("192.168.0.0/16", "10.1.0.5"), ("192.168.50.0/24", "10.1.0.5"), ("2001:db8:50::/64", "2001:db8:2::5"))
+    inside(client.name, lambda link: link.add_route(Route("192.168.0.0/16", "eth0", via="10.0.0.77")))
+    inside(client.name, lambda link: link.add_route(Route("10.1.0.0/24", "eth0", via="10.0.0.77")))
+    listeners = [serve(client, 2222), serve(far, 2222)]
+    for mine, theirs in (("192.168.50.5", "10.0.0.5"), ("2001:db8:50::5", "2001:db8:1::5")):
+        assert ask(client, mine, 2222) == theirs
+        assert ask(far, theirs, 2222, source=mine) == mine
+    stop(*listeners)
+
+
+def test_a_guest_of_two_subnets_goes_by_the_leg_of_either(sites: Callable[..., Site]) -> None:
+    site = sites(10)
+    client = site.guest(5)
+    more = msgspec.structs.replace(site.lan.ports["host5"].fixed_ips[1], ip_address="2001:db8:3::5")
+    site.lan.alter("host5", fixed_ips=(*site.lan.ports["host5"].fixed_ips, more))
+    lodger = Lodger(site)
+    legs = (*lodger.router.interfaces, site.lan.leg(addresses=("2001:db8:3::77/64",)))
+    lodger.router = msgspec.structs.replace(lodger.router, interfaces=legs)
+    lodger.route()
+    for address in ("2001:db8:1::5/64", "2001:db8:3::5/64"):
+        client.configure(address)
+    inside(client.name, lambda link: link.add_route(Route("2001:db8:2::/64", "eth0", via="2001:db8:3::77")))
+    listener = serve(lodger.guest(), 2222)
+    for source in ("2001:db8:3::5", "2001:db8:1::5"):
+        assert ask(client, "2001:db8:2::5", 2222, source=source) == source
+    stop(listener)
+
+
+def test_a_network_behind_a_neighbour_is_reached_though_the_answers_pass_the_router_by(
+    sites: Callable[..., Site],
+) -> None:
+    site = sites(10)
+    client, far = site.guest(5), site.guest(6)
+    site.lan.alter("host6", port_security=False, security_groups=())
+    leg = msgspec.structs.replace(site.router.interfaces[0], addresses=("10.0.0.1/24", "2001:db8:1::1/64"))
+    site.up()
+    site.route(
+        interfaces=(leg,),
+        routes=(
+            HostRoute(destination="192.168.50.0/24", nexthop="10.0.0.6"),
+            HostRoute(destination="2001:db8:50::/64", nexthop="2001:db8:1::6"),
+        ),
+    )
+    client.configure("2001:db8:1::5/64", "2001:db8:1::1")
+    for address in ("2001:db8:1::6/64", "192.168.50.5/32", "2001:db8:50::5/128"):
+        far.configure(address)
+    listeners = [serve(client, 2222), serve(far, 2222)]
+    for mine, theirs in (("192.168.50.5", "10.0.0.5"), ("2001:db8:50::5", "2001:db8:1::5")):
+        assert ask(client, mine, 2222) == theirs
+        assert ask(far, theirs, 2222, source=mine) == mine
+    stop(*listeners)
 
 
 def test_metadata_works_through_the_router_too(sites: Callable[..., Site]) -> None:

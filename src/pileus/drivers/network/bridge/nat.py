@@ -3,6 +3,10 @@
 Nothing enters from the gateway's side unless it answers something or is for a floating IP; nothing leaves there with
 an inner IPv4 source address.  A floating IP that went ends its connections with the next packet, since each packet of
 a translated connection is compared with the pairs as they are now.
+
+A network may be another project's, and what comes from the router is not judged there as a guest's word.  So what comes
+in at a leg must have a source to which the router would send by that leg, or by another one in the same network
+(RFC 3704, section 2.2); and an address of a leg's own subnet comes from that network only, whatever routes users made.
 """
 
 from __future__ import annotations
@@ -10,9 +14,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from pileus.contracts.network import RouterSpec
+from pileus.contracts.network import RouterInterfaceSpec, RouterSpec
 from pileus.drivers.network.bridge.guard import METADATA
-from pileus.drivers.network.bridge.name import GATEWAY, LEG
+from pileus.drivers.network.bridge.name import GATEWAY, LEG, device
 
 _TABLE = "pileus"
 _IN, _OUT = f'iifname "{GATEWAY}*"', f'oifname "{GATEWAY}*"'
@@ -22,6 +26,8 @@ def render(spec: RouterSpec) -> str:
     """nft commands that replace the router's filter in one transaction."""
     lines = [f"add table inet {_TABLE}", f"delete table inet {_TABLE}", f"table inet {_TABLE} {{"]
     lines += _sets(spec)
+    # Before connections are tracked: what is nobody's is not remembered.
+    lines += _chain("claim", "type filter hook prerouting priority -300; policy accept;", _claim(spec))
     lines += _chain("prerouting", "type nat hook prerouting priority -100; policy accept;", _inbound())
     lines += _chain("postrouting", "type nat hook postrouting priority 100; policy accept;", _outbound(spec))
     lines += _chain("forward", "type filter hook forward priority 0; policy drop;", _forward(spec))
@@ -44,6 +50,24 @@ def _sets(spec: RouterSpec) -> Iterator[str]:
     yield from _set("set pairs", "ipv4_addr . ipv4_addr", (f"{floating} . {fixed}" for floating, fixed in pairs))
     yield from _set("set outside", "ipv4_addr", outside)
     yield from _set("set outside6", "ipv6_addr; flags interval; auto-merge", outside_6)
+
+
+def _claim(spec: RouterSpec) -> Iterator[str]:
+    """What comes in may claim to be from where it comes."""
+    yield 'iifname "lo" accept'
+    networks: dict[str, list[RouterInterfaceSpec]] = {}
+    for leg in spec.interfaces:
+        networks.setdefault(leg.network_id, []).append(leg)
+    meant = []
+    for legs in networks.values():
+        # A guest with addresses of two subnets may send from either by either leg.
+        names = f"{{ {', '.join(device(LEG, leg.port_id) for leg in legs)} }}"
+        prefixes = sorted({str(ipaddress.ip_interface(one).network) for leg in legs for one in leg.addresses})
+        for prefix in prefixes:
+            yield f"iifname != {names} {'ip6' if ':' in prefix else 'ip'} saddr {prefix} drop"
+        meant.append(f"iifname {names} fib saddr oifname {names} accept")
+    yield from meant
+    yield f'iifname "{LEG}*" drop'
 
 
 def _inbound() -> Iterator[str]:

@@ -283,7 +283,7 @@ def _by_subnet(ctx: Context, row: Row, subnet_id: str, legs: Sequence[Leg]) -> P
         raise BadRequest(f"Subnet {subnet_id} is not owned by the project that makes the request.")
     if found["gateway_ip"] is None:
         raise BadRequest(f"Subnet {subnet_id} has no gateway IP, which a router's interface needs.")
-    check_room(legs, [found])
+    check_room(legs, [found], row["routes"])
     quota.take(ctx.tx, row["project_id"], {"port": 1})
     one = Draft(
         network=net,
@@ -310,7 +310,7 @@ def _by_port(ctx: Context, row: Row, port_id: str, legs: Sequence[Leg]) -> Port:
     if sum(1 for each in one.addresses if ":" not in each.ip_address) > 1:
         raise BadRequest(f"Port {port_id} has several IPv4 addresses, and a router's interface has one at most.")
     ids = {each.subnet_id for each in one.addresses}
-    check_room(legs, every(tx, by(subnet, "id"), {"values": ids}))
+    check_room(legs, every(tx, by(subnet, "id"), {"values": ids}), row["routes"])
     tx.execute(sa.delete(port_group).where(port_group.c.port_id == port_id))
     values = {
         "device_owner": LEG,
