@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import socket
 import struct
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from pileus.contracts.network import AddressPair
+from pileus.contracts.network import AddressPair, HostRoute, RouterSpec
 from pileus.contracts.suite import network_frame as frame
 from pileus.contracts.suite.network import Lan, PacketHarness, rule
 from pileus.contracts.suite.network_bench import NOBODY, PATIENCE, SILENCE, Bench, lease, link_local, towards
@@ -271,6 +272,34 @@ class ForgeryContract:
             bench.drain(a, b)
             b.card.send(frame.packet(b.ip, b.mac, service, _METADATA, frame.TCP, frame.tcp(40002, 80, frame.SYN, 100)))
             assert bench.hears(a, towards(frame.TCP, 40002), SILENCE) is None
+
+    @pytest.mark.parametrize("tags", [0, 1, 2])
+    def test_metadata_is_told_to_nobody_else_by_way_of_a_router(self, bench: Bench, lan: Lan, tags: int) -> None:
+        lan.alter("a", port_security=False, security_groups=())
+        a, b, _ = bench.up(lan, "a", "b", "beacon")
+        # Routes that users may not make any more, and one that they may.
+        routes = [HostRoute(destination=one, nexthop=a.ip) for one in (f"{_METADATA}/32", f"{b.ip}/32", "0.0.0.0/0")]
+        leg = lan.leg()
+        bench.driver.ensure_router(RouterSpec(id=str(uuid.uuid4()), interfaces=(leg,), routes=tuple(routes)))
+
+        def ask(source: str, port: int) -> None:
+            """By the router; of priority alone, which a system takes off that knows no tags."""
+            segment = frame.tcp(port, 80, frame.SYN, 100)
+            sent = frame.packet(source, a.mac, leg.mac_address, _METADATA, frame.TCP, segment)
+            a.card.send(sent[:12] + tags * b"\x81\0\0\0" + sent[12:])
+
+        with bench.driver.listen(lan.network.id, _METADATA, 80):
+            # The router knows a, and the service takes the router for b.
+            a.card.send(frame.arp(a.mac, a.mac, a.ip, "10.0.0.1"))
+            a.card.send(frame.arp(a.mac, leg.mac_address, b.ip, _METADATA))
+            ask(b.ip, 40000)
+            assert bench.hears(a, towards(frame.TCP, 40000), SILENCE) is None, "what b may know"
+            b.card.send(frame.arp(b.mac, b.mac, b.ip, _METADATA))
+            ask(b.ip, 40001)
+            assert bench.hears(b, towards(frame.TCP, 40001), SILENCE) is None, "it asked in the name of another"
+            a.card.send(frame.arp(a.mac, a.mac, a.ip, _METADATA))
+            ask(a.ip, 40002)
+            assert (bench.hears(a, towards(frame.TCP, 40002), SILENCE) is not None) == (tags == 0)
 
     def test_nobody_else_is_the_metadata_service(self, bench: Bench, lan: Lan) -> None:
         lan.group("in", rule("ingress"))

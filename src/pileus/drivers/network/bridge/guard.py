@@ -12,10 +12,12 @@ Security groups are judged without trust in what was allowed before: a packet in
 pass the rules as they are now, and a packet in the other direction the same rules read backwards.  So a permission
 that is withdrawn ends its connections with the next packet, in both directions, and so does a member's departure.
 
-What comes from the network's own services and routers is never a guest's word: interfaces other than taps are ours.
+What comes from the network's own services is never a guest's word: interfaces other than taps are ours.  A router passes
+on what guests said: the source of that is judged where it comes in (`nat`), the rest here as for the guest itself.
 
 Three things hold for every port, also for one without port security.  Nobody but the network's own service speaks from
-the address of metadata, and that service hears a fixed address from its own port alone and answers it there.  What a
+the address of metadata, and that service hears a fixed address from its own port alone and answers it there, also where
+a router lies between.  What a
 guest asks of the network's services, what it sends to everybody and the connections that it makes the kernel remember
 are bounded (`limit`).
 """
@@ -29,7 +31,7 @@ from typing import Literal
 
 from pileus.contracts.network import NetworkState, PortSpec, RuleSpec, SecurityGroupSpec
 from pileus.drivers.network.bridge import limit
-from pileus.drivers.network.bridge.name import TAP, checked, device, mac_address
+from pileus.drivers.network.bridge.name import TAP, UPLINK, checked, device, mac_address
 from pileus.drivers.network.bridge.ruleset import Elements, Ruleset
 
 Engine = Literal["bridge", "br_netfilter"]
@@ -124,8 +126,11 @@ class Guard:
         judged = f"meta mark {_OURS}-{_FREE} accept"
         chains: dict[tuple[str, str], tuple[str, ...]] = {
             (_LAYER_2, "prerouting"): (
-                f'iifname != "{TAP}*" accept',
                 *(f"{claim} {METADATA} drop" for claim in ("arp saddr ip", "ip saddr")),
+                f'iifname != "{TAP}*" accept',
+                # Who asks for metadata is known by its address, so that must be of this very port, whatever else it
+                # may send. A router that it is sent by asks nothing again.
+                f"ip daddr {METADATA} iifname . ip saddr != @residents drop",
                 *limit.crowd(),
                 "iifname vmap @origin",
                 "drop",
@@ -171,11 +176,13 @@ class Guard:
             self._groups.clear()
 
 
-_ANSWERED = f'oifname "{TAP}*" ip saddr {METADATA} ip daddr != 255.255.255.255 oifname . ip daddr != @residents drop'
-"""Answers of metadata go to whom they are for; offers of DHCP, which go to all, have the same source."""
+_ANSWERED = f"ip saddr {METADATA} ip daddr != 255.255.255.255 oifname . ip daddr != @residents drop"
+"""Answers of metadata go to whom they are for, by no router; offers of DHCP, which go to all, have the same source."""
 
 _TOWARDS = (
     f"meta mark set {_OURS}",
+    # A tag of priority alone hides from a rule what it does not hide from a router.
+    f'oifname != "{TAP}*" ether type != {{ arp, ip, ip6 }} drop',
     f'oifname != "{TAP}*" accept',
     "meta mark set oifname map @target",
     f"meta mark {_OURS} drop",
@@ -198,13 +205,13 @@ Frames with a VLAN tag are neither ip nor ip6 here, so they end at `drop`; the e
 
 def _asked() -> Iterator[str]:
     """Towards the network's own addresses: the services that are there, from ports on this network, at their pace."""
+    yield "ether type != { arp, ip, ip6 } drop"
     # Names are asked for over UDP: one slow TCP client would hold up a service that has a single thread.
     yield "tcp dport 53 drop"
     # A lease is asked for on the link (RFC 2131, RFC 8415); there are no relays, and no way around by a router.
     yield f'iifname != "{TAP}*" udp dport {{ 67, 547 }} drop'
+    yield f'iifname "{UPLINK}" ip daddr {METADATA} drop'
     yield f'iifname != "{TAP}*" accept'
-    # Who asks for metadata is known by its address, so that must be of this very port, whatever else it may send.
-    yield f"ip daddr {METADATA} iifname . ip saddr != @residents drop"
     yield f"ip daddr {METADATA} tcp dport 80 tcp flags & (syn | ack) == syn {limit.pace('metadata')} drop"
     yield f"ip daddr {METADATA} tcp dport 80 accept"
     for ports in ("udp sport 68 udp dport 67", "udp sport 546 udp dport 547"):
