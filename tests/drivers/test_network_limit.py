@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from pileus.contracts.network import RouterSpec
 from pileus.contracts.suite import network_frame as frame
 from pileus.contracts.suite.network import Lan, rule
 from pileus.contracts.suite.network_bench import NOBODY, SILENCE, Bench, Station, lease, towards
@@ -87,21 +89,31 @@ def test_requests_for_leases_are_bounded_and_others_are_served(bench: Bench, lan
     assert (lease(bench, sane) or ("",))[0] == sane.ip
 
 
-@pytest.mark.parametrize("what", ["names", "neighbours", "metadata"])
-def test_questions_are_bounded(bench: Bench, lan: Lan, what: str) -> None:
+@pytest.mark.parametrize("way", ["direct", "router"])
+@pytest.mark.parametrize("what", ["names", "neighbours", "metadata", "pings"])
+def test_questions_are_bounded(bench: Bench, lan: Lan, what: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever the limit of connections would leave.
+    monkeypatch.setattr(limit, "CONNECTIONS", 1000)
     flood, *_ = bench.up(lan)
     service = lan.network.dhcp_mac
+    if way == "router":
+        leg = lan.leg()
+        bench.driver.ensure_router(RouterSpec(id=str(uuid.uuid4()), interfaces=(leg,)))
+        # Who sends by its router, or by one of its own in a network that is shared, is bounded as well.
+        service = leg.mac_address
     with bench.driver.listen(lan.network.id, "169.254.169.254", 80):
         flood.card.send(frame.arp(flood.mac, flood.mac, flood.ip, SERVICE))
         bench.drain(flood)
         for number in range(1, 5 * MOST):
             question = frame.udp(40000 + number, 53, frame.question("sane"))
             call = frame.tcp(40000 + number, 80, frame.SYN)
+            ping = frame.icmp(8, identifier=number)
             flood.card.send(
                 {
                     "names": frame.packet(flood.ip, flood.mac, service, SERVICE, frame.UDP, question),
                     "neighbours": frame.arp(flood.mac, flood.mac, flood.ip, SERVICE),
                     "metadata": frame.packet(flood.ip, flood.mac, service, "169.254.169.254", frame.TCP, call),
+                    "pings": frame.packet(flood.ip, flood.mac, service, SERVICE, frame.ICMP, ping),
                 }[what]
             )
         answers: set[bytes] = set()
@@ -110,7 +122,7 @@ def test_questions_are_bounded(bench: Bench, lan: Lan, what: str) -> None:
             datagram = frame.read(got)
             heard += datagram is None
             if datagram is not None and datagram.dport not in {67, 68}:
-                answers.add(got[34:38])
+                answers.add(got[34:42] if what == "pings" else got[34:38])
     assert 0 < (heard if what == "neighbours" else len(answers)) <= MOST + 1
 
 
@@ -126,16 +138,22 @@ def test_what_goes_to_everybody_is_bounded(bench: Bench, lan: Lan, to: str) -> N
     assert bench.passes(beacon, flood, sane, flood.udp(sane, 1)) == [True], "what is for one goes on"
 
 
+@pytest.mark.parametrize("way", ["direct", "router"])
 @pytest.mark.parametrize("kind", ["tcp 22", "udp 9", "gre"])
-def test_the_network_serves_nothing_else(bench: Bench, lan: Lan, kind: str) -> None:
+def test_the_network_serves_nothing_else(bench: Bench, lan: Lan, kind: str, way: str) -> None:
     flood, sane, _, beacon = bench.up(lan)
+    service = lan.network.dhcp_mac
+    if way == "router":
+        leg = lan.leg()
+        bench.driver.ensure_router(RouterSpec(id=str(uuid.uuid4()), interfaces=(leg,)))
+        service = leg.mac_address
     protocol, body = {
         "tcp 22": (frame.TCP, frame.tcp(40000, 22, frame.SYN)),
         "udp 9": (frame.UDP, frame.udp(40000, 9)),
         "gre": (47, bytes(8)),
     }[kind]
     flood.card.send(frame.arp(flood.mac, flood.mac, flood.ip, SERVICE))
-    flood.card.send(frame.packet(flood.ip, flood.mac, lan.network.dhcp_mac, SERVICE, protocol, body))
+    flood.card.send(frame.packet(flood.ip, flood.mac, service, SERVICE, protocol, body))
     # Not so much as a refusal.
     got = bench.hears(flood, lambda one: (told := frame.read(one)) is not None and told.source == SERVICE, SILENCE)
     assert got is None

@@ -12,8 +12,8 @@ Security groups are judged without trust in what was allowed before: a packet in
 pass the rules as they are now, and a packet in the other direction the same rules read backwards.  So a permission
 that is withdrawn ends its connections with the next packet, in both directions, and so does a member's departure.
 
-What comes from the network's own services is never a guest's word: interfaces other than taps are ours.  A router passes
-on what guests said: the source of that is judged where it comes in (`nat`), the rest here as for the guest itself.
+What comes from the network's own services is never a guest's word: interfaces other than taps are ours.  A router
+passes on what guests said: its source is judged where the router takes it in (`nat`), the rest here as from a guest.
 
 Three things hold for every port, also for one without port security.  Nobody but the network's own service speaks from
 the address of metadata, and that service hears a fixed address from its own port alone and answers it there, also where
@@ -204,14 +204,16 @@ Frames with a VLAN tag are neither ip nor ip6 here, so they end at `drop`; the e
 
 
 def _asked() -> Iterator[str]:
-    """Towards the network's own addresses: the services that are there, from ports on this network, at their pace."""
+    """Towards the network's own addresses: the services that are there, at the pace of a port.
+
+    A router has that pace for all behind it, as does the outside: a way around would be one for floods too.
+    """
     yield "ether type != { arp, ip, ip6 } drop"
     # Names are asked for over UDP: one slow TCP client would hold up a service that has a single thread.
     yield "tcp dport 53 drop"
     # A lease is asked for on the link (RFC 2131, RFC 8415); there are no relays, and no way around by a router.
     yield f'iifname != "{TAP}*" udp dport {{ 67, 547 }} drop'
     yield f'iifname "{UPLINK}" ip daddr {METADATA} drop'
-    yield f'iifname != "{TAP}*" accept'
     yield f"ip daddr {METADATA} tcp dport 80 tcp flags & (syn | ack) == syn {limit.pace('metadata')} drop"
     yield f"ip daddr {METADATA} tcp dport 80 accept"
     for ports in ("udp sport 68 udp dport 67", "udp sport 546 udp dport 547"):

@@ -1,6 +1,7 @@
 """How much one port may ask of what its neighbours and the host share: nft statements and the sets that they keep.
 
-A rate is in packets a second, and a burst in packets, for each port.  They are far above what a sane guest does, and
+A rate is in packets a second, and a burst in packets, for each port; what goes to the network's own service by a router
+counts for the router's leg.  They are far above what a sane guest does, and
 below what keeps a service, a neighbour or the kernel busy.
 """
 
