@@ -91,7 +91,7 @@ class ForgeryContract:
         a, b, beacon = bench.up(lan, "a", "b", "beacon")
         link, everyone = link_local(a.mac), "33:33:00:00:00:01"
         news = frame.router_advertisement("2001:db8:66::")
-        offer = frame.udp(67, 68, frame.dhcp(b.mac, 2, reply=True))
+        message = frame.dhcp(b.mac, 2, reply=True)
 
         def six(protocol: int, body: bytes, source: str = link) -> bytes:
             packet = frame.ip(source, "ff02::1", protocol, body, hops=255)
@@ -99,15 +99,23 @@ class ForgeryContract:
 
         whole = frame.ip(link, "ff02::1", frame.ICMPV6, news)[40:]
         untrue = [
-            frame.packet(a.ip, a.mac, b.mac, b.ip, frame.UDP, offer),
-            frame.packet(a.ip, a.mac, frame.BROADCAST, "255.255.255.255", frame.UDP, offer),
+            # A client looks at the port that it hears at, not at the one that the answer is from.
+            *(frame.packet(a.ip, a.mac, b.mac, b.ip, frame.UDP, frame.udp(one, 68, message)) for one in (67, 68, 9067)),
+            *(
+                frame.packet(a.ip, a.mac, frame.BROADCAST, "255.255.255.255", frame.UDP, frame.udp(one, 68, message))
+                for one in (67, 68, 9067)
+            ),
             six(frame.ICMPV6, news),
             six(frame.ICMPV6, news, a.ip6),
             six(60, struct.pack("!BB6x", frame.ICMPV6, 0) + whole),
             six(44, struct.pack("!BBHI", frame.ICMPV6, 0, 1, 9) + whole[:8]),
             six(44, struct.pack("!BBHI", frame.ICMPV6, 0, 8, 9) + whole[8:]),
             six(44, struct.pack("!BBHI", 60, 0, 1, 9) + struct.pack("!BB6x", frame.ICMPV6, 0)),
-            six(frame.UDP, frame.udp(547, 546, b"advertise")),
+            *(
+                six(frame.UDP, frame.udp(one, 546, b"advertise"), source)
+                for one in (547, 546, 9547)
+                for source in (link, a.ip6)
+            ),
             six(frame.ICMPV6, frame.icmp(137)),
         ]
         assert bench.passes(beacon, a, b, *untrue) == [False] * len(untrue)
@@ -207,6 +215,44 @@ class ForgeryContract:
             six(a.ip6, 44, struct.pack("!BBHI", frame.UDP, 0, 16, 77) + whole[16:]),
         ]
         assert any(b"in parts" in one for one in bench.arrivals(beacon, a, b, *parts)), "honest fragments pass"
+
+    def test_no_header_in_between_hides_whose_neighbour_speaks(self, bench: Bench, lan: Lan) -> None:
+        lan.group("in", rule("ingress", "IPv6"), stateful=False)
+        # Without connection tracking, which would not let some of this pass either.
+        lan.group("out", rule("egress", "IPv6"), stateful=False)
+        a, b, c, beacon = bench.up(lan, "a", "b", "c", "beacon")
+        pad = b"\x01\x04\0\0\0\0"
+
+        def six(source: str, protocol: int, body: bytes) -> bytes:
+            return frame.ethernet(b.mac, a.mac, frame.IPV6, frame.ip(source, b.ip6, protocol, body, hops=255))
+
+        for serial, source in enumerate((a.ip6, link_local(a.mac), "::"), 100):
+            kind = 135 if source == "::" else 136
+            body = frame.ip(source, b.ip6, frame.ICMPV6, frame.neighbour(kind, c.ip6, a.mac))[40:]
+            options = struct.pack("!BB", frame.ICMPV6, 0) + pad
+
+            def part(number: int, at: int, content: bytes, first: int = frame.ICMPV6, source: str = source) -> bytes:
+                return six(source, 44, struct.pack("!BBHI", first, 0, at, number) + content)
+
+            sent = [
+                six(source, frame.ICMPV6, body),
+                *(six(source, header, options + body) for header in (0, 60)),
+                six(source, 43, struct.pack("!BBBB4x", frame.ICMPV6, 0, 4, 0) + body),
+                part(1000 + serial, 0, body),
+                part(2000 + serial, 1, body[:8]),
+                part(2000 + serial, 8, body[8:]),
+                part(3000 + serial, 1, body[:24]),
+                part(3000 + serial, 24, body[24:]),
+                part(4000 + serial, 1, options, 60),
+                part(4000 + serial, 8, body, 60),
+                # A fragment of a fragment.
+                part(5000 + serial, 0, struct.pack("!BBHI", 60, 0, 1, 6000 + serial) + options, 44),
+                part(5000 + serial, 0, struct.pack("!BBHI", 60, 0, 8, 6000 + serial) + body, 44),
+                part(7000 + serial, 1, struct.pack("!BBHI", 60, 0, 0, 8000 + serial), 44),
+                part(7000 + serial, 8, options + body, 44),
+            ]
+            came = [frame.read(one) for one in bench.arrivals(beacon, a, b, *sent) if one[6:12].hex(":") == a.mac]
+            assert came == [], source
 
     def test_a_guest_asks_for_no_groups_as_a_router_would(self, bench: Bench, lan: Lan) -> None:
         lan.group("in", rule("ingress"), rule("ingress", "IPv6"), stateful=False)

@@ -247,7 +247,8 @@ def _shared() -> dict[str, tuple[str, ...]]:
             "accept",
         ),
         "own-ip": (
-            "udp sport 67 udp dport 68 drop",
+            # Clients hear at this port, whichever one the answer is from (RFC 2131, section 4.1).
+            "udp dport 68 drop",
             # Who asks for groups as a router would is sent all that is for any of them (RFC 3376, RFC 4541).
             "igmp type membership-query drop",
             f"ip daddr @dhcp4 udp sport 68 udp dport 67 {open_}",
@@ -257,13 +258,17 @@ def _shared() -> dict[str, tuple[str, ...]]:
         "no-ip": (f"ip daddr 255.255.255.255 udp sport 68 udp dport 67 {open_}", "drop"),
         "own-ip6": (
             "icmpv6 type { 130, 134, 137 } drop",
-            "udp sport 547 udp dport 546 drop",
+            "udp dport 546 drop",
             # An advertisement in fragments would hide its type (RFC 7113); its source must be link-local (RFC 4861).
             "ip6 saddr fe80::/10 exthdr frag exists drop",
+            "exthdr frag exists jump parts6",
             f"icmpv6 type {_UPKEEP_6} {open_}",
             f"ip6 daddr @dhcp6 udp sport 546 udp dport 547 {open_}",
             "accept",
         ),
+        # A first fragment says what the packet is (RFC 7112); without a transport header, or around another one, it
+        # hides that.
+        "parts6": ("frag frag-off != 0 return", "@th,0,64 & 0 == 0 return", "drop"),
         "no-ip6": (f"icmpv6 type {{ 131, 132, 133, 135, 143 }} {open_}", "drop"),
     }
 
