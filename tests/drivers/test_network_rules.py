@@ -8,7 +8,7 @@ import re
 import msgspec
 import pytest
 
-from pileus.contracts.network import AddressPair, DhcpOption, NetworkState, RouterSpec
+from pileus.contracts.network import AddressPair, DhcpOption, FixedIP, HostRoute, NetworkState, RouterSpec
 from pileus.contracts.suite.network import Lan, rule
 from pileus.drivers.host import namespace, netfilter
 from pileus.drivers.host.process import ChildFailure, run
@@ -155,6 +155,36 @@ def test_what_users_choose_cannot_become_configuration(lan: Lan) -> None:
         with pytest.raises(ValueError):
             serve(lan.state, "/nowhere")
         lan.alter("one", mac_address="fa:16:3e:00:00:01", id="one")
+
+
+def test_no_text_behind_an_address_becomes_configuration(lan: Lan) -> None:
+    zone = "%x\ndhcp-script=/bin/sh\n#"
+    six = lan.network.subnets[1]
+    hostile: list[dict[str, object]] = [
+        {"cidr": f"2001:db8::{zone}/64"},
+        {"dhcp_address": f"2001:db8::2{zone}"},
+        {"dns_nameservers": (f"2001:db8::3{zone}",)},
+    ]
+    modes = {"ipv6_ra_mode": "slaac", "ipv6_address_mode": "dhcpv6-stateful", "dhcp_address": "2001:db8:1::2"}
+    for values in hostile:
+        subnet = msgspec.structs.replace(six, enable_dhcp=True, **(modes | values))
+        network = msgspec.structs.replace(lan.network, subnets=(lan.network.subnets[0], subnet))
+        with pytest.raises(ValueError, match="is no address"):
+            serve(msgspec.structs.replace(lan.state, network=network), "/nowhere")
+        if "cidr" in values:
+            with pytest.raises(ValueError, match="is no address"):
+                advertise(RouterSpec(id="r", interfaces=(lan.leg(advertise=(subnet,)),)))
+    for more in (
+        {"gateway_ip": f"10.0.0.1{zone}"},
+        {"host_routes": (HostRoute(destination=f"::{zone}/0", nexthop="::"),)},
+    ):
+        other = Lan()
+        other.resubnet(**more)
+        with pytest.raises(ValueError, match="is no address"):
+            serve(other.state, "/nowhere")
+    lan.alter("one", fixed_ips=(FixedIP(subnet_id=six.id, ip_address=f"2001:db8:1::9{zone}"),))
+    with pytest.raises(ValueError, match="is no address"):
+        serve(lan.state, "/nowhere")
 
 
 @pytest.mark.parametrize(

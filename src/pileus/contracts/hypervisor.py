@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from pileus.contracts.text import Digest, Identifier, Line, MacText
+
 Power = Literal["running", "stopped", "paused", "suspended"]
 """What is wanted of a guest.  `suspended`: its memory is in a file, and no process runs."""
 
@@ -42,12 +44,12 @@ class DiskSpec(msgspec.Struct, frozen=True, kw_only=True):
     The first disk with `boot_index` 0 is the one the firmware starts from.
     """
 
-    id: str
-    image_id: str | None = None
+    id: Identifier
+    image_id: Identifier | None = None
     """Image whose content the disk starts with; None for an empty disk."""
-    image_format: str = "qcow2"
+    image_format: Identifier = "qcow2"
     """Format of the image's data: `qcow2` or `raw`."""
-    image_sha512: str | None = None
+    image_sha512: Digest | None = None
     """What the image's data must hash to, in hexadecimal; a host refuses anything else."""
     size_gib: int
     """Virtual size in GiB; 0 means the virtual size of the image."""
@@ -56,7 +58,7 @@ class DiskSpec(msgspec.Struct, frozen=True, kw_only=True):
     boot_index: int | None = None
     filesystem: Literal["", "swap", "ext4", "vfat"] = ""
     """What an empty disk is formatted with."""
-    label: str = ""
+    label: Line = ""
     """The file system's label."""
     incarnation: int = 1
     """Grows each time that the disk is to be made anew: each incarnation is a file of its own.  Those that are
@@ -83,8 +85,8 @@ class NicLimit(msgspec.Struct, frozen=True, kw_only=True):
 class NicSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One network card: the port it is plugged into, and what the guest sees."""
 
-    port_id: str
-    mac_address: str
+    port_id: Identifier
+    mac_address: MacText
     mtu: int
     model: Literal["virtio", "e1000", "e1000e", "rtl8139"] = "virtio"
     limit: NicLimit = NicLimit()
@@ -126,8 +128,8 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     serial_ports: int = 1
     guest_agent: bool = False
     """Whether there is a channel for the guest's agent (`org.qemu.guest_agent.0`)."""
-    kernel_id: str | None = None
-    ramdisk_id: str | None = None
+    kernel_id: Identifier | None = None
+    ramdisk_id: Identifier | None = None
     hide_hypervisor: bool = False
 
 
@@ -138,13 +140,13 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     machine, processors, memory) changes when it starts anew, which is what a grown `reboot_nonce` asks for.
     """
 
-    id: str
+    id: Identifier
     """The server's UUID."""
     name: str
     vcpus: int
     memory_mib: int
     disks: tuple[DiskSpec, ...]
-    retired: tuple[str, ...] = ()
+    retired: tuple[Identifier, ...] = ()
     """Ids of disks that the guest has no more: their files are deleted once no process has them open."""
     nics: tuple[NicSpec, ...]
     power: Power
@@ -171,10 +173,10 @@ class SnapshotSpec(msgspec.Struct, frozen=True, kw_only=True):
     observes `ready`.  Its tombstone deletes what is left of it on the host.
     """
 
-    id: str
+    id: Identifier
     """The image's UUID."""
-    guest_id: str
-    disk_id: str = "root"
+    guest_id: Identifier
+    disk_id: Identifier = "root"
     format: Literal["qcow2", "raw"] = "qcow2"
     quiesce: bool = False
     """Whether the guest's agent is asked to freeze its file systems meanwhile."""

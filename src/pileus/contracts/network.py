@@ -16,29 +16,42 @@ from typing import Literal, Protocol
 import msgspec
 
 from pileus.contracts.hypervisor import NicAttachment
+from pileus.contracts.text import (
+    AddressText,
+    Identifier,
+    Line,
+    MacText,
+    NameText,
+    OptionName,
+    PrefixText,
+    RangeText,
+)
+
+Mode = Literal["slaac", "dhcpv6-stateful", "dhcpv6-stateless"]
+"""How guests come by IPv6 addresses (Network API, table of IPv6 modes)."""
 
 
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A static route: to `destination` (CIDR) by `nexthop` (address)."""
 
-    destination: str
-    nexthop: str
+    destination: PrefixText
+    nexthop: AddressText
 
 
 class SubnetSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A subnet as guests on the network see it."""
 
-    id: str
-    cidr: str
+    id: Identifier
+    cidr: PrefixText
     ip_version: Literal[4, 6]
-    gateway_ip: str | None
+    gateway_ip: AddressText | None
     enable_dhcp: bool
-    dhcp_address: str | None = None
+    dhcp_address: AddressText | None = None
     """The address of this subnet's DHCP service inside the network; set when `enable_dhcp` is."""
-    dns_nameservers: tuple[str, ...] = ()
+    dns_nameservers: tuple[AddressText, ...] = ()
     host_routes: tuple[HostRoute, ...] = ()
-    ipv6_ra_mode: str | None = None
-    ipv6_address_mode: str | None = None
+    ipv6_ra_mode: Mode | None = None
+    ipv6_address_mode: Mode | None = None
     routed: bool = False
     """A router of this cloud holds `gateway_ip`; router advertisements are then its work."""
 
@@ -46,53 +59,54 @@ class SubnetSpec(msgspec.Struct, frozen=True, kw_only=True):
 class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Assignment kind `network`: one layer-2 segment on one host, with its DHCP and metadata services."""
 
-    id: str
+    id: Identifier
     mtu: int
     subnets: tuple[SubnetSpec, ...]
-    dhcp_mac: str
+    dhcp_mac: MacText
     """MAC address of the network's DHCP and metadata service."""
     external: bool = False
     """Reached from outside the cloud: the host gets an uplink into it, holding each subnet's gateway_ip."""
-    dns_domain: str = ""
+    dns_domain: NameText = ""
 
 
 class FixedIP(msgspec.Struct, frozen=True, kw_only=True):
     """An address of a port."""
 
-    subnet_id: str
-    ip_address: str
+    subnet_id: Identifier
+    ip_address: AddressText
 
 
 class AddressPair(msgspec.Struct, frozen=True, kw_only=True):
     """A further source that a port may send from; `ip_address` is an address or a CIDR."""
 
-    mac_address: str
-    ip_address: str
+    mac_address: MacText
+    ip_address: RangeText
 
 
 class DhcpOption(msgspec.Struct, frozen=True, kw_only=True):
     """An extra DHCP option of a port (Network API, extra_dhcp_opt)."""
 
-    opt_name: str
-    opt_value: str
+    opt_name: OptionName
+    opt_value: Line
     ip_version: Literal[4, 6] = 4
 
 
 class PortSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Assignment kind `port`: a guest's place on a network of this host."""
 
-    id: str
-    network_id: str
-    mac_address: str
+    id: Identifier
+    network_id: Identifier
+    mac_address: MacText
     fixed_ips: tuple[FixedIP, ...]
-    hostname: str = ""
+    hostname: NameText = ""
     port_security: bool = True
     """When False, neither anti-spoofing nor security groups apply."""
-    security_groups: tuple[str, ...] = ()
+    security_groups: tuple[Identifier, ...] = ()
     allowed_address_pairs: tuple[AddressPair, ...] = ()
     dhcp_options: tuple[DhcpOption, ...] = ()
     admin_state_up: bool = True
     guest_id: str | None = None
+    """Any text: what users call a port's device. It is compared, and part of nothing."""
 
 
 class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,16 +120,16 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
     """First port; the ICMP type for protocols 1 and 58."""
     port_range_max: int | None = None
     """Last port; the ICMP code for protocols 1 and 58."""
-    remote_ip_prefix: str | None = None
-    remote_group_id: str | None = None
+    remote_ip_prefix: RangeText | None = None
+    remote_group_id: Identifier | None = None
 
 
 class SecurityGroupSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Assignment kind `security_group`: the rules of a group, and its members' addresses."""
 
-    id: str
+    id: Identifier
     rules: tuple[RuleSpec, ...]
-    members: tuple[str, ...] = ()
+    members: tuple[RangeText, ...] = ()
     """Addresses of all ports in the group, wherever they are, and prefixes that hold nothing but such; filled where a
     rule names the group as a remote."""
     stateful: bool = True
@@ -124,10 +138,10 @@ class SecurityGroupSpec(msgspec.Struct, frozen=True, kw_only=True):
 class RouterInterfaceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A router's leg in a network."""
 
-    port_id: str
-    network_id: str
-    mac_address: str
-    addresses: tuple[str, ...]
+    port_id: Identifier
+    network_id: Identifier
+    mac_address: MacText
+    addresses: tuple[PrefixText, ...]
     """Addresses with prefix length, e.g. `10.0.0.1/24`."""
     mtu: int = 1500
     advertise: tuple[SubnetSpec, ...] = ()
@@ -137,19 +151,19 @@ class RouterInterfaceSpec(msgspec.Struct, frozen=True, kw_only=True):
 class FloatingIPSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A floating IP that is associated: one-to-one NAT in the router."""
 
-    id: str
-    floating_ip_address: str
-    fixed_ip_address: str
+    id: Identifier
+    floating_ip_address: AddressText
+    fixed_ip_address: AddressText
 
 
 class RouterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Assignment kind `router`: on the host that holds it."""
 
-    id: str
+    id: Identifier
     interfaces: tuple[RouterInterfaceSpec, ...]
     gateway: RouterInterfaceSpec | None = None
     """The leg in the external network."""
-    gateway_nexthops: tuple[str, ...] = ()
+    gateway_nexthops: tuple[AddressText, ...] = ()
     """Default gateways of the external network's subnets, one for each IP version at most."""
     enable_snat: bool = True
     floating_ips: tuple[FloatingIPSpec, ...] = ()

@@ -75,7 +75,7 @@ def test_lists_of_what_is_allowed_and_not() -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "http://", "http:///x", "http://[::1", "http://a:b/", "http://a:99999/", "http://a\r\nX: y/", "http://ü.de/",
-     "http://u@example.org/", "http://example.org:0/"],
+     "http://u@example.org/", "http://example.org:0/", "http://[2001:4860:4860::8888%25eth0]/", "http://8.8.8.8%25x/"],
 )  # fmt: skip
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(Unreachable):

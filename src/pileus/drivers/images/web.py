@@ -16,12 +16,12 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 from urllib.parse import urljoin, urlsplit
 
 from pileus.contracts.images import StoreFailure
+from pileus.core.address import Address, read_address
 
 REDIRECTS = 5
 """How many redirects are followed."""
@@ -35,7 +35,6 @@ GRACE = 60.0
 SLOWEST = 4096
 """Bytes in a second that a server must send."""
 
-Address = IPv4Address | IPv6Address
 CheckURL = Callable[[str], tuple[str, str, int]]
 """Gives scheme, host and port of a URL that may be fetched. Raises ValueError."""
 JudgeAddress = Callable[[Address], None]
@@ -143,7 +142,7 @@ class WebImageStore:
         found = dict.fromkeys(entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         deadline = time.monotonic() + self._timeout
         for text in found:
-            address = ip_address(str(text).split("%", 1)[0])
+            address = read_address(str(text).split("%", 1)[0])
             try:
                 self._judge(address)
                 plain = socket.create_connection((str(address), port), max(0.1, deadline - time.monotonic()))

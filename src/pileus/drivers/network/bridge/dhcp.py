@@ -10,12 +10,12 @@ otherwise be a line of configuration.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pileus.contracts.network import NetworkState, PortSpec, RouterSpec, SubnetSpec
+from pileus.core.address import read_address, read_prefix
 from pileus.drivers.network.bridge.guard import METADATA
 from pileus.drivers.network.bridge.name import BRIDGE, LEG, checked, device, mac_address
 
@@ -68,7 +68,7 @@ def serve(state: NetworkState, directory: str) -> Config | None:
     else:
         main.append("port=0")
     # The comment has the daemon start anew when it must listen elsewhere.
-    main.append("# at " + " ".join(subnet.dhcp_address or "" for subnet in subnets))
+    main.append("# at " + " ".join(_own(subnet) for subnet in subnets))
     main += [_range(subnet) for subnet in subnets]
     leases = sorted(_leases(state.ports, {subnet.id for subnet in subnets}))
     options = [line for subnet in subnets for line in _subnet_options(subnet, state, domain)]
@@ -98,7 +98,7 @@ def advertise(router: RouterSpec) -> Config | None:
 
 def _advertisement(subnet: SubnetSpec) -> Iterator[str]:
     """The mode by the flags of RFC 4861: A for slaac, A and O for stateless, M and O for stateful DHCPv6."""
-    network = ipaddress.ip_network(subnet.cidr)
+    network = read_prefix(subnet.cidr)
     modes = {"slaac": "ra-only", "dhcpv6-stateless": "ra-stateless", "dhcpv6-stateful": "static"}
     mode = modes.get(subnet.ipv6_ra_mode or "")
     if mode is None or network.version != 6 or network.prefixlen < 64:
@@ -106,7 +106,7 @@ def _advertisement(subnet: SubnetSpec) -> Iterator[str]:
     yield f"dhcp-range=set:{_tag(subnet)},{network.network_address},{mode},{network.prefixlen},{LEASE_SECONDS}"
     servers = _servers(subnet)
     if not servers and subnet.enable_dhcp and subnet.dhcp_address and not subnet.dns_nameservers:
-        servers = [subnet.dhcp_address] if subnet.ipv6_address_mode != "slaac" else []
+        servers = [_own(subnet)] if subnet.ipv6_address_mode != "slaac" else []
     yield f"dhcp-option=tag:{_tag(subnet)},option6:dns-server" + "".join(f",[{server}]" for server in servers)
 
 
@@ -117,7 +117,7 @@ def _always() -> Iterator[str]:
 
 def _range(subnet: SubnetSpec) -> str:
     """The dhcp-range of a subnet, empty when its addresses are not dnsmasq's to hand out."""
-    network = ipaddress.ip_network(subnet.cidr)
+    network = read_prefix(subnet.cidr)
     if not subnet.enable_dhcp or not subnet.dhcp_address:
         return ""
     if network.version == 4:
@@ -132,7 +132,7 @@ def _range(subnet: SubnetSpec) -> str:
 
 def _subnet_options(subnet: SubnetSpec, state: NetworkState, domain: str) -> Iterator[str]:
     tag = f"tag:{_tag(subnet)}"
-    own = subnet.dhcp_address or ""
+    own = _own(subnet)
     servers = _servers(subnet) or ([] if subnet.dns_nameservers else [own])
     if subnet.ip_version == 6:
         yield f"{tag},option6:dns-server" + "".join(f",[{server}]" for server in servers)
@@ -140,23 +140,23 @@ def _subnet_options(subnet: SubnetSpec, state: NetworkState, domain: str) -> Ite
             yield f"{tag},option6:domain-search,{domain}"
         return
     # An option without a value keeps dnsmasq from naming itself.
-    gateway = [str(ipaddress.ip_address(subnet.gateway_ip))] if subnet.gateway_ip else []
+    gateway = [str(read_address(subnet.gateway_ip))] if subnet.gateway_ip else []
     yield ",".join((tag, "option:router", *gateway))
     yield ",".join((tag, "option:dns-server", *servers))
     yield f"{tag},option:mtu,{state.network.mtu}"
     if domain:
         yield f"{tag},option:domain-name,{domain}"
     routes = [(f"{METADATA}/32", own)]
-    routes += [(str(ipaddress.ip_network(one.destination, strict=False)), one.nexthop) for one in subnet.host_routes]
+    routes += [(str(read_prefix(one.destination, strict=False)), one.nexthop) for one in subnet.host_routes]
     routes += [
-        (str(ipaddress.ip_network(other.cidr)), "0.0.0.0")  # noqa: S104 - on-link, RFC 3442
+        (str(read_prefix(other.cidr)), "0.0.0.0")  # noqa: S104 - on-link, RFC 3442
         for other in state.network.subnets
         if other.ip_version == 4 and other.id != subnet.id
     ]
     if subnet.gateway_ip:
         # A client that takes option 121 ignores the router option (RFC 3442).
         routes.append(("0.0.0.0/0", subnet.gateway_ip))
-    listed = ",".join(f"{target},{ipaddress.ip_address(via)}" for target, via in routes)
+    listed = ",".join(f"{target},{read_address(via)}" for target, via in routes)
     yield f"{tag},option:classless-static-route,{listed}"
     yield f"{tag},249,{listed}"
 
@@ -180,7 +180,7 @@ def _hosts(port: PortSpec, subnets: list[SubnetSpec]) -> Iterator[str]:
     for fixed in port.fixed_ips:
         if fixed.subnet_id not in served:
             continue
-        address = ipaddress.ip_address(fixed.ip_address)
+        address = read_address(fixed.ip_address)
         if address.version == 4:
             # `id:*`: the MAC address alone says who it is; a rebuilt guest comes with another client id.
             yield ",".join((*parts, "id:*", *tag, str(address), *name))
@@ -191,19 +191,24 @@ def _hosts(port: PortSpec, subnets: list[SubnetSpec]) -> Iterator[str]:
 def _names(port: PortSpec) -> Iterator[str]:
     if _HOST.fullmatch(port.hostname):
         for fixed in port.fixed_ips:
-            yield f"{ipaddress.ip_address(fixed.ip_address)} {port.hostname}"
+            yield f"{read_address(fixed.ip_address)} {port.hostname}"
 
 
 def _leases(ports: tuple[PortSpec, ...], served: set[str]) -> Iterator[tuple[str, str]]:
     for port in ports:
         for fixed in port.fixed_ips:
             if fixed.subnet_id in served:
-                yield fixed.ip_address, port.mac_address
+                yield str(read_address(fixed.ip_address)), mac_address(port.mac_address)
+
+
+def _own(subnet: SubnetSpec) -> str:
+    """The address of the subnet's own service; empty when it has none."""
+    return str(read_address(subnet.dhcp_address)) if subnet.dhcp_address else ""
 
 
 def _servers(subnet: SubnetSpec) -> list[str]:
     """The subnet's resolvers of its own IP version; the unspecified address means none (Network API, subnets)."""
-    addresses = [ipaddress.ip_address(server) for server in subnet.dns_nameservers]
+    addresses = [read_address(server) for server in subnet.dns_nameservers]
     return [str(one) for one in addresses if one.version == subnet.ip_version and not one.is_unspecified]
 
 

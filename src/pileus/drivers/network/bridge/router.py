@@ -7,11 +7,11 @@ network's own service.
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from pathlib import Path
 
 from pileus.contracts.network import NetworkFailure, RouterInterfaceSpec, RouterSpec
+from pileus.core.address import read_address, read_interface, read_prefix
 from pileus.drivers.host import namespace, netannounce, netfilter
 from pileus.drivers.host.netlink import Netlink, Route, Steer, inside
 from pileus.drivers.host.process import Identity, apart
@@ -186,14 +186,14 @@ def _routes(spec: RouterSpec, legs: dict[str, RouterInterfaceSpec]) -> set[Route
     for name, leg in legs.items():
         if leg is spec.gateway:
             routes |= {
-                Route("::/0" if ":" in nexthop else "0.0.0.0/0", name, via=str(ipaddress.ip_address(nexthop)))
+                Route("::/0" if ":" in nexthop else "0.0.0.0/0", name, via=str(read_address(nexthop)))
                 for nexthop in spec.gateway_nexthops
             }
     for extra in spec.routes:
-        nexthop = ipaddress.ip_address(extra.nexthop)
+        nexthop = read_address(extra.nexthop)
         for name, leg in legs.items():
-            if any(nexthop in ipaddress.ip_interface(address).network for address in leg.addresses):
-                target = str(ipaddress.ip_network(extra.destination, strict=False))
+            if any(nexthop in read_interface(address).network for address in leg.addresses):
+                target = str(read_prefix(extra.destination, strict=False))
                 routes.add(Route(target, name, via=str(nexthop)))
                 break
         else:
@@ -202,4 +202,4 @@ def _routes(spec: RouterSpec, legs: dict[str, RouterInterfaceSpec]) -> set[Route
 
 
 def _normal(address: str) -> str:
-    return str(ipaddress.ip_interface(address))
+    return str(read_interface(address))

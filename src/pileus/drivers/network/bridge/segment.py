@@ -9,12 +9,12 @@ whose tap was deleted has lost its card for good, and whoever does not name it m
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from pileus.contracts.network import NetworkFailure, NetworkSpec, NetworkState
+from pileus.core.address import read_address, read_prefix
 from pileus.drivers.host import namespace, netfilter
 from pileus.drivers.host.netlink import Netlink, Route, inside
 from pileus.drivers.host.process import Identity, apart
@@ -147,9 +147,9 @@ class Segment:
         link.change(BRIDGE, mac=mac, mtu=network.mtu, up=True)
         wanted, routes = {f"{METADATA}/32"}, set()
         for subnet in network.subnets:
-            prefix = ipaddress.ip_network(subnet.cidr)
+            prefix = read_prefix(subnet.cidr)
             if subnet.enable_dhcp and subnet.dhcp_address:
-                wanted.add(f"{ipaddress.ip_address(subnet.dhcp_address)}/{prefix.prefixlen}")
+                wanted.add(f"{read_address(subnet.dhcp_address)}/{prefix.prefixlen}")
             elif prefix.version == 4:
                 routes.add(Route(str(prefix), BRIDGE, source=METADATA))
         settle_addresses(link, BRIDGE, wanted)

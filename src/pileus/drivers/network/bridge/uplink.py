@@ -9,11 +9,11 @@ this host can read it.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import threading
 
 from pileus.contracts.network import NetworkFailure, NetworkSpec
+from pileus.core.address import read_address, read_interface, read_prefix
 from pileus.drivers.host import namespace, netfilter
 from pileus.drivers.host.netlink import Netlink, inside
 from pileus.drivers.host.process import apart
@@ -124,7 +124,7 @@ class Uplink:
         )
         link.change(name, mtu=network.mtu, alias=network.id)
         wanted = {
-            f"{ipaddress.ip_address(subnet.gateway_ip)}/{ipaddress.ip_network(subnet.cidr).prefixlen}"
+            f"{read_address(subnet.gateway_ip)}/{read_prefix(subnet.cidr).prefixlen}"
             for subnet in network.subnets
             if subnet.gateway_ip
         }
@@ -160,7 +160,7 @@ class Uplink:
     def _prefixes(self, link: Netlink) -> set[str] | None:
         """The IPv4 prefixes of our uplinks; None when there is no uplink."""
         names = [name for name, one in link.links().items() if name.startswith(self._names.uplinks) and one.alias]
-        addresses = {ipaddress.ip_interface(address) for name in names for address in link.addresses(name)}
+        addresses = {read_interface(address) for name in names for address in link.addresses(name)}
         return {str(address.network) for address in addresses if address.version == 4} if names else None
 
     def _before(self) -> str:

@@ -6,11 +6,11 @@ https://docs.openstack.org/api-ref/compute/#rules-for-security-group-os-security
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from typing import Annotated, Any
 
 import msgspec
 
+from pileus.core.address import read_prefix
 from pileus.core.api import Page, Parameters, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, Forbidden
@@ -133,7 +133,7 @@ def _prefix(text: Any) -> str:
     try:
         if "/" not in text:
             raise ValueError
-        found = ip_network(str(text), strict=False)
+        found = read_prefix(str(text), strict=False)
     except (TypeError, ValueError):
         raise BadRequest(f"{text} is not a valid IP network.") from None
     if found.prefixlen == 0 and not str(text).startswith(("0.0.0.0/", "::/")):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from pileus.core.address import read_address
 from pileus.core.errors import BadRequest
 
 
@@ -61,26 +61,29 @@ def groups(ports: Iterable[Port]) -> list[str]:
 def canonical(text: str) -> str:
     """An address as Network writes it. Raises BadRequest for what is none."""
     try:
-        return str(ipaddress.ip_address(text))
+        return str(read_address(text))
     except ValueError:
         raise BadRequest(f"{text!r} is not an IP address") from None
 
 
-def _access(text: str | None, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> str | None:
+def _access(text: str | None, version: int) -> str | None:
     """`accessIPv4` or `accessIPv6` as it is kept: canonical, None when empty. Raises BadRequest for another version."""
     if not text:
         return None
     try:
-        return str(kind(text))
+        found = read_address(text)
+        if found.version != version:
+            raise ValueError
     except ValueError:
         raise BadRequest(f"{text!r} is not an IP address of its version") from None
+    return str(found)
 
 
 def access_v4(text: str | None) -> str | None:
     """`accessIPv4` as it is kept."""
-    return _access(text, ipaddress.IPv4Address)
+    return _access(text, 4)
 
 
 def access_v6(text: str | None) -> str | None:
     """`accessIPv6` as it is kept."""
-    return _access(text, ipaddress.IPv6Address)
+    return _access(text, 6)

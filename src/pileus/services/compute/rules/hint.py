@@ -6,12 +6,12 @@ that nobody knows are kept and shown, and change nothing.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 
+from pileus.core.address import read_address
 from pileus.core.errors import BadRequest
 from pileus.core.fields import UNSET, UnsetType, accept
 from pileus.services.compute.rules.shape import Name, Uuid
@@ -35,7 +35,7 @@ def check(hints: Mapping[str, Any]) -> None:
     found = accept(dict(hints), Hints)
     if found.build_near_host_ip is not UNSET:
         try:
-            ipaddress.ip_address(found.build_near_host_ip)
+            read_address(found.build_near_host_ip)
         except ValueError:
             raise BadRequest(f"{found.build_near_host_ip!r} is not an IP address") from None
 

@@ -31,7 +31,7 @@ Metadata = dict[MetaKey, Annotated[str, msgspec.Meta(max_length=255)]]
 
 Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=60, pattern=r"^[^,/]*$")]
 
-HostName = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-._]*$")]
+HostName = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-._]*\Z")]
 """The name of a host, or a fully qualified domain name."""
 
 _Yes = Literal["True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes"]

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Network
 from urllib.parse import urlsplit
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from pileus.core.address import Address, read_address, read_prefix
+from pileus.core.address import Prefix as Network
 
 PORTS = {"http": 80, "https": 443}
 
@@ -56,7 +56,7 @@ class AddressFilter:
         if parts.username is not None or parts.password is not None:
             raise Unreachable("it names a user or a password")
         host = (host or "").rstrip(".").lower()
-        if not host or not _passes(host, _lower(self.allowed_hosts), _lower(self.disallowed_hosts)):
+        if not host or "%" in host or not _passes(host, _lower(self.allowed_hosts), _lower(self.disallowed_hosts)):
             raise Unreachable(f"the host {host!r} is not allowed")
         number = PORTS[scheme] if port is None else port
         if not _passes(number, self.allowed_ports, self.disallowed_ports):
@@ -79,7 +79,7 @@ class AddressFilter:
 
 def networks(names: list[str]) -> tuple[Network, ...]:
     """Networks of their text, e.g. `10.1.0.0/16`. Raises ValueError."""
-    return tuple(ip_network(name) for name in names)
+    return tuple(read_prefix(name) for name in names)
 
 
 def _passes(word: str | int, allowed: Sequence[str | int], refused: Sequence[str | int]) -> bool:
@@ -96,7 +96,7 @@ def _literal(host: str) -> Address | None:
     Old forms of IPv4 addresses (`127.1`, `0x7f000001`) are names here, and refused when they are resolved.
     """
     try:
-        return ip_address(host.split("%", 1)[0])
+        return read_address(host)
     except ValueError:
         return None
 

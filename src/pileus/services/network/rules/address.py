@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network
 from typing import NamedTuple
+
+from pileus.core.address import Address, read_address
 
 BATCH = 64
 """How many taken addresses are looked at in one step."""
-
-Address = IPv4Address | IPv6Address
 
 Fetch = Callable[[int, int, int], Sequence[int]]
 """Taken addresses from a first to a last one, ascending, at most so many."""
@@ -89,7 +89,4 @@ def parse_mac(text: str) -> str:
 
 def parse(text: str) -> Address:
     """An address of its text. Raises ValueError, for a zone too."""
-    found = ip_address(text.strip())
-    if getattr(found, "scope_id", None):
-        raise ValueError(f"'{text}' is not a valid IP address")
-    return found
+    return read_address(text.strip())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, collapse_addresses, ip_network, summarize_address_range
 
+from pileus.core.address import read_prefix
 from pileus.core.errors import BadRequest
 from pileus.services.network.rules.fault import (
     IllegalSubnetPoolPrefixBounds,
@@ -30,7 +31,7 @@ def parse(texts: Sequence[str]) -> list[Cidr]:
     if not texts:
         raise BadRequest("Empty subnet pool prefix list.")
     try:
-        found = [ip_network(text.strip(), strict=False) for text in texts]
+        found = [read_prefix(text.strip(), strict=False) for text in texts]
     except ValueError:
         raise InvalidInput(f"'{texts}' is not a list of valid IP subnets") from None
     if len({one.version for one in found}) > 1:

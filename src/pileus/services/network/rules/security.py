@@ -8,6 +8,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from pileus.contracts.network import RuleSpec
+from pileus.core.address import read_prefix
 from pileus.services.network.rules.fault import InvalidInput
 
 PROTOCOLS = {
@@ -92,7 +93,7 @@ def normal_prefix(text: str | None, ethertype: str) -> str | None:
     if text is None:
         return None
     try:
-        cidr = ip_network(text.strip(), strict=False)
+        cidr = read_prefix(text.strip(), strict=False)
     except ValueError:
         raise InvalidInput(f"'{text}' is not a valid CIDR") from None
     if f"IPv{cidr.version}" != ethertype:

@@ -6,12 +6,13 @@ Source: Network API v2.0, "Subnets"; RFC 3021 (31-bit prefixes), RFC 6164 (127-b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from itertools import pairwise
 from typing import NamedTuple
 
+from pileus.core.address import Address, Prefix, read_prefix
 from pileus.services.network.rules import address as addresses
-from pileus.services.network.rules.address import Address, Span
+from pileus.services.network.rules.address import Span
 from pileus.services.network.rules.fault import (
     GatewayConflictWithAllocationPools,
     InvalidAllocationPool,
@@ -21,7 +22,7 @@ from pileus.services.network.rules.fault import (
     OverlappingAllocationPools,
 )
 
-Cidr = IPv4Network | IPv6Network
+Cidr = Prefix
 
 MAX_NAMESERVERS = 5
 MAX_HOST_ROUTES = 20
@@ -45,7 +46,7 @@ def parse_cidr(text: str, ip_version: int | None = None) -> Cidr:
     try:
         if "/" not in text:
             raise ValueError("the prefix length is missing")
-        cidr = ip_network(text.strip(), strict=False)
+        cidr = read_prefix(text.strip(), strict=False)
     except ValueError:
         raise InvalidInput(f"'{text}' is not a valid IP subnet") from None
     if ip_version is not None and cidr.version != ip_version:
@@ -167,7 +168,7 @@ def check_routes(routes: Sequence[Mapping[str, str]], ip_version: int | None, li
     for one in routes:
         nexthop = parse_address(one["nexthop"], ip_version)
         try:
-            destination = ip_network(one["destination"].strip())
+            destination = read_prefix(one["destination"].strip())
         except ValueError:
             raise InvalidInput(f"'{one['destination']}' is not a valid CIDR") from None
         if destination.version != nexthop.version:

@@ -30,7 +30,7 @@ from pileus.services.compute.rules.shape import (
     links,
 )
 
-_LABEL = r"^[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+$"
+_LABEL = r"^[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+\Z"
 Label = Annotated[str, msgspec.Meta(min_length=2, max_length=63, pattern=_LABEL)]
 """A host name of one label (RFC 1123)."""
 

@@ -115,7 +115,7 @@ def _options(options: Sequence[OptionBody], before: Sequence[Mapping[str, Any]] 
     found = {(one["opt_name"], one["ip_version"]): dict(one) for one in before}
     for one in options:
         version = one.ip_version or 4
-        if any(ord(letter) < 32 for letter in one.opt_value or ""):
+        if not (one.opt_value or "").isprintable():
             raise InvalidInput(f"the DHCP option {one.opt_name!r} holds a letter that it must not")
         if one.opt_value is None:
             found.pop((one.opt_name, version), None)
