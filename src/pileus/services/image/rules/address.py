@@ -5,15 +5,16 @@ way to everything that this network trusts (server-side request forgery).  Schem
 URL's text; addresses are judged once more when the name is resolved, and the connection goes to the judged address and
 no other, since a name may point elsewhere a moment later.
 
-Sources: RFC 3986 for URLs; RFC 6890 and IANA's registries of special-purpose addresses, as `ipaddress` knows them;
-RFC 6052, RFC 3056 and RFC 4380 for IPv6 addresses that hold an IPv4 address; upstream's `import_filtering_opts`.
+Sources: RFC 3986 for URLs; RFC 6890 and IANA's registries of special-purpose addresses and of the IPv6 address space,
+written out here since what `ipaddress` knows of them differs from one Python to the next; RFC 6052, RFC 3056 and
+RFC 4380 for IPv6 addresses that hold an IPv4 address; upstream's `import_filtering_opts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from urllib.parse import urlsplit
 
 from pileus.core.address import Address, read_address, read_prefix
@@ -22,6 +23,25 @@ from pileus.core.address import Prefix as Network
 PORTS = {"http": 80, "https": 443}
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+"""Where a translator makes IPv4 of IPv6: as public as the address inside."""
+
+_UNICAST = IPv6Network("2000::/3")
+"""All that IANA has given out of the IPv6 address space for packets to one receiver on the net."""
+
+_SPECIAL = tuple(
+    map(
+        IPv4Network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+            *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
+            *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        ),
+    )
+)
+"""IPv4 addresses that are of this host, of some private network, for protocols, for books, or for nobody."""
+
+_SPECIAL_6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+"""The same of `_UNICAST`: for protocols, Teredo among them; for books; 6to4, whose relays have gone (RFC 7526)."""
 
 
 class Unreachable(ValueError):
@@ -71,9 +91,9 @@ class AddressFilter:
         real = _embedded(address)
         if any(address in network or real in network for network in self.networks):
             return
-        if not (address.is_global and real.is_global) or address.is_multicast or real.is_multicast:
+        if not (_public(address) and _public(real)):
             raise Unreachable(f"the address {address} is not a public one")
-        if str(address) in self.disallowed_hosts and not self.allowed_hosts:
+        if not self.allowed_hosts and {str(address), str(real)} & set(self.disallowed_hosts):
             raise Unreachable(f"the address {address} is not allowed")
 
 
@@ -99,6 +119,13 @@ def _literal(host: str) -> Address | None:
         return read_address(host)
     except ValueError:
         return None
+
+
+def _public(address: Address) -> bool:
+    """Whether an address is one of the net's at large."""
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _SPECIAL)
+    return address in _NAT64 or (address in _UNICAST and not any(address in network for network in _SPECIAL_6))
 
 
 def _embedded(address: Address) -> Address:
