@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
 import subprocess
@@ -152,6 +153,10 @@ def test_nothing_passes_for_raw_that_is_something_else() -> None:
         b"LUKS\xba\xbe",
         b"QED\0",
         b"WithoutFreeSpace",
+        b"WithouFreSpacExt",
+        b"Bochs Virtual HD Image\0",
+        b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n",
+        b"QFI\xfb\0\0\0\1",
     ):
         with pytest.raises(Refused, match="does not match"):
             judge(look(magic + bytes(MIB)), "raw")
@@ -191,15 +196,39 @@ def test_an_empty_file_is_raw() -> None:
         judge(look(b""), "qcow2")
 
 
-def vmdk(descriptor: bytes, *, capacity: int = 20_480, gd_offset: int = 21) -> bytes:
-    front = b"KDMV" + struct.pack("<IIQQQQIQQ", 1, 3, capacity, 128, 1, 20, 512, 21, gd_offset)
+def vmdk(descriptor: bytes, *, capacity: int = 20_480, gd_offset: int = 21, place: int = 1, length: int = 20) -> bytes:
+    front = b"KDMV" + struct.pack("<IIQQQQIQQ", 1, 3, capacity, 128, place, length, 512, 21, gd_offset)
     return front.ljust(512, b"\0") + descriptor.ljust(20 * 512, b"\0") + bytes(65_536)
 
 
+def elsewhere(hidden: bytes, shown: bytes, place: int = 64) -> bytes:
+    """A VMDK whose header names a descriptor at a sector of its own, and not the one at 0x200."""
+    data = bytearray(vmdk(hidden, place=place))
+    data[place * 512 : place * 512 + len(shown)] = shown
+    return bytes(data)
+
+
+PARENT = b'parentFileNameHint="/etc/shadow"\n'
 SOUND = (
     b"# Disk DescriptorFile\nversion=1\nCID=9f9f9f9f\nparentCID=ffffffff\n"
     b'createType="monolithicSparse"\nRW 20480 SPARSE "disk.vmdk"\n'
 )
+
+
+def streamed(descriptor: bytes, *, capacity: int = 20_480) -> bytes:
+    """A VMDK whose second header, at its end, is the one that counts; `capacity` is what that says."""
+    end = 2**64 - 1
+    second = vmdk(descriptor, capacity=capacity)[:512]
+    marker = struct.pack("<QII", 1, 0, 3).ljust(512, b"\0")
+    text = descriptor.replace(b"monolithicSparse", b"streamOptimized")
+    return vmdk(text, gd_offset=end) + marker + second + bytes(512)
+
+
+def two_seconds() -> bytes:
+    """A VMDK that ends within a sector: bytes counted from its end lead to one second header, sectors to another."""
+    first = vmdk(SOUND, gd_offset=2**64 - 1)
+    mine, theirs = vmdk(SOUND)[:412], vmdk(SOUND, capacity=1 << 40)[:512]
+    return first + bytes(100) + mine + theirs + bytes(100)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +243,18 @@ SOUND = (
         (vmdk(SOUND.replace(b"ffffffff", b"12345678")), "backing file"),
         (vmdk(SOUND, gd_offset=2**64 - 1), "header and footer differ"),
         (vmdk(b""), "no descriptor"),
+        (vmdk(SOUND, place=0), "misplaced descriptor"),
+        (vmdk(SOUND, place=2**64 - 1), "misplaced descriptor"),
+        (elsewhere(SOUND + PARENT, SOUND), "backing file"),
+        (elsewhere(SOUND + PARENT, SOUND), "misplaced descriptor"),
+        (elsewhere(SOUND, SOUND), "misplaced descriptor"),
+        (vmdk(SOUND + bytes(1000) + PARENT), "backing file"),
+        (vmdk((SOUND + b"\n" * 9000 + PARENT), length=1), "backing file"),
+        (vmdk(SOUND.ljust(20 * 512 - 30, b"\n") + PARENT[:24], length=0), "backing file"),
+        (streamed(SOUND)[:-1], "header and footer differ"),
+        (streamed(SOUND) + b"\0", "header and footer differ"),
+        (two_seconds(), "header and footer differ"),
+        (streamed(SOUND, capacity=1 << 40), "header and footer differ"),
         (SOUND + bytes(2048), "names other files"),
         (b"# a comment\n\nversion=1\n" + bytes(2048), "names other files"),
         (b"COWD" + bytes(2048), "names other files"),
@@ -227,6 +268,36 @@ def test_vmdk_stays_within_its_file(data: bytes, reason: str) -> None:
 
 def test_a_sound_vmdk_is_safe() -> None:
     assert look(vmdk(SOUND)) == ImageFacts(format="vmdk", virtual_size=20_480 * 512)
+    assert look(streamed(SOUND)) == ImageFacts(format="vmdk", virtual_size=20_480 * 512)
+
+
+VDI = {"version": 0x00010001, "kind": 1, "link": b"", "parent": b""}
+
+
+def vdi(**changes: object) -> bytes:
+    fields = VDI | changes
+    front = b"<<< a disk >>>\n".ljust(64, b"\0") + struct.pack(
+        "<IIII", 0xBEDA107F, fields["version"], 400, fields["kind"]
+    )
+    size = struct.pack("<QIIII", 10 * MIB, 1 << 20, 0, 10, 0)
+    ids = b"".join(one.ljust(16, b"\0") for one in (b"image", b"snapshot", fields["link"], fields["parent"]))  # type: ignore[attr-defined]
+    return (front.ljust(368, b"\0") + size + ids).ljust(MIB, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "unsafe"),
+    [
+        ({}, ()),
+        ({"kind": 2}, ()),
+        ({"kind": 3}, ("backing file",)),
+        ({"kind": 4}, ("backing file",)),
+        ({"link": b"another disk"}, ("backing file",)),
+        ({"parent": b"another disk"}, ("backing file",)),
+        ({"version": 0x00010000}, ("unknown version",)),
+    ],
+)
+def test_vdi_stays_within_its_file(changes: dict[str, object], unsafe: tuple[str, ...]) -> None:
+    assert look(vdi(**changes)) == ImageFacts(format="vdi", virtual_size=10 * MIB, unsafe=unsafe)
 
 
 def test_a_huge_descriptor_costs_no_time() -> None:
@@ -274,6 +345,25 @@ def test_overlays_that_qemu_makes_are_refused(tmp_path: Path) -> None:
         )
         with pytest.raises(Refused, match="backing file"):
             judge(look(over.read_bytes()), form)
+
+
+@qemu_img
+@pytest.mark.parametrize(
+    "data",
+    [
+        elsewhere(SOUND + PARENT, SOUND),
+        vmdk(SOUND + PARENT),
+        vmdk(SOUND + b"\n" * 9000 + PARENT, length=1),
+        vmdk(PARENT + SOUND, place=0),
+    ],
+)
+def test_what_qemu_takes_for_an_overlay_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "disk").write_bytes(data.replace(b"/etc/shadow", b"/a/b/c/d/e/"))
+    command = ["qemu-img", "info", "--output=json", "-f", "vmdk", str(tmp_path / "disk")]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert found["backing-filename"] == "/a/b/c/d/e/"
+    with pytest.raises(Refused, match="backing file"):
+        judge(look(data), "vmdk")
 
 
 MAGICS = st.sampled_from(

@@ -331,7 +331,11 @@ def _vmdk(head: _Bytes, tail: _Bytes) -> tuple[int, list[str]]:
         unsafe.append("names other files")
     if head.number("<Q", 56) == _VMDK_AT_END and not _vmdk_footer_agrees(head, tail):
         unsafe.append("header and footer differ")
-    # QEMU takes twenty sectors, whatever the header says, up to the first NUL.
+    # QEMU looks for a parent in the twenty sectors behind the header, whichever place and length the header names.
+    if b"parentfilenamehint" in head.some(_SECTOR, _VMDK_DESCRIPTOR).lower():
+        unsafe.append("backing file")
+    if place != 1:
+        unsafe.append("misplaced descriptor")
     reach = min(max(length * _SECTOR, _VMDK_DESCRIPTOR), SHORT_REACH)
     text = head.some(place * _SECTOR, reach).split(b"\0", 1)[0].decode("latin-1").lower()
     if place == 0 or not text:
@@ -351,7 +355,12 @@ def _vmdk_descriptor(text: str) -> Iterable[str]:
 
 
 def _vmdk_footer_agrees(head: _Bytes, tail: _Bytes) -> bool:
-    """Whether the second header, which counts when the first says so, names the same descriptor and size."""
+    """Whether the second header, which counts when the first says so, names the same descriptor and size.
+
+    It is looked for in whole sectors, of which a file that ends within one has another number for each reader.
+    """
+    if head.size % _SECTOR:
+        return False
     footer = _Bytes(tail.last(2 * _SECTOR), 2 * _SECTOR)
     return footer.starts(b"KDMV") and footer.part(12, 32) == head.part(12, 32)
 
@@ -366,7 +375,8 @@ def _is_vdi(head: _Bytes, tail: _Bytes) -> bool:
 def _vdi(head: _Bytes, tail: _Bytes) -> tuple[int, list[str]]:
     unsafe = [] if head.number("<I", 68) == 0x00010001 else ["unknown version"]
     kind = head.number("<I", 76)
-    if kind not in (1, 2):
+    parents = head.part(424, 32)  # what it links to, and its parent
+    if kind not in (1, 2) or any(parents):
         unsafe.append("backing file")
     return head.number("<Q", 368), unsafe
 
@@ -392,6 +402,14 @@ def _is_ploop(head: _Bytes, tail: _Bytes) -> bool:
     return head.starts(b"WithoutFreeSpace") or head.starts(b"WithouFreSpacExt")
 
 
+def _is_bochs(head: _Bytes, tail: _Bytes) -> bool:
+    return head.starts(b"Bochs Virtual HD Image\0")
+
+
+def _is_cloop(head: _Bytes, tail: _Bytes) -> bool:
+    return head.starts(b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop ")
+
+
 def _whole(head: _Bytes, tail: _Bytes) -> tuple[int, list[str]]:
     return head.size, []
 
@@ -409,6 +427,8 @@ _PARSERS: tuple[_Parser, ...] = (
     ("luks", _is_luks, _luks),
     ("qed", _is_qed, _unknown),
     ("ploop", _is_ploop, _unknown),
+    ("bochs", _is_bochs, _unknown),
+    ("cloop", _is_cloop, _unknown),
     ("iso", _is_iso, _whole),
 )
 _DEEP = frozenset({_QCOW_MAGIC, b"vhdx", *_VMDK_MAGICS})
