@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from pileus.agent.image_cache import FileImageCache, NoImages
 from pileus.agent.link import Link, LinkDown
 from pileus.contracts.hypervisor import DiskSpec
 from pileus.contracts.storage import StorageFailure
+from pileus.drivers.storage.convert import convert
 from tests.agent.control import until
 
 DATA = b"QFI\xfb" + bytes(range(256)) * 64
@@ -231,3 +236,34 @@ def test_a_file_that_was_damaged_is_fetched_again(tmp_path: Path) -> None:
     for form in ("qcow2", "raw"):
         (tmp_path / form).mkdir()
         asyncio.run(scenario(form, tmp_path / form))
+
+
+def test_the_directory_is_roots_and_the_converters(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o711)  # as an earlier release made it
+    for name in ("cache", "new"):
+        FileImageCache(tmp_path / name, refuse, reader=4712)
+        found = (tmp_path / name).stat()
+        assert found.st_mode & 0o777 == (0o710 if os.geteuid() == 0 else 0o700)
+        assert found.st_gid == 4712 or os.geteuid() != 0
+    FileImageCache(tmp_path / "other", refuse)
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("qemu-img") is None, reason="needs root and qemu-img")
+def test_an_image_is_converted_where_nobody_else_passes() -> None:
+    place, uid = Path("/var/tmp") / f"pileus-cache-{os.getpid()}", 64732
+
+    place.mkdir(mode=0o711)
+    try:
+        cache = FileImageCache(place / "cache", functools.partial(convert, uid=uid), reader=uid)
+        wanted = disk(form="raw")
+        asyncio.run(cache.fetch(wanted, Source()))
+        path = cache.path(wanted)
+        assert path is not None
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, 0o644)
+        assert path.read_bytes().startswith(b"QFI")
+        command = ["head", "-c1", str(path)]
+        assert subprocess.run(command, user=64731, group=64731, extra_groups=[], check=False).returncode != 0
+    finally:
+        shutil.rmtree(place)

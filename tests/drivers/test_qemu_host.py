@@ -58,6 +58,36 @@ def test_each_guest_is_confined(harness: QemuHarness, driver: QemuHypervisor, gu
 
 
 @needs_root
+def test_an_image_beside_a_disk_is_out_of_reach_of_other_guests(
+    harness: QemuHarness, driver: QemuHypervisor, guest: str
+) -> None:
+    other = str(uuid.uuid4())
+    bases = {}
+    for one in (guest, other):
+        folder = harness.root / "disks" / one
+        folder.mkdir()
+        folder.chmod(0o710)
+        base, disk = folder / "root.base.qcow2", folder / "root.qcow2"
+        base.write_bytes(harness.disk(one).read_bytes())
+        base.chmod(0o644)
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-F", "qcow2", "-b", base.name, str(disk), "1M"],
+            check=True,
+        )
+        plan = harness.plan(one, "running")
+        driver.ensure(msgspec.structs.replace(plan, disks=dict.fromkeys(plan.disks, disk)))
+        uid = int(status(harness.pid(one))["Uid"].split()[0])
+        assert (folder.stat().st_uid, folder.stat().st_gid, stat.S_IMODE(folder.stat().st_mode)) == (0, uid, 0o710)
+        bases[uid] = base
+    for uid in bases:
+        for whose, base in bases.items():
+            command = ["head", "-c1", str(base)]
+            found = subprocess.run(command, user=uid, group=uid, extra_groups=[], capture_output=True, check=False)
+            assert (found.returncode == 0) == (uid == whose)
+    driver.remove(other)
+
+
+@needs_root
 def test_the_agents_files_are_out_of_the_guests_reach(harness: QemuHarness, driver: QemuHypervisor, guest: str) -> None:
     driver.ensure(harness.plan(guest, "running"))
     folder = harness.directory(guest)

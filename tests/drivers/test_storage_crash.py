@@ -127,18 +127,3 @@ def test_a_disk_that_names_another_file_is_not_copied(tmp_path: Path) -> None:
         storage.ensure_disk("guest", COPY, None)
     assert getattr(failure.value, "permanent", False)
     assert storage.disk("guest", "root", 2) is None
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_children_without_privilege_copy_and_format() -> None:
-    place = Path("/var/tmp") / f"pileus-storage-{os.getpid()}"
-    place.mkdir(mode=0o711)
-    try:
-        image = make_image(place / "image.qcow2")
-        storage = FileStorage(root=place / "disks", uid=64732)
-        storage.ensure_disk("guest", FIRST, image)
-        for path in (storage.ensure_disk("guest", COPY, None), storage.ensure_disk("guest", SWAP, None)):
-            assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, 0o600)
-            qemu_img("check", "-q", str(path))
-    finally:
-        shutil.rmtree(place)

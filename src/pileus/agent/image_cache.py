@@ -36,15 +36,24 @@ class ImageCache(Protocol):
 
 
 class FileImageCache:
-    """A directory of images."""
+    """A directory of images.
 
-    def __init__(self, root: Path, convert: Convert) -> None:
+    Disks hold them by links of their own, so nobody but root opens anything here by name, and the child that converts
+    them: its group, `reader`, may pass through (0710).  The files are readable by all, as each is for several guests.
+    """
+
+    def __init__(self, root: Path, convert: Convert, *, reader: int | None = None) -> None:
         self.root = root
         self._convert = convert
         self._locks: dict[str, asyncio.Lock] = {}
         self._sound: dict[str, tuple[int, ...]] = {}
         """Files that held what they should when they were last read, by name: which inode that was, and as of when."""
-        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if reader is None or os.geteuid() != 0:
+            root.chmod(0o700)
+        else:
+            os.chown(root, -1, reader)
+            root.chmod(0o710)
         for leftover in root.glob("*.partial*"):
             leftover.unlink(missing_ok=True)
 

@@ -94,13 +94,14 @@ def _host_agent(config: Config, pool: ThreadPoolExecutor) -> Agent:
     from pileus.agent.metadata import Metadata
     from pileus.drivers.storage.convert import convert
 
+    converter = config.unprivileged_uid + 2
     host = Host(
         name=config.host_name,
         state=config.agent,
         hypervisor=driver("hypervisor", config.hypervisor)(state=config.agent / "hypervisor"),
         network=_network(config),
-        storage=driver("storage", config.storage)(root=config.agent / "disks", uid=config.unprivileged_uid + 2),
-        images=FileImageCache(config.agent / "cache", functools.partial(convert, uid=config.unprivileged_uid + 2)),
+        storage=driver("storage", config.storage)(root=config.agent / "disks", uid=converter),
+        images=FileImageCache(config.agent / "cache", functools.partial(convert, uid=converter), reader=converter),
         metadata=Metadata(functools.partial(_start_metadata, config)),
     )
     return Agent(host, _link(config), pool)

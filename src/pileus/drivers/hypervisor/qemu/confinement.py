@@ -10,6 +10,9 @@ from pathlib import Path
 
 from pileus.contracts.hypervisor import GuestFailure, GuestPlan
 
+_CLOSED = 0o710
+"""The mode of a directory through which its group alone may pass."""
+
 
 def choose_uid(guest_id: str, uids: range, folder: Path) -> int:
     """An id that no guest with a directory in `folder` has.
@@ -49,11 +52,19 @@ def hand_over(plan: GuestPlan, uid: int | None) -> None:
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise GuestFailure(f"{path} is not a file")
             if uid is not None:
+                _admit(path.parent, uid)
                 passable(path, uid)
                 os.chown(path, uid, uid, follow_symlinks=False)
                 path.chmod(0o600)
         except FileNotFoundError:
             raise GuestFailure(f"{path} is missing") from None
+
+
+def _admit(folder: Path, uid: int) -> None:
+    """Let the guest's id through a directory that is open to its group alone, as one of its own disks is."""
+    found = folder.stat()
+    if stat.S_IMODE(found.st_mode) == _CLOSED and found.st_gid != uid:
+        os.chown(folder, -1, uid)
 
 
 def passable(path: Path, uid: int) -> None:

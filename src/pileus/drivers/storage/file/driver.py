@@ -14,10 +14,12 @@ cache is on another file system) the image is copied.  The overlay names its bas
 directory can be moved.  In return nobody may ever write into a cached image; the cache replaces by rename.
 
 Every file is written beside its place, synced and renamed, and the directory is synced: a crash leaves a whole file
-or none (fsync(2)).  A base is there before its disk and goes after it.  Directories can be passed by all and listed
-by none but the owner (0711), because each guest's process runs under an id of its own and must reach its own disks;
-images are readable by all who know their name, disks and config drives by nobody until the hypervisor hands them to
-the guest.
+or none (fsync(2)).  A base is there before its disk and goes after it.
+
+Each guest's process runs under an id of its own, and opens its disks and their bases by name.  A base has one owner
+and one mode for all guests that share it (0644), so it is the guest's directory that keeps others from it: root's, and
+open for passing through to its group alone (0710), which is the guest's id from the first time that it is started,
+and until then that of the children below.  Disks and config drives are nobody's until the hypervisor hands them over.
 
 What has been a guest's is read by children without privilege only, after its header was found to name no file but its
 own base: the guest's process, had its guest broken into it, could have written anything there.
@@ -62,6 +64,8 @@ class FileStorage:
         self._root.chmod(0o711)
         for leftover in self._root.glob(".gone-*"):
             shutil.rmtree(leftover)
+        for guest_id in self.guests():
+            self._close(self._folder(guest_id))
 
     def ensure_disk(self, guest_id: str, disk: DiskSpec, image: Path | None) -> Path:
         """The disk's file, made when it is missing; see the contract.
@@ -155,7 +159,7 @@ class FileStorage:
         try:
             if config_drive.held(path) == config_drive.digest(documents):
                 return path
-            _prepare(path.parent)
+            self._prepare(path.parent)
             new = _beside(path)
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "wb") as file:
@@ -185,7 +189,7 @@ class FileStorage:
             raise StorageFailure(f"image {disk.image_id} of disk {disk.id} is not on this host")
         size = disk.size_gib * _GIB if image is None else _size_above(disk, image)
         _must_have_size(disk, size)
-        _prepare(path.parent)
+        self._prepare(path.parent)
         options: list[str] = []
         if image is not None:
             # -u: the image was looked at above; qemu-img shall not parse what tenants sent.
@@ -201,15 +205,16 @@ class FileStorage:
             return
         size = disk.size_gib * _GIB
         _must_have_size(disk, size)
-        _prepare(path.parent)
+        self._prepare(path.parent)
         raw = _beside(path.with_suffix(".raw"))
         new = _beside(path)
         try:
-            make_file_system(raw, size, disk.filesystem, disk.label, self._identity)
+            who = self._who(path.parent)
+            make_file_system(raw, size, disk.filesystem, disk.label, who)
             reach("storage.disk.formatted")
             self._give(new, make=True)
             argv = [self._binary, "convert", "-q", "-f", "raw", "-O", "qcow2", str(raw), str(new)]
-            run(argv, identity=self._identity, timeout=SECONDS, limits=limits(2 * size))
+            run(argv, identity=who, timeout=SECONDS, limits=limits(2 * size))
         finally:
             raw.unlink(missing_ok=True)
         self._publish(new, path)
@@ -230,14 +235,24 @@ class FileStorage:
         self._give(new)
         most = 2 * max(found.size, disk.size_gib * _GIB)
         if own is not None:
-            self._change(most, "rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", own.name, str(new))
+            self._change(
+                path.parent, most, "rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", own.name, str(new)
+            )
         if found.size < disk.size_gib * _GIB:
-            self._change(most, "resize", "-q", "-f", "qcow2", str(new), str(disk.size_gib * _GIB))
+            self._change(path.parent, most, "resize", "-q", "-f", "qcow2", str(new), str(disk.size_gib * _GIB))
         self._publish(new, path)
 
-    def _change(self, most: int, *arguments: str) -> None:
+    def _change(self, folder: Path, most: int, *arguments: str) -> None:
         """Change a disk that a guest wrote, whose file may have so many bytes."""
-        run([self._binary, *arguments], identity=self._identity, timeout=SECONDS, limits=limits(most))
+        run([self._binary, *arguments], identity=self._who(folder), timeout=SECONDS, limits=limits(most))
+
+    def _who(self, folder: Path) -> Identity | None:
+        """The children without privilege, as they may pass through a guest's directory, whoever's it is by now."""
+        if self._identity is None:
+            return None
+        group = folder.stat().st_gid
+        groups = () if group in (0, os.getegid(), self._identity.gid) else (group,)
+        return Identity(self._identity.uid, self._identity.gid, groups)
 
     def _give(self, path: Path, *, make: bool = False) -> None:
         """Let the children without privilege write a file."""
@@ -254,6 +269,19 @@ class FileStorage:
             os.chown(new, 0, 0)
         reach("storage.disk.written")
         _settle(new, path)
+
+    def _prepare(self, folder: Path) -> None:
+        """A guest's directory is there, and nobody else passes through it."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._close(folder)
+
+    def _close(self, folder: Path) -> None:
+        """Let none pass through a guest's directory but its group: the guest, which has some file there by now, or is
+        to get it when the hypervisor hands that over."""
+        if self._identity is not None and folder.stat().st_gid in (0, os.getegid()):
+            owners = {path.lstat().st_uid for path in folder.iterdir()} - {0, self._identity.uid}
+            os.chown(folder, -1, owners.pop() if len(owners) == 1 else self._identity.gid)
+        folder.chmod(0o710 if os.geteuid() == 0 else 0o700)
 
     # -- places --------------------------------------------------------------------------------------------------
 
@@ -344,11 +372,6 @@ def _hold(image: Path, disk: Path) -> Path:
         new.chmod(0o644)
     _settle(new, base)
     return base
-
-
-def _prepare(folder: Path) -> None:
-    folder.mkdir(mode=0o711, exist_ok=True)
-    folder.chmod(0o711)
 
 
 def _beside(path: Path) -> Path:
