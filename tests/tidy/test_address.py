@@ -24,8 +24,6 @@ ELSEWHERE = {
     "services/network/rules/spec.py": "what this service has kept",
     "services/network/rules/subnet.py": "what this service has kept",
     "drivers/host/netfilter.py": "what was read before, and octets of the kernel's",
-    "drivers/network/bridge/guard.py": "specs, whose texts were checked when they were read",
-    "drivers/network/bridge/nat.py": "specs, whose texts were checked when they were read",
 }
 """Modules that may call `ipaddress` all the same, and what they have it read."""
 
@@ -45,4 +43,4 @@ def test_every_module_that_reads_addresses_is_known() -> None:
     below = {str((ROOT / path).relative_to(PACKAGE)): path for path, _ in sources(PACKAGE)}
     found = {name for name, path in below.items() if reads(path) and not name.startswith("contracts/suite/")}
     assert found - ELSEWHERE.keys() == set(), "users' words are read by core.address"
-    assert ELSEWHERE.keys() - found <= {f"drivers/network/bridge/{name}.py" for name in ("guard", "nat")}
+    assert ELSEWHERE.keys() - found == set()

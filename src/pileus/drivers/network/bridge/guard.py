@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pileus.contracts.network import NetworkState, PortSpec, RuleSpec, SecurityGroupSpec
+from pileus.core.address import read_address, read_prefix
 from pileus.drivers.network.bridge import limit
 from pileus.drivers.network.bridge.name import TAP, UPLINK, checked, device, mac_address
 from pileus.drivers.network.bridge.ruleset import Elements, Ruleset
@@ -147,7 +148,7 @@ class Guard:
         served: dict[Family, dict[str, str]] = {4: {"255.255.255.255": ""}, 6: {"ff02::1:2": ""}}
         for subnet in state.network.subnets:
             if subnet.enable_dhcp and subnet.dhcp_address:
-                address = ipaddress.ip_address(subnet.dhcp_address)
+                address = read_address(subnet.dhcp_address)
                 served[address.version][str(address)] = ""
         sets = {
             (_LAYER_2, f"dhcp{version}"): Elements(f"ipv{version}_addr", members) for version, members in served.items()
@@ -322,7 +323,7 @@ def _sources(port: PortSpec) -> dict[str, list[str]]:
 
 
 def _addresses_4(port: PortSpec) -> list[str]:
-    addresses = (ipaddress.ip_address(fixed.ip_address) for fixed in port.fixed_ips)
+    addresses = (read_address(fixed.ip_address) for fixed in port.fixed_ips)
     return [str(address) for address in addresses if address.version == 4]
 
 
@@ -335,7 +336,7 @@ def link_local(mac: str) -> ipaddress.IPv6Address:
 
 def _version(addresses: Iterable[str], version: Family) -> list[str]:
     """Those of one IP version, as the fewest prefixes that cover them; a single address without its length."""
-    networks = [ipaddress.ip_network(address, strict=False) for address in addresses]
+    networks = [read_prefix(address, strict=False) for address in addresses]
     if version == 4:
         prefixes: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network] = ipaddress.collapse_addresses(
             network for network in networks if isinstance(network, ipaddress.IPv4Network)
@@ -418,7 +419,7 @@ def _lines(rule: RuleSpec, *, reply: bool) -> Iterator[str]:
             yield " ".join(part for part in (f"{ip} {remote} @{name}", protocol, "accept") if part)
         return
     if rule.remote_ip_prefix is not None:
-        prefix = ipaddress.ip_network(rule.remote_ip_prefix, strict=False)
+        prefix = read_prefix(rule.remote_ip_prefix, strict=False)
         if prefix.version != version:
             return
         where = f"meta protocol {ip}" if prefix.prefixlen == 0 else f"{ip} {remote} {prefix}"
@@ -457,7 +458,7 @@ def _member_sets(identifier: str, group: SecurityGroupSpec | None) -> dict[str, 
     sets = {}
     for version in FAMILIES:
         prefixes = _version((member for member in members if "/" in member), version)
-        single = {str(ipaddress.ip_address(member)): "" for member in members if "/" not in member}
+        single = {str(read_address(member)): "" for member in members if "/" not in member}
         mine = {address: "" for address in single if (":" in address) == (version == 6)}
         sets[f"members{version}-{checked(identifier)}"] = Elements(f"ipv{version}_addr", mine)
         sets[f"ranges{version}-{identifier}"] = Elements(

@@ -11,10 +11,10 @@ in at a leg must have a source to which the router would send by that leg, or by
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 
 from pileus.contracts.network import RouterInterfaceSpec, RouterSpec
+from pileus.core.address import read_address, read_interface
 from pileus.drivers.network.bridge.guard import METADATA
 from pileus.drivers.network.bridge.name import GATEWAY, LEG, device
 
@@ -39,8 +39,8 @@ def render(spec: RouterSpec) -> str:
 def _sets(spec: RouterSpec) -> Iterator[str]:
     pairs = [(_four(one.floating_ip_address), _four(one.fixed_ip_address)) for one in spec.floating_ips]
     by_fixed = {fixed: floating for floating, fixed in reversed(pairs)}
-    outer = [ipaddress.ip_interface(address).ip for address in (spec.gateway.addresses if spec.gateway else ())]
-    inner = [ipaddress.ip_interface(one).network for leg in spec.interfaces for one in leg.addresses]
+    outer = [read_interface(address).ip for address in (spec.gateway.addresses if spec.gateway else ())]
+    inner = [read_interface(one).network for leg in spec.interfaces for one in leg.addresses]
     outside = sorted({str(one) for one in outer if one.version == 4} | {floating for floating, _ in pairs})
     # A unique local source (RFC 4193) stays inside; a global one may leave, since IPv6 is not translated.
     global_6 = [str(one) for one in inner if one.version == 6 and not one.is_private and not one.is_link_local]
@@ -62,7 +62,7 @@ def _claim(spec: RouterSpec) -> Iterator[str]:
     for legs in networks.values():
         # A guest with addresses of two subnets may send from either by either leg.
         names = f"{{ {', '.join(device(LEG, leg.port_id) for leg in legs)} }}"
-        prefixes = sorted({str(ipaddress.ip_interface(one).network) for leg in legs for one in leg.addresses})
+        prefixes = sorted({str(read_interface(one).network) for leg in legs for one in leg.addresses})
         for prefix in prefixes:
             yield f"iifname != {names} {'ip6' if ':' in prefix else 'ip'} saddr {prefix} drop"
         meant.append(f"iifname {names} fib saddr oifname {names} accept")
@@ -79,7 +79,7 @@ def _outbound(spec: RouterSpec) -> Iterator[str]:
     # Between two ports behind this router, by a floating IP: the answer must come back here to be translated.
     hairpin = f'iifname "{LEG}*" oifname "{LEG}*" ct status dnat'
     yield f"{hairpin} snat ip to ip saddr map @fixed"
-    outer = [ipaddress.ip_interface(address).ip for address in (spec.gateway.addresses if spec.gateway else ())]
+    outer = [read_interface(address).ip for address in (spec.gateway.addresses if spec.gateway else ())]
     for address in [one for one in outer if one.version == 4][:1]:
         yield f"{hairpin} snat ip to {address}"
         if spec.enable_snat:
@@ -132,4 +132,4 @@ def _set(head: str, kind: str, elements: Iterable[str]) -> Iterator[str]:
 
 
 def _four(address: str) -> str:
-    return str(ipaddress.IPv4Address(address))
+    return str(read_address(address))
