@@ -57,7 +57,9 @@ class Cloud:
             self.code = self.base / "home" / "code"
             self.code.mkdir()
             python = str(self.code / Path(sys.executable).relative_to(ROOT))
-            script = 'mount --bind "$0" "$1" && shift && exec "$@"'
+            # A copy of another test's mount would keep its file system in use when that is unmounted.
+            script = """grep -o ' /var/tmp/pileus-test[^ ]*' /proc/self/mounts | xargs -r umount --lazy
+                mount --bind "$0" "$1" && shift && exec "$@\""""
             self.python = ["unshare", "--mount", "sh", "-c", script, str(ROOT), str(self.code), python]
 
     def run(
