@@ -144,6 +144,38 @@ def test_a_head_without_end_is_refused() -> None:
     check(act)
 
 
+CHUNKED = b"PUT /%s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n"
+
+
+@pytest.mark.parametrize("path", [b"", b"read", b"late"])
+@pytest.mark.parametrize(
+    "content",
+    [b"0\r\nx-one: y\r\n\r\n", b"0\r\n" + b"x-filler: y\r\n" * 40000, b"0\r\nx-long: " + bytes([120]) * 500_000],
+    ids=["one", "many", "endless"],
+)
+def test_nothing_is_kept_of_what_follows_the_last_chunk(content: bytes, path: bytes) -> None:
+    async def act(connect: Client, site: Site) -> None:
+        reader, writer = await connect()
+        writer.write(CHUNKED % path + content)
+        found = await ending(reader)
+        assert found.count(b"HTTP/1.1 ") == 1
+        assert found.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 200 ") if path == b"" else b"HTTP/1.1 431 ")
+
+    check(act)
+
+
+def test_chunks_without_trailers_are_taken_and_the_connection_is_kept() -> None:
+    async def act(connect: Client, site: Site) -> None:
+        reader, writer = await connect()
+        for _ in range(2):
+            writer.write(CHUNKED % b"read" + (b"1;name=%s\r\nx\r\n" % (b"y" * 8000)) * 20 + b"0\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(2) == b"ok"
+        assert site.read == 2 * 22
+
+    check(act)
+
+
 def test_a_body_that_drips_is_given_up() -> None:
     async def act(connect: Client, site: Site) -> None:
         reader, writer = await connect()

@@ -5,6 +5,8 @@ few hundred such clients would be all that are served.  Here each wait has an en
 connections of a server, so that a request costs no timer:
 
 - the head of a request has to come within `HEAD` seconds, and to be no longer than `HEAD_LIMIT` bytes (408, 431);
+- a body in chunks has no trailers (431), and between what it holds there are no more than `HEAD_LIMIT` bytes of what
+  says how it is sent, since uvicorn and its parser would keep all that comes there;
 - a body that has begun, and an answer that is being read, may take as long as they need, and bring `PROGRESS` bytes
   or their end in each `STALL` seconds; time in which the server does not take what comes is not counted;
 - there are `CONNECTIONS` at most: a new one takes the place of the one that has waited longest for its next request,
@@ -74,6 +76,8 @@ class Connection(HttpToolsProtocol):
     """Since when the end of a head is waited for; None when nothing of one has come, and in a body."""
     _head_bytes = 0
     _body = False
+    _aside = 0
+    """Bytes that came during a body since the last one that is of its content."""
     _received = 0
     _unsent = 0
     _resumed = False
@@ -97,23 +101,45 @@ class Connection(HttpToolsProtocol):
         if not self._body:
             self._head = self._head or self.loop.time()
             self._head_bytes += len(data)
+        self._aside += len(data)
         super().data_received(data)
         if self._head is not None and self._head_bytes > HEAD_LIMIT:
             self._end(self.transport, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self._body and self._aside > HEAD_LIMIT:
+            self._give_up_body()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._body:
+            self._give_up_body()
+            return
         if name.lower() == b"content-length" and value.isdigit() and int(value) >= LARGE:
             self._read_size(LARGE)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._head, self._head_bytes, self._body = None, 0, True
+        self._head, self._head_bytes, self._aside, self._body = None, 0, 0, True
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._aside = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head, self._body = None, False
         self._read_size(None)
         super().on_message_complete()
+
+    def _give_up_body(self) -> None:
+        """Close for what comes in a body and is none of it; the request is as one whose client has gone away."""
+        if self.transport.is_closing():
+            return
+        cycle, status = self.cycle, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        if cycle is None:  # of what would have become a WebSocket
+            self._end(self.transport, status)
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self._end(self.transport, None if cycle.response_started else status)
 
     def _read_size(self, size: int | None) -> None:
         """How much is read from the socket at once; None: as asyncio has it."""
