@@ -183,6 +183,23 @@ def test_ways_to_name_a_credential(stage: Stage) -> None:
     ok(stage.cloud.login({"identity": {"methods": ["application_credential"]}}), 400)
 
 
+def test_guesses_of_a_secret_wait_whatever_is_said_beside_what_names_it(stage: Stage) -> None:
+    made = stage.make()
+
+    def status(secret: str, **said: Any) -> int:
+        shown = {"secret": secret, **said}
+        identity = {"methods": ["application_credential"], "application_credential": shown}
+        return stage.cloud.login({"identity": identity}).status
+
+    by_id = [{"id": made["id"], "user": {"name": f"n{n}"}, "name": f"m{n}"} for n in range(6)]
+    user = {"name": "owner", "domain": {"id": "default"}}
+    by_name = [{"name": "r\u200b" + "obot" + " " * n, "user": {"password": f"{n}", **user}} for n in range(6)]
+    for ways in (by_id, by_name):
+        assert [status("wrong", **said) for said in ways[:5]] == [401] * 5
+        assert status(made["secret"], **ways[5]) == 429
+    assert status(made["secret"], name="robot", user={"id": stage.user}) == 201
+
+
 def test_it_names_its_scope_itself(stage: Stage) -> None:
     made = stage.make()
     for scope in ("unscoped", {"project": {"id": stage.project}}, {"system": {"all": True}}):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,29 @@ def test_failures_make_logins_wait_whether_or_not_there_is_such_a_user(plain: Cl
     ok(login(plain, user_id, FIRST), 201)
     ok(login(plain, user_id, "wrong"), 401)
     ok(login(plain, user_id, FIRST), 201)
+
+
+def test_failures_are_counted_by_what_names_a_user_and_no_more(plain: Cloud) -> None:
+    plain.user("u", password=FIRST)
+    other = plain.domain("theirs")
+    plain.user("u", other, SECOND)
+
+    def status(domain: str, password: str) -> int:
+        user = {"name": "u", "domain": {"id": domain}, "password": password}
+        return plain.login({"identity": {"methods": ["password"], "password": {"user": user}}}).status
+
+    for _ in range(5):
+        assert status("default", "wrong") == 401
+        assert status(other, SECOND) == 201
+    assert status("default", FIRST) == 429
+    assert status(other, SECOND) == 201
+
+
+def test_of_who_fails_no_more_is_kept_than_a_hash(place: tuple[str, Path]) -> None:
+    throttle = Throttle(5)
+    with make_cloud(*place, provided={Throttle: throttle}) as cloud:
+        ok(login(cloud, "x" * 50_000, "wrong"), 401)
+    assert [len(named) for named, _ in throttle._counts] == [64]
 
 
 def test_failed_logins_are_logged_without_secrets(plain: Cloud, caplog: pytest.LogCaptureFixture) -> None:
@@ -247,6 +271,21 @@ def test_bodies_and_passwords_have_bounds(plain: Cloud) -> None:
     ok(change(plain, user_id, FIRST, "x" * 4096), 204)
     ok(login(plain, user_id, "x" * 200_000), 413)
     ok(login(plain, user_id, "nul\x00nul"), 400)
+
+
+def test_a_name_longer_than_any_is_nobodys_and_costs_no_time(plain: Cloud) -> None:
+    longest, marks = "\u00e9" * 255, "a" + "\u0301" * 7000 + "\u0316" * 7000
+    plain.user(longest, password=FIRST)
+
+    def status(name: str, domain: str = "Default", scope: str = "") -> int:
+        user = {"name": name, "domain": {"name": domain}, "password": FIRST}
+        asked = {"identity": {"methods": ["password"], "password": {"user": user}}}
+        return plain.login({**asked, **({"scope": {"domain": {"name": scope}}} if scope else {})}).status
+
+    begun = time.process_time()
+    assert status(longest.upper()) == 201
+    assert status(longest + "e") == status(marks) == status(longest, marks) == status(longest, scope=marks) == 401
+    assert time.process_time() - begun < 0.5
 
 
 def test_users_of_a_provider_are_none(plain: Cloud) -> None:

@@ -16,11 +16,19 @@ import unicodedata
 KEY_LENGTH = 1024
 """Characters that suffice for the key of a name: one whose key would be longer has a hash as its key."""
 
+LONGEST = 255
+"""Characters of the longest name that anything may have."""
+
 _FILLERS = dict.fromkeys([0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10)])
 
 
 def key(name: str) -> str:
-    """What two names have in common when they are the same but for case, composition, width or what is not seen."""
+    """What two names have in common when they are the same but for case, composition, width or what is not seen.
+
+    Text that is too long for a name is like itself alone, and not folded: that takes time that grows with its square.
+    """
+    if len(name) > LONGEST:
+        return hashlib.sha256(name.encode()).hexdigest()
     found = name.lower().strip() if name.isascii() else _fold(name)
     return found if len(found) <= KEY_LENGTH else hashlib.sha256(found.encode()).hexdigest()
 
