@@ -2,7 +2,7 @@
 
 What is counted is a user as it was named, whether or not there is such a one, from one address: so nobody learns by it
 who exists, and nobody is locked out by failures that come from elsewhere.  The counts are this process's own, bounded
-in number, and forgotten an hour after the last failure.
+in number, and forgotten an hour after the last failure.  Of a name only a hash is kept, as anybody may send a long one.
 
 Source: OWASP Authentication Cheat Sheet, "Login Throttling".
 """
@@ -24,7 +24,7 @@ SIZE = 20_000
 """How many are counted at once; the oldest are forgotten first."""
 
 Key = tuple[str, str]
-"""A user as it was named, and an address."""
+"""A hash of how a user was named, and an address."""
 
 
 class _Count(NamedTuple):

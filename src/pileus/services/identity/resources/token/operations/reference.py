@@ -11,6 +11,7 @@ from pileus.core.store import Tx
 from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.project import table as projects
 from pileus.services.identity.resources.token.fields import DomainReference, ProjectReference, UserReference
+from pileus.services.identity.resources.user.operations import login
 
 
 def check_reference(place: str, key: str | None, name: str | None, domain: DomainReference | None) -> None:
@@ -34,6 +35,12 @@ def named_user(tx: Tx, wanted: UserReference) -> sa.Row[Any] | None:
         return users.find(tx, wanted.id)
     domain = None if wanted.domain is None else named_domain(tx, wanted.domain)
     return None if domain is None else users.find_named(tx, wanted.name or "", domain.id)
+
+
+def naming(wanted: UserReference) -> tuple[str, ...]:
+    """What `named_user` goes by, for counting failures."""
+    domain = wanted.domain or DomainReference()
+    return login.naming(wanted.id, wanted.name, domain.id, domain.name)
 
 
 def named_project(tx: Tx, wanted: ProjectReference) -> sa.Row[Any] | None:

@@ -10,6 +10,7 @@ Source: "Password Authentication" of https://docs.openstack.org/api-ref/identity
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import Any
 
@@ -32,15 +33,15 @@ class PasswordExpired(Unauthorized):
 
 
 class Attempt:
-    """One attempt to log in, as somebody who is `named` in the request: by that alone it is counted.
+    """One attempt to log in, as somebody who is `named` in the request (see `naming`): by that alone it is counted.
 
     So what it is answered does not tell who exists.
     """
 
-    def __init__(self, ctx: Request, named: str) -> None:
+    def __init__(self, ctx: Request, *named: str) -> None:
         self._throttle = ctx.of(Throttle) if Throttle in ctx.provided else Throttle(0)
         self._clock = ctx.seams.clock
-        self._key = (named, ctx.address)
+        self._key = (hashlib.sha256(repr(named).encode()).hexdigest(), ctx.address)
 
     def check(self) -> None:
         """Raise TooManyRequests while there is a wait. Ask before a secret is compared, and again after."""
@@ -57,17 +58,25 @@ class Attempt:
         self._throttle.succeed(self._key)
 
 
-def naming(key: str | None, name: str | None) -> str:
-    """What stands for a user that is named by id or by name, whether or not there is such a one, in whatever domain."""
-    return f"id {key}" if key else f"name {names.key(name or '')}"
+def naming(
+    key: str | None, name: str | None = None, domain_id: str | None = None, domain_name: str | None = None
+) -> tuple[str, ...]:
+    """What of a request finds the user that it names, and nothing else that it says; whether there is one or not.
+
+    Whoever has a user of the same name in another domain is another one, whose logins end no wait.
+    """
+    if key:
+        return ("id", key)
+    domain = ("domain name", names.key(domain_name)) if domain_name else ("domain id", domain_id or "")
+    return ("name", names.key(name or ""), *domain)
 
 
-async def check(ctx: Request, named: str, row: sa.Row[Any] | None, password: str | None) -> sa.Row[Any]:
+async def check(ctx: Request, named: tuple[str, ...], row: sa.Row[Any] | None, password: str | None) -> sa.Row[Any]:
     """The user whose password this is. Raises Unauthorized, PasswordExpired, and TooManyRequests after many failures.
 
     `named` is how the request names the user (see `naming`), `row` that user as it was read a moment ago.
     """
-    attempt = Attempt(ctx, named)
+    attempt = Attempt(ctx, *named)
     attempt.check()
     hashed = None if row is None else row.password_hash
     right = await ctx.slow(lambda: passwords.matches(hashed, password))

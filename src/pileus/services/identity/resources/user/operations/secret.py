@@ -37,7 +37,7 @@ async def change_password(ctx: Request, user_id: str, body: PasswordChange) -> N
     """
     row = await ctx.read(lambda ctx: find(ctx.tx, user_id))
     try:
-        row = await login.check(ctx, login.naming(user_id, None), row, body.original_password)
+        row = await login.check(ctx, login.naming(user_id), row, body.original_password)
     except login.PasswordExpired:
         if row is None:
             raise

@@ -20,8 +20,9 @@ from pileus.services.identity.resources import user as users
 from pileus.services.identity.resources.application_credential import table as credentials
 from pileus.services.identity.resources.token.fields import ApplicationCredentialProof, Proofs, UserReference
 from pileus.services.identity.resources.token.operations.evidence import Evidence, Leave, Proof
-from pileus.services.identity.resources.token.operations.reference import check_reference, named_user
-from pileus.services.identity.resources.user.operations.login import Attempt, naming
+from pileus.services.identity.resources.token.operations.reference import check_reference, named_user, naming
+from pileus.services.identity.resources.user.operations.login import Attempt
+from pileus.services.identity.rules import name as names
 from pileus.services.identity.rules import password as passwords
 
 NAME: Final = "application_credential"
@@ -33,8 +34,7 @@ async def prove(ctx: Request, proofs: Proofs) -> Proof:
     if shown is UNSET:
         raise BadRequest("Expecting to find application_credential in identity.")
     _check(shown)
-    user = shown.user or UserReference()
-    attempt = Attempt(ctx, f"{NAME} {shown.id or shown.name} of {naming(user.id, user.name)}")
+    attempt = Attempt(ctx, NAME, *_naming(shown))
     attempt.check()
     row = await ctx.read(lambda ctx: _named(ctx.tx, shown))
     hashed = None if row is None else row.secret_hash
@@ -66,6 +66,13 @@ def _check(shown: ApplicationCredentialProof) -> None:
     if shown.user is None:
         raise BadRequest(f"Expecting to find user in {place}.")
     check_reference(f"{place}/user", shown.user.id, shown.user.name, shown.user.domain)
+
+
+def _naming(shown: ApplicationCredentialProof) -> tuple[str, ...]:
+    """What `_named` goes by, for counting failures."""
+    if shown.id:
+        return ("id", shown.id)
+    return ("name", names.key(shown.name or ""), *naming(shown.user or UserReference()))
 
 
 def _named(tx: Tx, shown: ApplicationCredentialProof) -> sa.Row[Any] | None:

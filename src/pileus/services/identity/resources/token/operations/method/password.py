@@ -13,7 +13,7 @@ from pileus.core.context import Request
 from pileus.core.errors import BadRequest
 from pileus.services.identity.resources.token.fields import Proofs
 from pileus.services.identity.resources.token.operations.evidence import Evidence, Proof
-from pileus.services.identity.resources.token.operations.reference import check_reference, named_user
+from pileus.services.identity.resources.token.operations.reference import check_reference, named_user, naming
 from pileus.services.identity.resources.user.operations import login
 
 
@@ -24,6 +24,6 @@ async def prove(ctx: Request, proofs: Proofs) -> Proof:
     user = proofs.password.user
     check_reference("identity/password/user", user.id, user.name, user.domain)
     row = await ctx.read(lambda ctx: named_user(ctx.tx, user))
-    row = await login.check(ctx, login.naming(user.id, user.name), row, user.password)
+    row = await login.check(ctx, naming(user), row, user.password)
     found = Evidence(user_id=row.id, methods=("password",), generation=row.generation)
     return Proof(lambda ctx: found)
