@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,7 @@ def test_who_may(stage: Stage) -> None:
         ({"access_rules": [{"path": "/x", "method": "LOOK", "service": "compute"}]}, 400),
         ({"access_rules": [{"path": "/" + "x" * 225, "method": "GET", "service": "compute"}]}, 400),
         ({"access_rules": [{"id": "0" * 32}]}, 404),
+        ({"access_rules": [{"path": f"/{n}", "method": "GET", "service": "compute"} for n in range(129)]}, 400),
     ],
 )
 def test_credentials_that_cannot_be(stage: Stage, change: dict[str, Any], status: int) -> None:
@@ -357,6 +359,17 @@ def test_access_rules_are_a_users_own(stage: Stage) -> None:
     ok(other.owner.request("GET", f"{other.rules}/{rule['id']}"), 404)
     ok(stage.cloud.persona("reader", "system").request("DELETE", f"{stage.rules}/{rule['id']}"), 403)
     ok(stage.cloud.persona("admin", "system").request("DELETE", f"{stage.rules}/{rule['id']}"), 403)
+
+
+def test_a_long_path_fits_no_rule_and_costs_no_time(stage: Stage) -> None:
+    paths = ["/**" + "a**" * n + "/x" for n in range(50)]
+    rules = [{"path": path, "method": "GET", "service": "identity"} for path in paths]
+    client = stage.acting(stage.make(access_rules=rules))
+    begun = time.process_time()
+    ok(client.request("GET", "/v3/users/" + "a" * 20_000), 401)
+    ok(client.request("GET", "/v3/users/" + "a" * 1500), 401)
+    assert time.process_time() - begun < 0.5
+    ok(client.request("GET", "/v3/users/a/x"), 404)
 
 
 def test_access_rules_hold_for_each_request(stage: Stage) -> None:

@@ -82,6 +82,18 @@ def test_no_pattern_takes_long() -> None:
     assert time.process_time() - begun < 2
 
 
+def test_no_rules_take_long() -> None:
+    """As many rules as a credential may have, of as many wildcards as one may have, and the longest path."""
+    patterns = [f"/{wild}c" for wild in ("**a" * 74, "*a" * 111, "*" * 223, "**a*" * 55)]
+    rules = tuple(AccessRule(f"{n}", "compute", "GET", patterns[n % 4]) for n in range(128))
+    path = "/" + "a" * 1023 + "b" * 1024
+    begun = time.process_time()
+    assert not permits(rules, "compute", "GET", (path, path))
+    assert time.process_time() - begun < 0.5
+    assert permits((AccessRule("1", "compute", "GET", "/**"),), "compute", "GET", (path,))
+    assert not permits((AccessRule("1", "compute", "GET", "/**"),), "compute", "GET", (path + "b",))
+
+
 def test_service_method_and_path_are_of_one_rule() -> None:
     rules = (AccessRule("1", "compute", "GET", "/servers"), AccessRule("2", "image", "POST", "/images"))
     assert permits(rules, "compute", "GET", ("/compute/servers", "/servers"))

@@ -14,6 +14,9 @@ from pileus.services.identity.rules import password as passwords
 
 Path = Annotated[str, msgspec.Meta(max_length=225, pattern="^/")]
 
+MOST_RULES = 128
+"""Access rules of one application credential: all of them may be asked at each request."""
+
 Secret = Annotated[str, msgspec.Meta(max_length=passwords.LONGEST)]
 
 
@@ -63,7 +66,7 @@ class ApplicationCredentialCreate(Body):
     roles: list[RoleReference] | None = None
     expires_at: str | None = None
     unrestricted: bool | None = None
-    access_rules: list[AccessRuleReference] | None = None
+    access_rules: Annotated[list[AccessRuleReference], msgspec.Meta(max_length=MOST_RULES)] | None = None
     project_id: str | UnsetType = UNSET
     id: str | UnsetType = UNSET
     system: str | None = None
