@@ -107,6 +107,15 @@ def test_changes_that_cannot_be(cloud: Cloud, change: dict[str, Any], status: in
     assert ok(cloud.admin.request("GET", f"/v3/users/{user_id}")) == before
 
 
+def test_what_a_user_is_given_besides_does_not_go_deep(cloud: Cloud) -> None:
+    for depth, status in ((62, 201), (63, 400), (900, 400)):
+        note: Any = "x"
+        for _ in range(depth):
+            note = [note]
+        ok(cloud.admin.request("POST", "/v3/users", {"user": {"name": f"n{depth}", "note": note}}), status)
+    ok(cloud.admin.request("GET", "/v3/users"))
+
+
 def test_a_name_is_free_in_another_domain_and_may_change_its_case(cloud: Cloud) -> None:
     user_id = cloud.user("u")
     cloud.user("u", cloud.domain("d"))

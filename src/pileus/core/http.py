@@ -13,12 +13,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import msgspec
 from sqlalchemy.exc import DataError, IntegrityError
 
-from pileus.core import fields, log
+from pileus.core import content, fields, log
 from pileus.core.api import Operation, Page, Reply, Service, Stream
 from pileus.core.context import Auth, Query, Request
 from pileus.core.errors import (
@@ -26,7 +26,6 @@ from pileus.core.errors import (
     BadRequest,
     Conflict,
     Fault,
-    Malformed,
     MethodNotAllowed,
     NotFound,
     TooLarge,
@@ -314,14 +313,7 @@ class Edge:
             return None
         if media and media not in operation.media:
             raise UnsupportedMediaType(f"The content type {media} is not one of {', '.join(operation.media)}.")
-        try:
-            raw = msgspec.json.decode(data)
-            nul = b"\\u0000" in data and _holds_nul(raw)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            raise Malformed("Malformed request body: it is not JSON, or goes too deep.") from None
-        if nul:
-            raise BadRequest("Malformed request body: it holds a NUL character.")
-        return raw
+        return content.body(data)
 
     def _choose(self, candidates: list[Operation], version: Version | None, raw: Any) -> Operation:
         if candidates[0].action is not None:
@@ -343,10 +335,6 @@ class Edge:
         return f"{exchange.scope['scheme']}://{host}"
 
     def _request(self, exchange: _Exchange, service: Service, operation: Operation, auth: Auth, inner: str) -> Request:
-        try:
-            pairs = parse_qsl(exchange.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
-        except UnicodeDecodeError:
-            raise BadRequest("The query string is not UTF-8.") from None
         return Request(
             store=self.store,
             policy=self.policy,
@@ -356,7 +344,7 @@ class Edge:
             version=exchange.version,
             url=self._root(exchange) + exchange.mount,
             path=inner,
-            query=Query(pairs),
+            query=Query(content.query(exchange.scope["query_string"])),
             headers=exchange.headers,
             provided=self.provided,
             address=(exchange.scope.get("client") or ("",))[0],
@@ -481,14 +469,6 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
             yield message["body"]
         if not message.get("more_body"):
             return
-
-
-def _holds_nul(raw: Any) -> bool:
-    if isinstance(raw, str):
-        return "\x00" in raw
-    if isinstance(raw, dict):
-        return any(_holds_nul(part) for pair in raw.items() for part in pair)
-    return isinstance(raw, list) and any(_holds_nul(part) for part in raw)
 
 
 def _select(found: Any, wanted: set[str]) -> Any:

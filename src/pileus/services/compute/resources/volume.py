@@ -167,6 +167,6 @@ def delete_assisted(ctx: Context, snapshot_id: str) -> None:
     try:
         info = msgspec.json.decode(ctx.query.get("delete_info") or "", type=dict[str, Any])
         volume_id = str(info["volume_id"])
-    except (msgspec.DecodeError, KeyError):
+    except (msgspec.DecodeError, RecursionError, KeyError):
         raise BadRequest("delete_info must be a JSON object that holds volume_id.") from None
     raise _unattached(volume_id)
