@@ -33,6 +33,10 @@ def status(cloud: Cloud, query: str, version: str = "2.104", client: Client | No
     return (client or cloud.member).request("GET", f"{SERVERS}{query}", headers=at(version)).status
 
 
+def test_a_status_may_be_named_often(cloud: Cloud) -> None:
+    assert status(cloud, "?" + "&".join(["status=ACTIVE"] * 1000)) == 200
+
+
 def test_filters(cloud: Cloud) -> None:
     cloud.host("h1")
     cloud.flavor("2")

@@ -152,6 +152,16 @@ def test_listing_projects(cloud: Cloud) -> None:
     assert len(listed("?limit=2")) == 2
 
 
+def test_lists_are_asked_for_so_much_and_no_more(cloud: Cloud) -> None:
+    tags = [f"t{number}" for number in range(65)]
+    for name in ("tags", "tags-any", "not-tags", "not-tags-any"):
+        ok(cloud.admin.request("GET", f"/v3/projects?{name}={','.join(tags[:64])}"))
+        ok(cloud.admin.request("GET", f"/v3/projects?{name}={','.join(tags)}"), 400)
+        ok(cloud.admin.request("GET", "/v3/projects?" + "&".join(f"{name}={tag}" for tag in tags)), 400)
+    ok(cloud.admin.request("GET", "/v3/projects?" + "&".join(["name__contains=a"] * 65)), 400)
+    ok(cloud.admin.request("GET", "/v3/users?" + "&".join(["password_expires_at=lt:2030-01-01T00:00:00Z"] * 65)), 400)
+
+
 def test_tags(cloud: Cloud) -> None:
     path = f"/v3/projects/{cloud.project('p')}/tags"
     assert ok(cloud.admin.request("GET", path))["tags"] == []

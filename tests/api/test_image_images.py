@@ -319,6 +319,17 @@ def test_lists_filter(member: Client) -> None:
         assert member.request("GET", f"/image/v2/images{query}").status == 400, query
 
 
+def test_lists_are_asked_for_so_much_and_no_more(member: Client) -> None:
+    for query, status in (
+        ("&".join(f"p{number}=1" for number in range(64)), 200),
+        ("&".join(f"p{number}=1" for number in range(65)), 400),
+        ("&".join(f"tag={number}" for number in range(64)), 200),
+        ("&".join(f"tag={number}" for number in range(65)), 400),
+        ("id=in:" + ",".join(UNKNOWN for _ in range(900)), 200),
+    ):
+        assert member.request("GET", f"/image/v2/images?{query}").status == status
+
+
 def test_lists_sort_and_page(member: Client) -> None:
     for name in ("b", "a", "c"):
         make(member, name=name, disk_format="raw" if name == "b" else "qcow2")

@@ -229,6 +229,19 @@ def test_pages_lead_forth_and_back(cloud: Cloud) -> None:
     assert [one for one in back if one] == [["c", "d"], ["a", "b"]]
 
 
+@pytest.mark.parametrize("name", ["tags", "tags-any", "not-tags", "not-tags-any"])
+def test_lists_are_asked_for_so_many_tags_and_no_more(cloud: Cloud, name: str) -> None:
+    tags = [f"t{number}" for number in range(65)]
+    for query, status in (
+        (f"{name}={','.join(tags[:64])}", 200),
+        (f"{name}={','.join(tags)}", 400),
+        ("&".join(f"{name}={tag}" for tag in tags), 400),
+        ("&".join(f"id={number:032x}" for number in range(900)), 200),
+        ("&".join(["created_at=2030-01-01T00:00:00Z"] * 65), 400),
+    ):
+        assert cloud.member.request("GET", f"/network/v2.0/networks?{query}").status == status
+
+
 def test_tags(cloud: Cloud) -> None:
     net, other = cloud.make("network", name="n"), cloud.make("network", name="o")
     path = f"/networks/{net['id']}/tags"

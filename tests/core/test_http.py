@@ -73,6 +73,24 @@ def test_a_body_that_is_broad_does_not_go_deep(served: Served) -> None:
     assert served.client("member:p1").request("POST", "/test/things", body).json == body
 
 
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("&".join(f"n{number}=1" for number in range(64)), 200),
+        ("&".join(f"n{number}=1" for number in range(65)), 400),
+        ("&".join(f"id={number}" for number in range(1000)), 200),
+        ("&".join(f"id={number}" for number in range(1001)), 400),
+        ("&" * 1001, 400),
+        ("name=%ff", 400),
+    ],
+    ids=["names", "many names", "values", "many values", "nothing", "no text"],
+)
+def test_a_query_has_so_many_names_and_values(served: Served, query: str, status: int) -> None:
+    found = served.client("member:p1").request("GET", f"/test/things?{query}")
+    assert found.status == status
+    assert status == 200 or set(found.json) == {"error"}
+
+
 def test_a_large_body_is_refused(served: Served) -> None:
     chunks = [b'{"a": "', *[b"x" * 65536] * 20, b'"}']
     found = served.client("member:p1").request(

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from pileus.core.errors import BadRequest, Malformed
+from pileus.core.errors import BadQuery, BadRequest, Malformed
 
 DEEPEST = 64
 """Objects and lists that a body may hold in each other; more could be read, but not everything could write it again."""
@@ -35,9 +35,13 @@ def body(data: bytes | bytearray) -> Any:
 def query(text: bytes) -> list[tuple[str, str]]:
     """The names and values of a query string, in order. Raises BadRequest."""
     try:
-        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict")
+        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=PAIRS)
     except UnicodeDecodeError:
         raise BadRequest("The query string is not UTF-8.") from None
+    except ValueError:
+        raise BadQuery(f"The query string has more than {PAIRS} parameters.") from None
+    if len(pairs) > NAMES and len({name for name, _ in pairs}) > NAMES:
+        raise BadQuery(f"The query string has parameters of more than {NAMES} different names.")
     return pairs
 
 

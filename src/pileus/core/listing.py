@@ -7,15 +7,15 @@ it starts.  Where values are missing they come first in ascending order, on ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
 from pileus.core.context import Context, Query
-from pileus.core.errors import BadRequest
+from pileus.core.errors import BadQuery, BadRequest
 from pileus.core.fields import View, W, plan_of
 
 Convert = Callable[[str], Any]
@@ -51,6 +51,19 @@ def instant(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+MOST = 64
+"""Values of a parameter, where each of them is a condition of its own: a statement grows with them."""
+
+V = TypeVar("V", bound=Collection[str])
+
+
+def few(values: V) -> V:
+    """Values that are a condition each. Raises BadQuery for more of them than `MOST`."""
+    if len(values) > MOST:
+        raise BadQuery(f"A list is asked for by at most {MOST} values of this kind at once.")
+    return values
+
+
 class Filter:
     """A query parameter that narrows a list to rows whose column has (one of) the given values.
 
@@ -79,7 +92,7 @@ class Filter:
         """The condition for the values of one parameter."""
         parts = [part for value in values for part in (value.split(",") if self.comma else [value])]
         if self.like:
-            return sa.or_(*(self.column.icontains(part, autoescape=True) for part in parts))
+            return sa.or_(*(self.column.icontains(part, autoescape=True) for part in few(parts)))
         return self.column.in_([self.convert(part) for part in parts])
 
     def among(self, ctx: Context, query: sa.Select[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:

@@ -18,7 +18,7 @@ from pileus.core.api import Page
 from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Fault, Forbidden, NotFound
 from pileus.core.fields import Body, View
-from pileus.core.listing import Filter, Listing
+from pileus.core.listing import Filter, Listing, few
 from pileus.core.policy import Rule
 from pileus.core.statement import at
 from pileus.core.store import Tx
@@ -218,7 +218,7 @@ class Comparison(Filter):
 
     def condition(self, values: list[str] | tuple[str, ...] | Any) -> sa.ColumnElement[bool]:
         """The condition for the values of one parameter."""
-        return sa.and_(*(getattr(self.column, self.way)(value, autoescape=True) for value in values))
+        return sa.and_(*(getattr(self.column, self.way)(value, autoescape=True) for value in few(values)))
 
 
 WAYS = ("contains", "icontains", "startswith", "istartswith", "endswith", "iendswith")

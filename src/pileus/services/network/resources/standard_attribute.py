@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 from pileus.core.api import Page, Resource
 from pileus.core.context import Context, Request
 from pileus.core.fields import Body, View
-from pileus.core.listing import Filter, Listing, boolean, instant
+from pileus.core.listing import Filter, Listing, boolean, few, instant
 from pileus.core.policy import Rule
 from pileus.core.statement import by
 from pileus.core.store import Instant, Tx, metadata
@@ -255,7 +255,7 @@ class TagFilter(Filter):
 
     def condition(self, values: Sequence[str]) -> sa.ColumnElement[bool]:
         """The condition for the values of one parameter."""
-        wanted = {part for value in values for part in value.split(",")}
+        wanted = few({part for value in values for part in value.split(",")})
         having = [self.column.in_(sa.select(tag.c.resource_id).where(tag.c.tag == one)) for one in sorted(wanted)]
         found = sa.and_(*having) if self.all_of else sa.or_(*having)
         return sa.not_(found) if self.negate else found
@@ -278,7 +278,7 @@ class SecondFilter(Filter):
 
     def condition(self, values: Sequence[str]) -> sa.ColumnElement[bool]:
         """The condition for the values of one parameter."""
-        moments = [instant(value) for value in values]
+        moments = [instant(value) for value in few(values)]
         return sa.or_(*(self.column.between(one, one.replace(microsecond=999_999)) for one in moments))
 
 

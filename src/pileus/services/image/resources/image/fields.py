@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pileus.core.api import Parameters
 from pileus.core.context import Context, Query
 from pileus.core.errors import BadRequest
-from pileus.core.listing import Rows, integer
+from pileus.core.listing import Rows, few, integer
 from pileus.services.image.resources import place
 from pileus.services.image.resources.image import policy
 from pileus.services.image.resources.image.table import Record, image, prop, tag
@@ -96,7 +96,7 @@ def view(ctx: Context, record: Record) -> dict[str, Any]:
 def conditions(query: Query) -> list[sa.ColumnElement[bool]]:
     """What the filters of a list demand. Raises BadRequest."""
     found: list[sa.ColumnElement[bool]] = [image.c.os_hidden == _truth("os_hidden", query.get("os_hidden", "false"))]
-    words = [text.strip() for text in query.all("tag")]
+    words = [text.strip() for text in few(query.all("tag"))]
     found += [sa.exists().where(tag.c.image_id == image.c.id, tag.c.tag == word) for word in words]
     names = sorted(query.names() - _CONTROL - {"os_hidden"})
     return found + [_condition(name, query.get(name) or "") for name in names]

@@ -283,7 +283,7 @@ def _gone(deleted: sa.ColumnElement[bool], softly: bool) -> sa.ColumnElement[boo
 def _further(ctx: Context, everything: bool) -> list[sa.ColumnElement[bool]]:
     found = []
     if statuses := ctx.query.all("status"):
-        known = [one.upper() for one in statuses if one.upper() in ALL_STATUSES]
+        known = sorted({one.upper() for one in statuses} & ALL_STATUSES)
         if not known and STATUS_FILTER_STRICT.covers(ctx.version):
             raise BadRequest("Invalid status value")
         found.append(sa.or_(_NEVER, *(has_status(one) for one in known)))

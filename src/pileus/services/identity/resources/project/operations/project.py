@@ -13,7 +13,7 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, Conflict, Forbidden
 from pileus.core.fields import given
-from pileus.core.listing import Filter, Listing
+from pileus.core.listing import Filter, Listing, few
 from pileus.core.policy import Rule
 from pileus.core.store import Tx
 from pileus.services.identity.resources import limit as limits
@@ -174,7 +174,9 @@ def list_all(ctx: Context) -> Page:
 def _tag_conditions(ctx: Context) -> list[sa.ColumnElement[bool]]:
     found = []
     for parameter in ("tags", "tags-any", "not-tags", "not-tags-any"):
-        for text in ctx.query.all(parameter):
+        texts = ctx.query.all(parameter)
+        few([name for text in texts for name in text.split(",")])
+        for text in texts:
             has = [table.c.id.in_(sa.select(tag.c.project_id).where(tag.c.name == name)) for name in text.split(",")]
             condition = sa.or_(*has) if parameter.endswith("any") else sa.and_(*has)
             found.append(sa.not_(condition) if parameter.startswith("not") else condition)

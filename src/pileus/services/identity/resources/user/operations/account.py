@@ -15,7 +15,7 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context, Request
 from pileus.core.errors import BadRequest, Forbidden, Raced
 from pileus.core.fields import given
-from pileus.core.listing import Filter, Listing
+from pileus.core.listing import Filter, Listing, few
 from pileus.core.store import Tx
 from pileus.services.identity.resources import revision, revoke_event
 from pileus.services.identity.resources.attribute import (
@@ -74,7 +74,7 @@ class _Expiry(Filter):
     __slots__ = ()
 
     def condition(self, values: Sequence[str]) -> sa.ColumnElement[bool]:
-        return sa.and_(*(self._one(value) for value in values))
+        return sa.and_(*(self._one(value) for value in few(values)))
 
     def _one(self, value: str) -> sa.ColumnElement[bool]:
         name, _, text = value.partition(":")
