@@ -178,6 +178,7 @@ def test_the_list_of_migrations(cloud: Cloud) -> None:
     [one] = migrations(cloud, f"?instance_uuid={server_id}&status=confirmed&host=h1")["migrations"]
     assert migrations(cloud, f"?instance_uuid={server_id}&status=error")["migrations"] == []
     everything = [one["uuid"] for one in migrations(cloud)["migrations"]]
+    assert migrations(cloud, f"?limit={'9' * 5000}") == migrations(cloud)
     first = migrations(cloud, "?limit=2")
     assert [one["uuid"] for one in first["migrations"]] == everything[:2]
     assert "marker" in first["migrations_links"][0]["href"]

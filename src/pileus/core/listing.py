@@ -42,6 +42,13 @@ def integer(text: str) -> int:
     return number
 
 
+def limit_of(text: str) -> int:
+    """How many entries `limit` asks for: more than fit into a machine's word are all there are. Raises BadRequest."""
+    if not text.isdecimal():
+        raise BadRequest(f"limit must be a non-negative integer, not {text!r}")
+    return int(text) if len(text) < 19 else 2**63 - 1
+
+
 def instant(text: str) -> datetime:
     """A moment in ISO 8601, UTC where it names no zone. Raises BadRequest."""
     try:

@@ -16,7 +16,7 @@ from pileus.core.api import Page, Parameters, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, NotFound, NotImplementedHere
 from pileus.core.fields import UNSET, UnsetType, View, W
-from pileus.core.listing import boolean
+from pileus.core.listing import boolean, limit_of
 from pileus.core.policy import Rule
 from pileus.core.store import Tx
 from pileus.services.compute.resources import aggregate
@@ -261,9 +261,7 @@ def _page(ctx: Context) -> tuple[list[Known], str | None]:
         found = found[names.index(marker) + 1 :]
     if limit is None:
         return found, None
-    if not limit.isdecimal():
-        raise BadRequest(f"limit must be a non-negative integer, not {limit!r}")
-    most = int(limit) or len(found)
+    most = limit_of(limit) or len(found)
     page = found[:most]
     return page, str(page[-1].name(ctx)) if len(page) == most and page else None
 

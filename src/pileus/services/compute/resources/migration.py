@@ -14,7 +14,7 @@ from pileus.core.api import Page, Parameters, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import UnsetType, View, W
-from pileus.core.listing import instant
+from pileus.core.listing import instant, limit_of
 from pileus.core.policy import Rule
 from pileus.core.store import Instant, Tx, metadata
 from pileus.services.compute.resources.server.table import server
@@ -201,7 +201,4 @@ def list_migrations(ctx: Context) -> Page:
 
 
 def _limit(ctx: Context) -> int:
-    text = ctx.query.get("limit") or str(_MOST)
-    if not text.isdecimal():
-        raise BadRequest(f"limit must be a non-negative integer, not {text!r}")
-    return min(int(text) or _MOST, _MOST)
+    return min(limit_of(ctx.query.get("limit") or "0") or _MOST, _MOST)

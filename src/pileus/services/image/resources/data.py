@@ -50,8 +50,8 @@ from pileus.services.image.rules.inspection import UNINSPECTED, judge, judge_pac
 TTL = timedelta(seconds=60)
 """How long an upload may stay without sign of life before it counts as dead."""
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d+|\*)")
 
 resource = Resource(
     "file",

@@ -49,7 +49,7 @@ tag = sa.Table(
     sa.Column("tag", sa.String(255), primary_key=True),
 )
 
-_IF_MATCH = re.compile(r"revision_number=(\d+)")
+_IF_MATCH = re.compile(r"revision_number=(\d{1,19})(?!\d)")
 
 
 def columns() -> list[sa.Column[Any]]:

@@ -11,7 +11,7 @@ from pileus.core.api import Page, Parameters, next_query
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest, NotFound
 from pileus.core.fields import UNSET, Guard, UnsetType, View, W
-from pileus.core.listing import instant
+from pileus.core.listing import instant, limit_of
 from pileus.services.compute.resources.server.fields import host_hash
 from pileus.services.compute.resources.server.operations.row import find, resource
 from pileus.services.compute.resources.server.table import action
@@ -108,10 +108,7 @@ def list_actions(ctx: Context, server_id: str) -> Page:
 
 
 def _limit(ctx: Context) -> int:
-    text = ctx.query.get("limit") or str(_MOST)
-    if not text.isdecimal():
-        raise BadRequest(f"limit must be a non-negative integer, not {text!r}")
-    return min(int(text) or _MOST, _MOST)
+    return min(limit_of(ctx.query.get("limit") or "0") or _MOST, _MOST)
 
 
 def _newest(ctx: Context, server_id: str, request_id: str) -> sa.Row[Any] | None:
