@@ -246,6 +246,40 @@ def test_a_floating_ip_lives_and_dies(cloud: Cloud, way: Any) -> None:
     assert cloud.get("/ports?device_owner=network:floatingip", by=cloud.admin)["ports"] == []
 
 
+def _lodge(cloud: Cloud, by: Any, public: Any, subnet: Any) -> Any:
+    """A router of a project in a subnet that is shared, by a port of the project's own."""
+    router = cloud.make("router", by=by, external_gateway_info={"network_id": public["id"]})
+    port = cloud.make("port", by=by, network_id=subnet["network_id"], fixed_ips=[{"subnet_id": subnet["id"]}])
+    path = f"/routers/{router['id']}/add_router_interface"
+    assert cloud.ask("PUT", path, {"port_id": port["id"]}, by=by).status == 200
+    return router
+
+
+def test_a_floating_ip_goes_by_the_router_that_is_the_subnets_gateway(cloud: Cloud) -> None:
+    public, _ = cloud.public()
+    _, subnet = cloud.net("10.1.0.0/24", by=cloud.admin, shared=True)
+    for older in (cloud.member, cloud.stranger):
+        _lodge(cloud, older, public, subnet)
+    own = cloud.make("router", by=cloud.admin, external_gateway_info={"network_id": public["id"]})
+    leg = f"/routers/{own['id']}/add_router_interface"
+    assert cloud.ask("PUT", leg, {"subnet_id": subnet["id"]}, by=cloud.admin).status == 200
+    port = cloud.make("port", network_id=subnet["network_id"])
+    made = cloud.make("floatingip", floating_network_id=public["id"], port_id=port["id"])
+    assert made["router_id"] == own["id"]
+
+
+def test_a_strangers_router_takes_no_floating_ip_over(cloud: Cloud) -> None:
+    public, _ = cloud.public()
+    _, subnet = cloud.net("10.1.0.0/24", by=cloud.admin, shared=True, name="shared")
+    _lodge(cloud, cloud.stranger, public, subnet)
+    port = cloud.make("port", network_id=subnet["network_id"])
+    floating = cloud.make("floatingip", floating_network_id=public["id"])
+    path, body = f"/floatingips/{floating['id']}", {"floatingip": {"port_id": port["id"]}}
+    cloud.refused(404, "ExternalGatewayForFloatingIPNotFound", "PUT", path, body)
+    mine = _lodge(cloud, cloud.member, public, subnet)
+    assert cloud.ask("PUT", path, body).json["floatingip"]["router_id"] == mine["id"]
+
+
 def test_a_floating_address_on_request(cloud: Cloud, way: Any) -> None:
     body = {"floatingip": {"floating_network_id": way["public"]["id"], "floating_ip_address": "172.24.4.77"}}
     assert cloud.ask("POST", "/floatingips", body).status == 403

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,6 +47,7 @@ from pileus.services.network.resources.standard_attribute import (
     tag_operations,
     tags_of,
 )
+from pileus.services.network.resources.subnet.table import subnet
 from pileus.services.network.rules.fault import (
     ExternalGatewayForFloatingIPNotFound,
     FloatingIPPortAlreadyAssociated,
@@ -74,10 +75,38 @@ def _fixed(port_id: str, ips: Sequence[Given], wanted: str | None) -> Given:
     return inner[0]
 
 
+def _way(tx: Tx, fixed: Given, network_id: str, owners: Collection[str]) -> str | None:
+    """The router between an external network and a fixed address: the one that is its subnet's gateway before others.
+
+    Another leg is one that a member may have put into a network that is shared, by a port of his own: it is a way for
+    projects that have to do with it, and not one to them.
+    """
+    gate = address.c.ip_address == subnet.c.gateway_ip
+    query = (
+        sa.select(router.c.id)
+        .join(port, port.c.device_id == router.c.id)
+        .join(address, address.c.port_id == port.c.id)
+        .join(subnet, subnet.c.id == address.c.subnet_id)
+        .where(
+            port.c.device_owner == LEG,
+            address.c.subnet_id == fixed.subnet_id,
+            router.c.gateway_network_id == network_id,
+            sa.or_(gate, router.c.project_id.in_(owners)),
+        )
+        .order_by(sa.case((gate, 0), else_=1), router.c.created_at, router.c.id)
+    )
+    router_id: str | None = tx.scalar(query.limit(1))
+    if router_id is not None:
+        # A leg that goes at the same time is gone by now, or stays until the floating IP is seen.
+        tx.execute(sa.select(router.c.id).where(router.c.id == router_id).with_for_update(read=True))
+        router_id = tx.scalar(query.where(router.c.id == router_id).limit(1))
+    return router_id
+
+
 def associate(ctx: Context, row: Row, port_id: str, wanted: str | None) -> dict[str, Any]:
     """The columns of a floating IP that leads to a port. Raises when it cannot."""
     tx = ctx.tx
-    found, _ = ports.find(ctx, port_id)
+    found, net = ports.find(ctx, port_id)
     if found["project_id"] != row["project_id"] and "admin" not in ctx.auth.roles:
         raise BadRequest(f"Port {port_id} is of another project than the floating IP.")
     fixed = _fixed(port_id, addresses.addresses_of(tx, [port_id])[port_id], wanted)
@@ -88,22 +117,8 @@ def associate(ctx: Context, row: Row, port_id: str, wanted: str | None) -> dict[
     )
     if tx.first(taken.limit(1)) is not None:
         raise FloatingIPPortAlreadyAssociated(row["floating_ip_address"], port_id, fixed.ip_address)
-    way = (
-        sa.select(router.c.id)
-        .join(port, port.c.device_id == router.c.id)
-        .join(address, address.c.port_id == port.c.id)
-        .where(
-            port.c.device_owner == LEG,
-            address.c.subnet_id == fixed.subnet_id,
-            router.c.gateway_network_id == row["floating_network_id"],
-        )
-        .order_by(router.c.created_at, router.c.id)
-    )
-    router_id = tx.scalar(way.limit(1))
-    if router_id is not None:
-        # A leg that goes at the same time is gone by now, or stays until the floating IP is seen.
-        tx.execute(sa.select(router.c.id).where(router.c.id == router_id).with_for_update(read=True))
-        router_id = tx.scalar(way.where(router.c.id == router_id).limit(1))
+    owners = {found["project_id"], row["project_id"], net["project_id"]}
+    router_id = _way(tx, fixed, row["floating_network_id"], owners)
     if router_id is None:
         raise ExternalGatewayForFloatingIPNotFound(row["floating_network_id"], fixed.subnet_id, port_id)
     return {"port_id": port_id, "fixed_ip_address": fixed.ip_address, "router_id": router_id}
