@@ -152,6 +152,18 @@ def test_there_is_one_default_pool_for_each_ip_version(cloud: Cloud) -> None:
     assert cloud.ask("POST", "/subnets", {"subnet": {**body, "ip_version": 4}}).status == 400
 
 
+def test_a_default_pool_that_is_private_is_nobody_elses(cloud: Cloud) -> None:
+    pool = make_pool(cloud, by=cloud.admin, is_default=True, default_prefixlen=26)
+    net = cloud.make("network", name="net")
+    body = {"subnet": {"network_id": net["id"], "ip_version": 4, "use_default_subnetpool": True}}
+    message = cloud.refused(400, "BadRequest", "POST", "/subnets", body)
+    assert message == "No default subnetpool found for IPv4."
+    theirs = cloud.make("network", by=cloud.admin, name="net")
+    body["subnet"]["network_id"] = theirs["id"]
+    made = cloud.ask("POST", "/subnets", body, by=cloud.admin).json["subnet"]
+    assert (made["cidr"], made["subnetpool_id"]) == ("10.0.0.0/26", pool["id"])
+
+
 # -- subnets out of pools --------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,6 @@ from pileus.core.api import Page, Resource
 from pileus.core.context import Context
 from pileus.core.errors import BadRequest
 from pileus.core.fields import given
-from pileus.core.statement import at
 from pileus.core.store import Tx
 from pileus.services.network.resources import address_scope, quota
 from pileus.services.network.resources.network import policy as networks
@@ -269,7 +268,7 @@ def pool_of(ctx: Context, pool_id: str | None, *, default: bool, ip_version: int
         return None
     if ip_version is None:
         raise BadRequest("ip_version must be specified in the absence of cidr and subnetpool_id.")
-    found = first_row(ctx.tx, at(subnetpool, "default_of"), {"value": ip_version})
+    found = first_row(ctx.tx, sa.select(subnetpool).where(subnetpool.c.default_of == ip_version, kind.visible(ctx)))
     if found is None:
         raise BadRequest(f"No default subnetpool found for IPv{ip_version}.")
     return found
