@@ -304,6 +304,9 @@ def test_a_mac_address_is_changed_by_those_who_may(cloud: Cloud) -> None:
     assert found["mac_address"] == "fa:16:3e:01:02:03"
     assert {"subnet_id": slaac["id"], "ip_address": "fd00::f816:3eff:fe01:203"} in found["fixed_ips"]
     assert "10.0.0.3" in addresses(found)
+    for empty in ("", None):
+        cloud.refused(403, "PolicyNotAuthorized", "PUT", path, {"port": {"mac_address": empty}})
+    cloud.refused(400, "InvalidInput", "PUT", path, {"port": {"mac_address": ""}}, by=cloud.manager)
     found = cloud.ask("PUT", path, {"port": {"mac_address": None}}, by=cloud.admin).json["port"]
     assert found["mac_address"] not in ("fa:16:3e:01:02:03", port["mac_address"])
 

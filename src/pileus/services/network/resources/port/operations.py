@@ -143,7 +143,7 @@ def _authorize(ctx: Context, verb: str, body: PortCreate | PortUpdate, target: M
     """The rules for attributes that ask about the port's network."""
     for name in ("device_id", "device_owner", "mac_address", "port_security_enabled", "allowed_address_pairs"):
         value = getattr(body, name)
-        if value is not UNSET and value != "":
+        if value is not UNSET and (value != "" or name == "mac_address"):
             enforce(ctx, f"{verb}_port:{name}", target)
     if isinstance(body.fixed_ips, list):
         enforce(ctx, f"{verb}_port:fixed_ips", target)
@@ -325,7 +325,7 @@ def _values(ctx: Context, one: Port, body: PortUpdate) -> dict[str, Any]:
         if row["host_id"] is not None:
             raise PortInUse(row["id"], row["device_id"])
         text = values["mac_address"]
-        values["mac_address"] = _mac(text) if text else rules.mac_address(ctx.seams.random.getrandbits(24))
+        values["mac_address"] = _mac(text) if text is not None else rules.mac_address(ctx.seams.random.getrandbits(24))
         if values["mac_address"] != row["mac_address"]:
             check_macs(ctx.tx, [(row["network_id"], values["mac_address"])])
     mac = str(values.get("mac_address", row["mac_address"]))
