@@ -160,6 +160,36 @@ def test_bulk_creation_is_all_or_nothing(cloud: Cloud) -> None:
     assert len(cloud.get("/ports?device_owner=")["ports"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/ports", {"ports": [{"network_id": "x"}] * 1001}),
+        ("/networks", {"networks": [{}] * 1001}),
+        ("/subnets", {"subnets": [{"network_id": "x"}] * 1001}),
+        ("/routers", {"routers": [{}] * 1001}),
+        ("/floatingips", {"floatingips": [{"floating_network_id": "x"}] * 1001}),
+        ("/security-groups", {"security_groups": [{"name": "x"}] * 1001}),
+        (
+            "/security-group-rules",
+            {"security_group_rules": [{"security_group_id": "x", "direction": "ingress"}] * 1001},
+        ),
+        ("/ports", {"port": {"network_id": "x", "fixed_ips": [{}] * 257}}),
+        ("/ports", {"port": {"network_id": "x", "security_groups": ["x"] * 257}}),
+        ("/ports", {"port": {"network_id": "x", "allowed_address_pairs": [{"ip_address": "10.0.0.1"}] * 257}}),
+        ("/ports", {"port": {"network_id": "x", "extra_dhcp_opts": [{"opt_name": "a", "opt_value": "b"}] * 257}}),
+        ("/subnets", {"subnet": {"network_id": "x", "allocation_pools": [{"start": "a", "end": "b"}] * 257}}),
+        ("/subnets", {"subnet": {"network_id": "x", "dns_nameservers": ["x"] * 257}}),
+        ("/subnets", {"subnet": {"network_id": "x", "host_routes": [{"destination": "a", "nexthop": "b"}] * 257}}),
+        ("/subnetpools", {"subnetpool": {"name": "x", "prefixes": ["x"] * 257}}),
+        ("/routers", {"router": {"external_gateway_info": {"network_id": "x", "external_fixed_ips": [{}] * 257}}}),
+    ],
+)
+def test_lists_have_an_end(cloud: Cloud, path: str, body: Any) -> None:
+    found = cloud.ask("POST", path, body, by=cloud.admin)
+    assert found.status == 400, found
+    assert "length <= " in found.json["NeutronError"]["message"], found
+
+
 def test_filters(cloud: Cloud) -> None:
     net, subnet = cloud.net()
     one = cloud.make("port", network_id=net["id"], name="one", device_id="d", device_owner="compute:nova")
@@ -270,6 +300,18 @@ def test_allowed_address_pairs_and_dhcp_options(cloud: Cloud) -> None:
         {"extra_dhcp_opts": [{"opt_name": "", "opt_value": "x"}]},
     ):
         assert cloud.ask("PUT", path, {"port": wrong}).status == 400, wrong
+
+
+def test_dhcp_options_do_not_add_up_without_end(cloud: Cloud) -> None:
+    net, _ = cloud.net()
+    first = [{"opt_name": f"a{number}", "opt_value": "x"} for number in range(256)]
+    port = cloud.make("port", network_id=net["id"], extra_dhcp_opts=first)
+    path = f"/ports/{port['id']}"
+    more = {"port": {"extra_dhcp_opts": [{"opt_name": "b", "opt_value": "x"}]}}
+    cloud.refused(400, "InvalidInput", "PUT", path, more)
+    less = {"port": {"extra_dhcp_opts": [{"opt_name": "a7", "opt_value": None}]}}
+    assert len(cloud.ask("PUT", path, less).json["port"]["extra_dhcp_opts"]) == 255
+    assert cloud.ask("PUT", path, more).status == 200
 
 
 def test_a_port_is_changed(cloud: Cloud) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
@@ -299,6 +300,31 @@ def test_pools_of_a_scope_are_unique(cloud: Cloud) -> None:
     assert (shown["ipv4_address_scope"], shown["ipv6_address_scope"]) == (scope["id"], None)
 
 
+def test_a_pool_has_a_bounded_number_of_prefixes(cloud: Cloud) -> None:
+    many = [f"10.{number // 256}.{number % 256}.0/25" for number in range(257)]
+    body: dict[str, Any] = {"name": "x", "prefixes": many}
+    assert cloud.ask("POST", "/subnetpools", {"subnetpool": body}).status == 400
+    pool = make_pool(cloud, *many[:256])
+    path = f"/subnetpools/{pool['id']}"
+    for verb, more in (("add", many[256:]), ("add", [f"10.9.{number}.0/25" for number in range(256)])):
+        cloud.refused(400, "InvalidInput", "PUT", f"{path}/{verb}_prefixes", {"prefixes": more})
+    cloud.refused(400, "InvalidInput", "PUT", f"{path}/remove_prefixes", {"prefixes": ["10.0.0.1/32"]})
+    body = {"prefixes": [*many[:255], "10.8.0.0/16", many[255], "10.9.0.0/16"]}
+    assert cloud.ask("PUT", path, {"subnetpool": body}).status == 400
+    assert cloud.ask("PUT", path, {"subnetpool": {"name": "y"}}).status == 200
+    less = cloud.ask("PUT", f"{path}/remove_prefixes", {"prefixes": many[:250]})
+    assert less.json == {"prefixes": many[250:256]}
+
+
+def test_what_is_taken_from_a_wide_prefix_costs_no_time(cloud: Cloud) -> None:
+    pool = make_pool(cloud, "fd00::/8", default_prefixlen=64)
+    far = [f"fd{number:02x}:{number:x}::{number:x}/128" for number in range(256)]
+    began = time.perf_counter()
+    cloud.refused(400, "InvalidInput", "PUT", f"/subnetpools/{pool['id']}/remove_prefixes", {"prefixes": far})
+    assert time.perf_counter() - began < 1
+    cloud.refused(400, "BadRequest", "PUT", f"/subnetpools/{pool['id']}/remove_prefixes", {"prefixes": far * 12})
+
+
 # -- the rules -------------------------------------------------------------------------------------------------------
 
 SPACE = ip_network("10.0.0.0/26")
@@ -319,6 +345,26 @@ def test_free_blocks_are_what_is_not_taken(taken: list[Any], length: int) -> Non
         assert found.prefixlen == length
         assert not held & set(found)
         rules.check_free(available, found)
+
+
+@given(st.lists(st.sampled_from(BLOCKS), max_size=6), st.lists(st.sampled_from(BLOCKS), max_size=6))
+def test_what_lies_in_prefixes_is_what_their_addresses_say(some: list[Any], others: list[Any]) -> None:
+    mine, theirs = ({address for block in blocks for address in block} for blocks in (some, others))
+    assert rules.covered(some, others) == (theirs <= mine)
+    assert rules.overlap(some, others) == bool(mine & theirs)
+    left = {address for block in rules.free(rules.merge(some), others) for address in block}
+    assert left == mine - theirs
+
+
+def test_what_is_free_of_many_prefixes_is_found_in_time_that_grows_with_their_number() -> None:
+    space = [ip_network("fd00::/8")]
+    taken = [ip_network(f"fd00:0:0:{number:x}::/128") for number in range(0, 20_000, 2)]
+    began = time.perf_counter()
+    left = rules.free([ip_network(f"fd00:0:0:{number:x}::/120") for number in range(20_000)], taken)
+    assert rules.covered(space, left)
+    assert not rules.overlap(left, taken)
+    assert time.perf_counter() - began < 10  # two hundred million looks, if each taken one were held against each block
+    assert len(left) == 10_000 * 8 + 10_000
 
 
 def test_units_count_addresses_or_prefixes_of_64_bits() -> None:

@@ -42,6 +42,12 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Tags = Annotated[list[Tag], msgspec.Meta(max_length=50)]
 
+SOME = msgspec.Meta(max_length=256)
+"""How many things a request may list that belong to one. All of them are looked at while nobody else can write."""
+
+BULK = msgspec.Meta(max_length=1000)
+"""How many things a request may make at once; upstream leaves it to quotas, which are asked once all are looked at."""
+
 tag = sa.Table(
     "network_tag",
     metadata,

@@ -5,8 +5,11 @@ Source: Network API v2.0, "Subnet pools extension".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, collapse_addresses, ip_network, summarize_address_range
+from itertools import islice
+from operator import itemgetter
 
 from pileus.core.address import read_prefix
 from pileus.core.errors import BadRequest
@@ -19,6 +22,9 @@ from pileus.services.network.rules.subnet import Cidr
 
 DEFAULT_LEAST = {4: 8, 6: 64}
 """The shortest prefix length of subnets where a pool does not say, by IP version."""
+
+MOST = 256
+"""How many prefixes a pool may have. Taking one address out of a wide prefix leaves more than a hundred."""
 
 LONGEST = {4: 32, 6: 128}
 
@@ -58,23 +64,42 @@ def check_bounds(ip_version: int, least: int, default: int, most: int) -> None:
         raise IllegalSubnetPoolPrefixBounds("default_prefixlen", default, "max_prefixlen", most)
 
 
-def free(prefixes: Sequence[Cidr], taken: Iterable[Cidr]) -> list[Cidr]:
-    """What of the prefixes is not taken, as few blocks as possible."""
-    held = sorted((int(one.network_address), int(one.broadcast_address)) for one in taken)
-    found: list[Cidr] = []
-    for prefix in prefixes:
-        kind = IPv4Address if prefix.version == 4 else IPv6Address
-        place, end = int(prefix.network_address), int(prefix.broadcast_address)
-        for first, last in [*held, (end + 1, end + 1)]:
-            if last < place:
-                continue
-            if first > place:
-                stop = min(first - 1, end)
-                found += summarize_address_range(kind(place), kind(stop))
-            place = max(place, last + 1)
-            if place > end:
-                break
+def _spans(prefixes: Iterable[Cidr], version: int) -> list[tuple[int, int]]:
+    """First and last addresses of the prefixes of an IP version, in order, and merged where they touch or overlap."""
+    found: list[tuple[int, int]] = []
+    every = ((int(one.network_address), int(one.broadcast_address)) for one in prefixes if one.version == version)
+    for first, last in sorted(every):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
     return found
+
+
+def free(prefixes: Sequence[Cidr], taken: Iterable[Cidr], most: int | None = None) -> list[Cidr]:
+    """What of the prefixes is not taken, as few blocks as possible. Raises InvalidInput for more than `most`."""
+    parts = list(taken)
+    held = {version: _spans(parts, version) for version in (4, 6)}
+    found = list(islice(_free(prefixes, held), None if most is None else most + 1))
+    if most is not None and len(found) > most:
+        raise InvalidInput(f"a subnet pool has at most {most} prefixes")
+    return found
+
+
+def _free(prefixes: Sequence[Cidr], held: Mapping[int, Sequence[tuple[int, int]]]) -> Iterator[Cidr]:
+    for prefix in prefixes:
+        kind: type[IPv4Address | IPv6Address] = IPv4Address if prefix.version == 4 else IPv6Address
+        spans = held[prefix.version]
+        place, end = int(prefix.network_address), int(prefix.broadcast_address)
+        for number in range(bisect_left(spans, place, key=itemgetter(1)), len(spans)):
+            first, last = spans[number]
+            if first > end:
+                break
+            if first > place:
+                yield from summarize_address_range(kind(place), kind(first - 1))
+            place = last + 1
+        if place <= end:
+            yield from summarize_address_range(kind(place), kind(end))
 
 
 def choose(available: Iterable[Cidr], length: int) -> Cidr:
@@ -94,11 +119,26 @@ def check_free(available: Iterable[Cidr], wanted: Cidr) -> None:
     raise SubnetAllocationError("cannot allocate requested subnet from the available set of prefixes")
 
 
-def covered(prefixes: Sequence[Cidr], parts: Iterable[Cidr]) -> bool:
+def covered(prefixes: Sequence[Cidr], parts: Sequence[Cidr]) -> bool:
     """Whether all parts lie within the prefixes."""
-    blocks = [(int(one.network_address), int(one.broadcast_address)) for one in merge(prefixes)]
-    spans = [(int(one.network_address), int(one.broadcast_address)) for one in parts]
-    return all(any(first <= one and two <= last for first, last in blocks) for one, two in spans)
+    for version in (4, 6):
+        blocks = _spans(prefixes, version)
+        for first, last in _spans(parts, version):
+            place = bisect_left(blocks, last, key=itemgetter(1))
+            if place == len(blocks) or blocks[place][0] > first:
+                return False
+    return True
+
+
+def overlap(some: Sequence[Cidr], others: Sequence[Cidr]) -> bool:
+    """Whether an address lies in prefixes of both kinds."""
+    for version in (4, 6):
+        blocks = _spans(others, version)
+        for first, last in _spans(some, version):
+            place = bisect_left(blocks, first, key=itemgetter(1))
+            if place < len(blocks) and blocks[place][0] <= last:
+                return True
+    return False
 
 
 def units(prefixes: Iterable[Cidr]) -> float:

@@ -11,6 +11,7 @@ from pileus.core.fields import Body, Guard, View
 from pileus.core.listing import Listing
 from pileus.services.network.resources.floatingip.table import floatingip
 from pileus.services.network.resources.standard_attribute import (
+    BULK,
     Id,
     Owned,
     StandardView,
@@ -37,7 +38,7 @@ class FloatingIPsCreate(Body, kw_only=True):
     """One floating IP, or several at once."""
 
     floatingip: FloatingIPCreate | UnsetType = UNSET
-    floatingips: list[FloatingIPCreate] | UnsetType = UNSET
+    floatingips: Annotated[list[FloatingIPCreate], BULK] | UnsetType = UNSET
 
 
 class FloatingIPUpdate(Body, kw_only=True):

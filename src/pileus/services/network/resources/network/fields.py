@@ -12,6 +12,7 @@ from pileus.core.fields import Body, Guard, View
 from pileus.core.listing import Filter, Listing, boolean, integer
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.standard_attribute import (
+    BULK,
     DnsName,
     Name,
     Owned,
@@ -63,7 +64,7 @@ class NetworksCreate(Body, kw_only=True):
     """One network, or several at once."""
 
     network: NetworkCreate | UnsetType = UNSET
-    networks: list[NetworkCreate] | UnsetType = UNSET
+    networks: Annotated[list[NetworkCreate], BULK] | UnsetType = UNSET
 
 
 class NetworkUpdate(Body, kw_only=True):

@@ -14,6 +14,8 @@ from pileus.core.listing import Filter, Listing
 from pileus.services.network.resources.address import Given
 from pileus.services.network.resources.port.table import address, port, port_group
 from pileus.services.network.resources.standard_attribute import (
+    BULK,
+    SOME,
     DnsName,
     Id,
     Name,
@@ -61,13 +63,13 @@ class PortCreate(Owned, kw_only=True):
     description: Text = ""
     admin_state_up: bool = True
     mac_address: str | UnsetType | None = UNSET
-    fixed_ips: list[FixedIPBody] | UnsetType | None = UNSET
+    fixed_ips: Annotated[list[FixedIPBody], SOME] | UnsetType | None = UNSET
     device_id: Name = ""
     device_owner: Name = ""
-    security_groups: list[Id] | UnsetType | None = UNSET
+    security_groups: Annotated[list[Id], SOME] | UnsetType | None = UNSET
     port_security_enabled: bool | UnsetType = UNSET
-    allowed_address_pairs: list[PairBody] | UnsetType | None = UNSET
-    extra_dhcp_opts: list[OptionBody] | UnsetType | None = UNSET
+    allowed_address_pairs: Annotated[list[PairBody], SOME] | UnsetType | None = UNSET
+    extra_dhcp_opts: Annotated[list[OptionBody], SOME] | UnsetType | None = UNSET
     dns_name: DnsName = ""
     tags: Tags = msgspec.field(default_factory=list)
     qos_policy_id: None = None
@@ -84,7 +86,7 @@ class PortsCreate(Body, kw_only=True):
     """One port, or several at once."""
 
     port: PortCreate | UnsetType = UNSET
-    ports: list[PortCreate] | UnsetType = UNSET
+    ports: Annotated[list[PortCreate], BULK] | UnsetType = UNSET
 
 
 class PortUpdate(Body, kw_only=True):
@@ -94,13 +96,13 @@ class PortUpdate(Body, kw_only=True):
     description: Text | UnsetType = UNSET
     admin_state_up: bool | UnsetType = UNSET
     mac_address: str | UnsetType | None = UNSET
-    fixed_ips: list[FixedIPBody] | UnsetType = UNSET
+    fixed_ips: Annotated[list[FixedIPBody], SOME] | UnsetType = UNSET
     device_id: Name | UnsetType = UNSET
     device_owner: Name | UnsetType = UNSET
-    security_groups: list[Id] | UnsetType | None = UNSET
+    security_groups: Annotated[list[Id], SOME] | UnsetType | None = UNSET
     port_security_enabled: bool | UnsetType = UNSET
-    allowed_address_pairs: list[PairBody] | UnsetType | None = UNSET
-    extra_dhcp_opts: list[OptionBody] | UnsetType | None = UNSET
+    allowed_address_pairs: Annotated[list[PairBody], SOME] | UnsetType | None = UNSET
+    extra_dhcp_opts: Annotated[list[OptionBody], SOME] | UnsetType | None = UNSET
     dns_name: DnsName | UnsetType = UNSET
     qos_policy_id: UnsetType | None = UNSET
     vnic_type: VnicType | UnsetType = msgspec.field(name="binding:vnic_type", default=UNSET)

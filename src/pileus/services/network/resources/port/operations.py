@@ -77,6 +77,9 @@ from pileus.services.network.rules.subnet import parse_address, parse_cidr
 
 resource = Resource("port", "ports", rules=policy.RULES)
 
+MAX_OPTIONS = 256
+"""How many extra DHCP options a port may have: all that DHCPv4 knows."""
+
 
 def views(tx: Tx, ports: Sequence[Port], domains: Mapping[str, str]) -> list[PortView]:
     """Ports as a response shows them. `domains` are the DNS domains of their networks."""
@@ -125,6 +128,8 @@ def _options(options: Sequence[OptionBody], before: Sequence[Mapping[str, Any]] 
                 "opt_value": one.opt_value,
                 "ip_version": version,
             }
+    if len(found) > max(MAX_OPTIONS, len(before)):
+        raise InvalidInput(f"a port has at most {MAX_OPTIONS} extra DHCP options")
     return list(found.values())
 
 

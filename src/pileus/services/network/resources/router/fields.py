@@ -16,6 +16,8 @@ from pileus.services.network.resources.network.fields import ZONE, Zones
 from pileus.services.network.resources.port.fields import FixedIPBody, FixedIPView
 from pileus.services.network.resources.router.table import router
 from pileus.services.network.resources.standard_attribute import (
+    BULK,
+    SOME,
     Id,
     Name,
     Owned,
@@ -37,7 +39,8 @@ class GatewayCreate(Body, kw_only=True):
     network_id: Id | UnsetType = UNSET
     enable_snat: Annotated[bool | UnsetType, Guard("create_router:external_gateway_info:enable_snat")] = UNSET
     external_fixed_ips: Annotated[
-        list[FixedIPBody] | UnsetType | None, Guard("create_router:external_gateway_info:external_fixed_ips")
+        Annotated[list[FixedIPBody], SOME] | UnsetType | None,
+        Guard("create_router:external_gateway_info:external_fixed_ips"),
     ] = UNSET
 
 
@@ -47,7 +50,8 @@ class GatewayUpdate(Body, kw_only=True):
     network_id: Id | UnsetType = UNSET
     enable_snat: Annotated[bool | UnsetType, Guard("update_router:external_gateway_info:enable_snat")] = UNSET
     external_fixed_ips: Annotated[
-        list[FixedIPBody] | UnsetType | None, Guard("update_router:external_gateway_info:external_fixed_ips")
+        Annotated[list[FixedIPBody], SOME] | UnsetType | None,
+        Guard("update_router:external_gateway_info:external_fixed_ips"),
     ] = UNSET
 
 
@@ -68,7 +72,7 @@ class RoutersCreate(Body, kw_only=True):
     """One router, or several at once."""
 
     router: RouterCreate | UnsetType = UNSET
-    routers: list[RouterCreate] | UnsetType = UNSET
+    routers: Annotated[list[RouterCreate], BULK] | UnsetType = UNSET
 
 
 class RouterUpdate(Body, kw_only=True):
@@ -78,7 +82,7 @@ class RouterUpdate(Body, kw_only=True):
     description: Text | UnsetType = UNSET
     admin_state_up: bool | UnsetType = UNSET
     external_gateway_info: GatewayUpdate | UnsetType | None = UNSET
-    routes: list[RouteBody] | UnsetType | None = UNSET
+    routes: Annotated[list[RouteBody], SOME] | UnsetType | None = UNSET
     distributed: Annotated[Literal[False] | UnsetType, Guard("update_router:distributed")] = UNSET
     ha: Annotated[Literal[False] | UnsetType, Guard("update_router:ha")] = UNSET
 
@@ -86,7 +90,7 @@ class RouterUpdate(Body, kw_only=True):
 class RoutesBody(Body, kw_only=True):
     """Routes to be added or removed."""
 
-    routes: list[RouteBody]
+    routes: Annotated[list[RouteBody], SOME]
 
 
 class InterfaceBody(Body, kw_only=True):

@@ -12,6 +12,7 @@ from pileus.core.fields import Body, View
 from pileus.core.listing import Filter, Listing, boolean, integer
 from pileus.services.network.resources.security_group.table import group, rule
 from pileus.services.network.resources.standard_attribute import (
+    BULK,
     Id,
     Name,
     Owned,
@@ -37,7 +38,7 @@ class GroupsCreate(Body, kw_only=True):
     """One security group, or several at once."""
 
     security_group: GroupCreate | UnsetType = UNSET
-    security_groups: list[GroupCreate] | UnsetType = UNSET
+    security_groups: Annotated[list[GroupCreate], BULK] | UnsetType = UNSET
 
 
 class GroupUpdate(Body, kw_only=True):
@@ -67,7 +68,7 @@ class RulesCreate(Body, kw_only=True):
     """One rule, or several at once."""
 
     security_group_rule: RuleCreate | UnsetType = UNSET
-    security_group_rules: list[RuleCreate] | UnsetType = UNSET
+    security_group_rules: Annotated[list[RuleCreate], BULK] | UnsetType = UNSET
 
 
 class RuleView(View, kw_only=True):

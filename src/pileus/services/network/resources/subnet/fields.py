@@ -13,6 +13,8 @@ from pileus.core.fields import Body, View
 from pileus.core.listing import Filter, Listing, boolean, integer
 from pileus.services.network.resources.network.table import network
 from pileus.services.network.resources.standard_attribute import (
+    BULK,
+    SOME,
     Id,
     Name,
     Owned,
@@ -52,9 +54,9 @@ class SubnetCreate(Owned, kw_only=True):
     description: Text = ""
     gateway_ip: str | UnsetType | None = UNSET
     enable_dhcp: bool = True
-    allocation_pools: list[PoolBody] | UnsetType | None = UNSET
-    dns_nameservers: list[str] | None = None
-    host_routes: list[RouteBody] | None = None
+    allocation_pools: Annotated[list[PoolBody], SOME] | UnsetType | None = UNSET
+    dns_nameservers: Annotated[list[str], SOME] | None = None
+    host_routes: Annotated[list[RouteBody], SOME] | None = None
     ipv6_ra_mode: Mode | None = None
     ipv6_address_mode: Mode | None = None
     subnetpool_id: Id | None = None
@@ -67,7 +69,7 @@ class SubnetsCreate(Body, kw_only=True):
     """One subnet, or several at once."""
 
     subnet: SubnetCreate | UnsetType = UNSET
-    subnets: list[SubnetCreate] | UnsetType = UNSET
+    subnets: Annotated[list[SubnetCreate], BULK] | UnsetType = UNSET
 
 
 class SubnetUpdate(Body, kw_only=True):
@@ -77,9 +79,9 @@ class SubnetUpdate(Body, kw_only=True):
     description: Text | UnsetType = UNSET
     gateway_ip: str | UnsetType | None = UNSET
     enable_dhcp: bool | UnsetType = UNSET
-    allocation_pools: list[PoolBody] | UnsetType = UNSET
-    dns_nameservers: list[str] | UnsetType | None = UNSET
-    host_routes: list[RouteBody] | UnsetType | None = UNSET
+    allocation_pools: Annotated[list[PoolBody], SOME] | UnsetType = UNSET
+    dns_nameservers: Annotated[list[str], SOME] | UnsetType | None = UNSET
+    host_routes: Annotated[list[RouteBody], SOME] | UnsetType | None = UNSET
     service_types: Annotated[list[str], msgspec.Meta(max_length=0)] | UnsetType = UNSET
 
 

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from pileus.core.fields import Body, Guard, View
 from pileus.core.listing import Filter, Listing, integer
 from pileus.services.network.resources.standard_attribute import (
+    SOME,
     Id,
     Name,
     Owned,
@@ -25,7 +26,7 @@ from pileus.services.network.resources.subnetpool.table import subnetpool
 Length = Annotated[int, msgspec.Meta(ge=0, le=128)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 PoolName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-Prefixes = list[str] | str
+Prefixes = Annotated[list[str], SOME] | str
 """Several, or one by itself."""
 
 

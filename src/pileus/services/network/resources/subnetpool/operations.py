@@ -90,7 +90,7 @@ def _check_scope(ctx: Context, row: Row) -> None:
     )
     others = [one for found in ctx.tx.all(query) for one in _parsed(found.prefixes)]
     mine = _parsed(row["prefixes"])
-    if any(one.overlaps(other) for one in mine for other in others):
+    if rules.overlap(mine, others):
         raise AddressScopePrefixConflict
 
 
@@ -105,6 +105,9 @@ def _settled(row: Row, values: Mapping[str, Any]) -> Row:
     """A row with new values, in canonical form. Raises what is wrong with them."""
     new = {**row, **values}
     prefixes = rules.parse(new["prefixes"])
+    limit = max(rules.MOST, len(row.get("prefixes", ())))  # a pool of before may have more, and get no further
+    if len(prefixes) > limit:
+        raise InvalidInput(f"a subnet pool has at most {limit} prefixes")
     version = prefixes[0].version
     new["prefixes"], new["ip_version"] = [str(one) for one in prefixes], version
     least, most = new["min_prefixlen"], new["max_prefixlen"]
@@ -207,7 +210,8 @@ def remove_prefixes(ctx: Context, pool_id: str, body: PrefixList) -> PrefixView:
     """Take prefixes from a subnet pool. Raises IllegalSubnetPoolPrefixUpdate for what subnets have."""
     row = kind.find(ctx, pool_id)
     enforce(ctx, "remove_prefixes", kind.target(row))
-    left = rules.free(_parsed(row["prefixes"]), rules.parse(_listed(body.prefixes)))
+    most = max(rules.MOST, len(row["prefixes"]))
+    left = rules.free(_parsed(row["prefixes"]), rules.parse(_listed(body.prefixes)), most)
     if not rules.covered(left, _taken(ctx.tx, pool_id)):
         raise IllegalSubnetPoolPrefixUpdate("subnets have been allocated from the prefixes")
     return _with_prefixes(ctx, row, [str(one) for one in left])
