@@ -154,7 +154,7 @@ class Client:
 
         async def receive() -> dict[str, Any]:
             if not waiting:
-                return {"type": "http.disconnect"}
+                await asyncio.Event().wait()  # the client stays
             return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting)}
 
         async def send(message: MutableMapping[str, Any]) -> None:

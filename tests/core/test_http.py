@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from pileus.core.api import Resource, Service
-from pileus.core.context import Context
+from pileus.core import serve
+from pileus.core.api import Resource, Service, Stream
+from pileus.core.context import Context, Request
 from pileus.core.errors import NotFound, identity_envelope
 from pileus.core.policy import Rule
 from pileus.core.store import metadata
@@ -38,6 +42,36 @@ def _change(ctx: Context, thing_id: str) -> None:
     ctx.tx.execute(sa.insert(_thing).values(id=thing_id))
     if thing_id != "forgotten":
         ctx.guard({"project_id": thing_id}, NotFound("No such thing."))
+
+
+class _Tale:
+    """What is told chunk by chunk without end, and how much of it was."""
+
+    def __init__(self) -> None:
+        self.told = 0
+        self.over = threading.Event()
+
+    async def tell(self) -> AsyncIterator[bytes]:
+        try:
+            while self.told < 2_000:
+                self.told += 1
+                await asyncio.sleep(0.001)
+                yield bytes(65536)
+        finally:
+            self.over.set()
+
+
+_tale = _Tale()
+
+
+@_resource.get("/tales/{count}")
+async def _tell(ctx: Request, count: str) -> Stream:
+    return Stream(_tale.tell(), None) if count == "all" else Stream(_few(int(count)), 3 * int(count))
+
+
+async def _few(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"abc"
 
 
 @pytest.fixture
@@ -118,3 +152,45 @@ def test_an_operation_that_forgot_its_rule_answers_nothing_and_writes_nothing(se
 def test_a_guarded_operation_names_its_rule() -> None:
     with pytest.raises(TypeError, match="guarded by no rule"):
         _resource.get("/things/{thing_id}", guarded=True)(lambda ctx, thing_id: None)
+
+
+@contextlib.asynccontextmanager
+async def _listening(served: Served) -> AsyncIterator[int]:
+    listener = serve.listen_tcp("127.0.0.1", 0)
+    server = serve.server(served.edge)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+def test_nothing_is_read_for_a_client_that_hung_up(served: Served) -> None:
+    async def act() -> None:
+        async with _listening(served) as port, asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /test/tales/all HTTP/1.1\r\nhost: x\r\nx-auth-token: member:p1\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(200_000)
+            writer.transport.abort()
+            await asyncio.to_thread(_tale.over.wait, 10)
+
+    asyncio.run(act())
+    assert 2 < _tale.told < 1_000, "it went on after the client hung up"
+
+
+def test_answers_in_chunks_come_one_after_the_other(served: Served) -> None:
+    async def act() -> bytes:
+        async with _listening(served) as port, asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = "HTTP/1.1\r\nhost: x\r\nx-auth-token: member:p1\r\n"
+            for method, count, more in [("GET", 3, ""), ("HEAD", 5, ""), ("GET", 0, "content-length: 5\r\n")]:
+                writer.write(f"{method} /test/tales/{count} {head}{more}\r\n".encode())
+                writer.write(b"12345" if more else b"")
+            writer.write(f"GET /test/tales/4 {head}connection: close\r\n\r\n".encode())
+            return await reader.read()
+
+    parts = asyncio.run(act()).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in parts]
+    assert bodies == [b"abc" * 3, b"", b"", b"abc" * 4]

@@ -199,7 +199,7 @@ async def ask(
 
     async def receive() -> dict[str, Any]:
         if not waiting:
-            return {"type": "http.disconnect"}
+            await asyncio.Event().wait()  # the client stays
         return {"type": "http.request", "body": waiting.pop(0), "more_body": False}
 
     async def send(message: MutableMapping[str, Any]) -> None:

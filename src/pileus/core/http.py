@@ -36,6 +36,7 @@ from pileus.core.errors import (
 )
 from pileus.core.metrics import Histogram, Labels
 from pileus.core.policy import Policy
+from pileus.core.pour import pour
 from pileus.core.seams import reach
 from pileus.core.store import Store, Tx
 from pileus.core.versions import Version
@@ -439,8 +440,8 @@ class Edge:
                 headers.append((b"content-length", str(len(exchange.body)).encode()))
         await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
         if stream is not None and not head:
-            async for chunk in stream.chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            mine = exchange.operation is None or "stream" not in exchange.operation.takes
+            await pour(stream.chunks, send, exchange.receive if mine else None)
         await send({"type": "http.response.body", "body": b"" if head or stream else exchange.body})
 
 
