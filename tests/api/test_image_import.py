@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -11,8 +13,12 @@ from typing import Any
 
 import pytest
 
+from pileus.core.reconcile import DONE
 from pileus.core.store import Tx
+from pileus.services.image.controllers import importing
+from pileus.services.image.controllers.importing import Importing
 from pileus.services.image.interface import AddressFilter
+from pileus.services.image.resources import task
 from pileus.services.image.resources.usage import QUOTA
 from tests.api.image_cloud import ImageCloud, Site, image_cloud
 
@@ -306,6 +312,55 @@ def test_a_server_that_misbehaves(cloud: ImageCloud, site: Site, path: str, page
     cloud.start(image_id, "web-download", uri=site.url(path))
     cloud.settle()
     assert reason in failed(cloud, image_id)
+
+
+def test_a_project_has_its_share_of_imports_and_others_go_on(cloud: ImageCloud, site: Site) -> None:
+    held = threading.Event()
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        held.wait(30)
+        handler.send_response(200)
+        handler.send_header("Content-Length", "4")
+        handler.end_headers()
+        handler.wfile.write(b"disk")
+
+    site.pages |= {"/slow": slow, "/disk": DATA}
+    mine = [cloud.make() for _ in range(3)]
+    for image_id in mine:
+        cloud.start(image_id, "web-download", uri=site.url("/slow"))
+    body = {"disk_format": "raw", "container_format": "bare"}
+    theirs = cloud.ask("POST", "/images", body, cloud.other).json["id"]
+    cloud.start(theirs, "web-download", cloud.other, uri=site.url("/disk"))
+    loop, store = Importing(cloud.stores), cloud.served.store
+    first, second, third = sorted(cloud.tasks(image_id)[0]["id"] for image_id in mine)
+    other = cloud.ask("GET", f"/images/{theirs}/tasks", None, cloud.other).json["tasks"][0]["id"]
+
+    async def act() -> None:
+        assert set(await store.read(task.unfinished)) == {first, second, other}
+        running = [asyncio.create_task(loop.reconcile(store, [key])) for key in (first, second)]
+        async with asyncio.timeout(20):
+            while len(site.asked) < 2:  # noqa: ASYNC110 # another thread's
+                await asyncio.sleep(0.01)
+            assert (await loop.reconcile(store, [third]))[third] is DONE  # until it is told, or the timer comes round
+            assert site.asked == [("GET", "/slow", None)] * 2
+            assert (await loop.reconcile(store, [other]))[other] is DONE
+            held.set()
+            await asyncio.gather(*running)
+            assert await store.read(task.unfinished) == [third]
+            assert (await loop.reconcile(store, [third]))[third] is DONE
+
+    cloud.served.run(act())
+    assert {cloud.show(image_id)["status"] for image_id in mine} == {"active"}
+    assert cloud.ask("GET", f"/images/{theirs}", None, cloud.other).json["status"] == "active"
+
+
+def test_an_import_has_an_end(cloud: ImageCloud, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "LONGEST", 0.0)
+    site.pages["/disk"] = DATA
+    image_id = cloud.make()
+    cloud.start(image_id, "web-download", uri=site.url("/disk"))
+    cloud.settle()
+    assert "takes longer than" in failed(cloud, image_id)
 
 
 def test_data_that_is_not_what_it_should_be(cloud: ImageCloud, site: Site) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -145,6 +148,61 @@ def test_a_server_that_is_too_slow(site: Site, far: WebImageStore, monkeypatch: 
     site.pages |= {"/dripping": dripping}
     with pytest.raises(StoreFailure, match="less than"):
         get(far, site.url("/dripping"))
+
+
+def dripping_head(handler: BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    drop(handler, b"x")
+
+
+def dripping_sizes(handler: BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n4;")
+    drop(handler, b"x")
+
+
+def drop(handler: BaseHTTPRequestHandler, sign: bytes) -> None:
+    for _ in range(150):
+        try:
+            handler.wfile.write(sign)
+        except OSError:
+            return
+        time.sleep(0.02)
+
+
+def test_a_head_has_an_end_and_so_has_what_is_between_chunks(
+    site: Site, far: WebImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "HEAD", 0.5)
+    monkeypatch.setattr(web, "GRACE", 0.5)
+    site.pages |= {"/head": dripping_head, "/sizes": dripping_sizes, "/there": "/head"}
+    for path in ("/head", "/there", "/sizes"):
+        began = time.monotonic()
+        with pytest.raises(StoreFailure, match=r"too slow|timed out"):
+            get(far, site.url(path))
+        assert time.monotonic() - began < 2, path
+
+
+def test_an_agreement_on_tls_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "HEAD", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        addresses = AddressFilter(allowed_ports=(port,), networks=(ip_network("127.0.0.0/8"),))
+        threading.Thread(target=hello_by_drops, args=(listener,), daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(StoreFailure, match="timed out"):
+            WebImageStore(addresses.check, addresses.judge).open(f"https://127.0.0.1:{port}/")
+        assert time.monotonic() - began < 2
+
+
+def hello_by_drops(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        client, _ = listener.accept()
+        with client:
+            for byte in b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03" + bytes(140):
+                client.sendall(bytes([byte]))
+                time.sleep(0.02)
 
 
 def test_what_may_be_secret_is_not_told(far: WebImageStore, site: Site) -> None:

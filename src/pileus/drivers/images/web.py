@@ -11,6 +11,7 @@ Sources: RFC 9110 (HTTP semantics: redirects, ranges, `Content-Length`); RFC 612
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 import time
@@ -28,6 +29,9 @@ REDIRECTS = 5
 
 TIMEOUT = 30.0
 """Seconds that a connection may take, or stay silent."""
+
+HEAD = 60.0
+"""Seconds until the head of an answer is there, from the first connection on, however many redirects there are."""
 
 GRACE = 60.0
 """Seconds after which a server that is too slow is given up."""
@@ -107,8 +111,9 @@ class WebImageStore:
 
     def _fetch(self, method: str, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         """The answer of the last server in a row of redirects. Raises StoreFailure."""
+        deadline = time.monotonic() + HEAD
         for _ in range(REDIRECTS + 1):
-            response = self._request(method, url, headers)
+            response = self._request(method, url, headers, deadline)
             if response.status in (301, 302, 303, 307, 308) and (target := response.headers.get("Location")):
                 response.close()
                 url = urljoin(url, target)
@@ -119,7 +124,7 @@ class WebImageStore:
             return response
         raise StoreFailure(f"{_plain(url)} is behind more than {REDIRECTS} redirects")
 
-    def _request(self, method: str, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def _request(self, method: str, url: str, headers: dict[str, str], deadline: float) -> http.client.HTTPResponse:
         try:
             scheme, host, port = self._check(url)
         except ValueError as reason:
@@ -130,42 +135,93 @@ class WebImageStore:
         try:
             connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
             connection.response_class = _Response
-            connection.sock = self._connect(scheme, host, port)
+            connection.sock = _Socket(_Timed(self._connect(scheme, host, port, deadline), self._timeout, deadline))
             connection.request(method, target, headers={**named, **headers})
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise StoreFailure(f"{_plain(url)} cannot be fetched: {_reason(error)}") from error
 
-    def _connect(self, scheme: str, host: str, port: int) -> socket.socket:
+    def _connect(self, scheme: str, host: str, port: int, deadline: float) -> socket.socket:
         """A connection to one of the addresses of a host that may be connected to. Raises StoreFailure and OSError."""
         failure: Exception = OSError("it has no address")
         found = dict.fromkeys(entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        deadline = time.monotonic() + self._timeout
+        end = min(deadline, time.monotonic() + self._timeout)
         for text in found:
             address = read_address(str(text).split("%", 1)[0])
             try:
                 self._judge(address)
-                plain = socket.create_connection((str(address), port), max(0.1, deadline - time.monotonic()))
+                plain = socket.create_connection((str(address), port), max(0.1, end - time.monotonic()))
             except (ValueError, OSError) as error:
                 failure = error
                 continue
-            plain.settimeout(self._timeout)
+            # What is agreed on for TLS has one wait in all, however little comes at a time.
+            plain.settimeout(max(0.1, min(self._timeout, deadline - time.monotonic())))
             return self._context.wrap_socket(plain, server_hostname=host) if scheme == "https" else plain
         if isinstance(failure, OSError):
             raise failure
         raise StoreFailure(f"{host} does not pass filtering: {failure}")
 
 
+class _Timed(io.RawIOBase):
+    """What comes of a socket, each wait for which ends at a deadline: the socket's own limit is for one wait alone."""
+
+    def __init__(self, sock: socket.socket, timeout: float, deadline: float) -> None:
+        super().__init__()
+        self.sock = sock
+        self.deadline = deadline
+        self._timeout = timeout
+
+    def limit(self) -> None:
+        """Let the next wait end in time. Raises TimeoutError."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the server is too slow")
+        self.sock.settimeout(min(self._timeout, left))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.limit()
+        return self.sock.recv_into(buffer)
+
+    def close(self) -> None:
+        super().close()
+        self.sock.close()
+
+
+class _Socket:
+    """A socket as `http.client` uses one: it lets go of it when there is a file, which is then the one to close."""
+
+    def __init__(self, raw: _Timed) -> None:
+        self.raw = raw
+        self._shared = False
+
+    def sendall(self, data: bytes) -> None:
+        self.raw.limit()
+        self.raw.sock.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        self._shared = True
+        return io.BufferedReader(self.raw)
+
+    def close(self) -> None:
+        if not self._shared:
+            self.raw.close()
+
+
 class _Response(http.client.HTTPResponse):
     """A response whose errors are a store's, and that gives what has come without waiting for more."""
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
+    def __init__(self, sock: Any, *arguments: Any, **more: Any) -> None:
+        super().__init__(sock, *arguments, **more)
+        self._raw: _Timed = sock.raw
         self._began = time.monotonic()
         self._got = 0
 
     def read(self, amt: int | None = None) -> bytes:
         """Some more bytes. Raises StoreFailure when the server goes away in the middle, or is too slow."""
+        self._raw.deadline = time.monotonic() + GRACE  # what is between the chunks may drip as well
         try:
             block = super().read() if amt is None or amt < 0 else self.read1(amt)
         except (OSError, http.client.HTTPException) as error:

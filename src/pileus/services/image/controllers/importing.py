@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,9 @@ T = TypeVar("T")
 
 TICK = 5.0
 """Seconds between two signs of life, each with a word on how far the work is."""
+
+LONGEST = 12 * 3600.0
+"""Seconds that the data of one import may take to come: 100 GiB need no more than 2.5 MB a second."""
 
 MIB = 1 << 20
 
@@ -82,6 +86,7 @@ class Importing:
             with contextlib.suppress(Exception):
                 await asyncio.shield(store.write(lambda tx: task.hand_over(tx, claimed, worker)))
             raise
+        await store.write(lambda tx: task.call_next(tx, claimed.row.owner))
         return DONE
 
 
@@ -96,6 +101,7 @@ class Job:
         self.worker = worker
         self.message = ""
         self.lost = False
+        self.until = time.monotonic() + LONGEST
         self.unsettled: list[tuple[str, str]] = []
         """Stores and keys under which this attempt wrote."""
 
@@ -234,6 +240,8 @@ class Job:
         async def following() -> Block:
             if self.lost:
                 raise Lost("The image is gone, or another task works on it.")
+            if time.monotonic() > self.until:
+                raise Failure(f"The data takes longer than {LONGEST / 3600:g} hours.")
             self.message = f"Copied {blocks.size // MIB} MiB"
             return await blocks.next()
 

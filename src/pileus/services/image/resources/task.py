@@ -9,6 +9,7 @@ the lease of the loop that works on it; one that is not renewed any more lets an
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,6 +28,9 @@ from pileus.services.image.rules.schema import TASK_STATUSES, TASK_TYPES
 
 TTL = timedelta(seconds=60)
 """How long the loop that works on a task may give no sign of life."""
+
+SHARE = 2
+"""How many tasks of one project are worked on at a time: a loop works on four, and they may take hours."""
 
 ATTEMPTS = 3
 """How often the work of a task is begun: more deaths are no accident."""
@@ -246,21 +250,51 @@ class Claim:
 
 
 def unfinished(tx: Tx) -> list[str]:
-    """Ids of all tasks that are to be worked on, or are."""
-    return [row.id for row in tx.all(sa.select(task.c.id).where(task.c.outcome.is_(None)).order_by(task.c.created_at))]
+    """Ids of all tasks that are being worked on, or may be: not of those that wait until their project has a share."""
+    query = sa.select(task.c.id, task.c.owner, task.c.worker_until).where(task.c.outcome.is_(None))
+    rows = tx.all(query.order_by(task.c.created_at, task.c.id))
+    held = {row.id for row in rows if row.worker_until is not None and row.worker_until >= tx.now}
+    running = Counter(row.owner for row in rows if row.id in held)
+    found = []
+    for row in rows:
+        if row.id not in held:
+            if row.owner is not None and running[row.owner] >= SHARE:
+                continue
+            running[row.owner] += 1
+        found.append(row.id)
+    return found
 
 
 def claim(tx: Tx, task_id: str, worker: str, *, alone: bool) -> Claim | None:
-    """Take a task's lease, for a process that calls itself `worker`; None when there is nothing to do, or not yet.
+    """Take a task's lease, for a process that calls itself `worker`; None when there is nothing to do, or not yet,
+    as when the project has its share.
 
     `alone` says that no other process works on this store: whoever held the lease is dead.
     """
     row = tx.first(sa.select(task).where(task.c.id == task_id, task.c.outcome.is_(None)))
     if row is None or not (alone or row.worker in (None, worker) or row.worker_until < tx.now):
         return None
+    if row.owner is not None and _running(tx, row) >= SHARE:
+        return None
     values = {"worker": worker, "worker_until": tx.now + TTL, "attempts": row.attempts + 1, "updated_at": tx.now}
     tx.compare_and_set(task, {"id": task_id, "attempts": row.attempts, "worker": row.worker}, values)
     return Claim(row, row.attempts >= ATTEMPTS)
+
+
+def _running(tx: Tx, row: sa.Row[Any]) -> int:
+    """How many other tasks of the same project are being worked on."""
+    query = sa.select(sa.func.count()).where(
+        task.c.owner == row.owner, task.c.outcome.is_(None), task.c.worker_until >= tx.now, task.c.id != row.id
+    )
+    return int(tx.scalar(query) or 0)
+
+
+def call_next(tx: Tx, owner: str | None) -> None:
+    """Tell the loop of the task of a project that has waited longest, now that one has ended."""
+    waiting = sa.select(task.c.id).where(task.c.owner == owner, task.c.outcome.is_(None), task.c.worker.is_(None))
+    task_id = tx.scalar(waiting.order_by(task.c.created_at, task.c.id).limit(1))
+    if task_id is not None:
+        tx.changed("image.task", task_id)
 
 
 def renew(tx: Tx, claimed: Claim, worker: str, message: str) -> bool:
