@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from pileus.agent import agent as agent_module
-from pileus.agent.identity import Identity
+from pileus.agent.identity import Identity, IdentityFile
 from pileus.core.store import Tx, change
 from pileus.services.fleet import interface as fleet
 from pileus.services.fleet.resources.assignment import assignment
@@ -137,6 +138,56 @@ def test_hello_does_not_forget_how_far_the_host_has_heard(database_url: str, tmp
         await until(lambda: machine.link.host_id != "", "hello is answered")
         await asyncio.sleep(0.1)
         assert _identity(machine)["position"] == written
+
+    play(scenario, database_url, tmp_path)
+
+
+def _full(self: IdentityFile, identity: Identity) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_keeps_no_host_from_making_room(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pileus.agent.agent.HEARTBEAT", 0.05)
+
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(guest("g1"))
+        await control.settles()
+        await control.stop()
+        with monkeypatch.context() as full:
+            full.setattr(IdentityFile, "write", _full)
+            await control.start()
+            control.tombstone("guest/g1")
+            await control.empties()
+            assert machine.failed() is None
+        assert machine.agent is not None
+        known = machine.agent.identity
+        await until(lambda: Identity(**_identity(machine)).incarnation == known.incarnation, "it is written later")
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_store_that_cannot_be_written_down_is_not_obeyed_for_the_first_time(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pileus.agent.agent.REFUSED", 0.05)
+
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(guest("g1"))
+        await control.settles()
+        await machine.kill()
+        (machine.directory / "identity.json").unlink()
+        with monkeypatch.context() as full:
+            full.setattr(IdentityFile, "write", _full)
+            control.tombstone("guest/g1")
+            control.requests.clear()
+            machine.boot()
+            await until(lambda: control.requests.count(("POST", "/hello")) > 2)
+            assert ("GET", "/watch") not in control.requests
+            assert machine.failed() is None
+            assert machine.guests == {"g1": "running"}
+        await control.empties()
 
     play(scenario, database_url, tmp_path)
 

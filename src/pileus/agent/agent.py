@@ -164,8 +164,16 @@ class Agent:
         self.link.host_id = welcome.host_id
         # The same store counts on: what was heard from its earlier run, this run must know.
         position = known.position if known.store_id == welcome.store_id else 0
-        self.identity = Identity(welcome.store_id, welcome.incarnation, position)
-        await self._blocking(lambda: self._file.write(self.identity))
+        identity = Identity(welcome.store_id, welcome.incarnation, position)
+        try:
+            await self._blocking(lambda: self._file.write(identity))
+        except OSError as error:
+            if self._file.read().store_id != welcome.store_id:
+                raise  # nobody is obeyed of whom the next life of this agent would not know
+            # What makes room is told by the store that this is about: it is obeyed, and heartbeats write again.
+            # Until one can, another life refuses this store's copies from where the last one wrote.
+            log.warning("how far this host has heard cannot be written: %s", error)
+        self.identity = identity
 
     async def _watch(self) -> None:
         while True:
@@ -190,7 +198,7 @@ class Agent:
             log.error("the control plane refuses this host: %s", error)
             self._obeying.clear()
             return REFUSED
-        except (GuestFailure, NetworkFailure) as error:
+        except (GuestFailure, NetworkFailure, OSError) as error:
             # Of what a greeting tells. Guests that run need nobody; the host gets no others until it is mended.
             log.error("this host cannot hold guests: %s", error)
             return REFUSED

@@ -7,6 +7,7 @@ is seven bytes of firmware is started; only the exit status that those bytes pro
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 from pathlib import Path
@@ -15,6 +16,8 @@ import msgspec
 
 from pileus.contracts.hypervisor import GuestFailure
 from pileus.drivers.host.process import ChildFailure, Identity, run, spawn
+
+log = logging.getLogger(__name__)
 
 _KVM = Path("/dev/kvm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -35,6 +38,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     reason: str
     version: int
+
+
+_unwritten: dict[Path, Found] = {}
+"""What was found while the disk took no file of it: this process does not try it again for each guest."""
 
 
 def probe_accelerator(timeout: float = 2.0, *, binary: str = "qemu-system-x86_64") -> tuple[str, str]:
@@ -65,15 +72,21 @@ def remembered(cache: Path, binary: str, timeout: float) -> Found:
     """What `probe_accelerator` finds, remembered in the file `cache` until the host or the program changes."""
     boot_id = _BOOT_ID.read_text().strip()
     program = _fingerprint(binary)
+    known = _unwritten.get(cache)
     with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
-        found = msgspec.json.decode(cache.read_bytes(), type=Found)
-        if (found.boot_id, found.program) == (boot_id, program):
-            return found
+        known = known or msgspec.json.decode(cache.read_bytes(), type=Found)
+    if known is not None and (known.boot_id, known.program) == (boot_id, program):
+        return known
     name, reason = probe_accelerator(timeout, binary=binary)
     found = Found(boot_id=boot_id, program=program, name=name, reason=reason, version=version(binary))
+    _unwritten.pop(cache, None)
     new = cache.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(found))
-    new.replace(cache)
+    try:
+        new.write_bytes(msgspec.json.encode(found))
+        new.replace(cache)
+    except OSError as error:
+        log.warning("what runs guests here is not remembered beyond this process: %s", error)
+        _unwritten[cache] = found
     return found
 
 
