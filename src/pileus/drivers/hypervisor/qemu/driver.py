@@ -372,9 +372,16 @@ class QemuHypervisor:
                     LOG.exception("a watcher of guest %s failed", guest_id)
 
     def _bound_logs(self) -> None:
-        for guest in list(self._guests.values()):
-            console.bound(guest.directory.console)
-            console.bound(guest.directory.errors)
+        with self._lock:
+            guests = list(self._guests.values())
+        failed: list[tuple[Path, OSError]] = []
+        for file in [file for one in guests for file in (one.directory.console, one.directory.errors)]:
+            try:
+                console.bound(file)
+            except OSError as error:  # one that cannot be bounded now is no reason to leave the others
+                failed.append((file, error))
+        if failed:
+            LOG.warning("%d logs cannot be bounded, among them %s: %s", len(failed), *failed[0])
 
 
 def _is_uuid(text: str) -> bool:

@@ -17,6 +17,7 @@ from qemu.qmp import QMPClient, QMPError, Runstate
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class MonitorFailure(Exception):
@@ -24,12 +25,13 @@ class MonitorFailure(Exception):
 
 
 class Loop:
-    """The private event loop of a driver."""
+    """The private event loop of a driver, and what it does again and again."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
         self._thread.start()
+        self._closed = threading.Event()
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
         """Run a coroutine there and wait for it; raises MonitorFailure after `timeout` seconds."""
@@ -54,16 +56,20 @@ class Loop:
         self._do(lambda: self._loop.remove_reader(fd))
 
     def every(self, seconds: float, act: Callable[[], None]) -> None:
-        """Call `act` in the loop's thread again and again."""
+        """Call `act` again and again, in a thread of its own: what waits for a disk must not keep QMP waiting."""
 
-        def turn() -> None:
-            act()
-            self._loop.call_later(seconds, turn)
+        def again() -> None:
+            while not self._closed.wait(seconds):
+                try:
+                    act()
+                except Exception:
+                    log.exception("what is done every %g s has failed", seconds)
 
-        self._loop.call_soon_threadsafe(lambda: self._loop.call_later(seconds, turn))
+        threading.Thread(target=again, name="qemu-every", daemon=True).start()
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the threads; one that waits for a disk ends when it has been answered."""
+        self._closed.set()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
