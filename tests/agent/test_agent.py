@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from pileus.contracts.hypervisor import GuestFailure
+from pileus.contracts.hypervisor import GuestFailure, GuestObserved, GuestPlan
 from pileus.core.errors import Unavailable
 from pileus.core.store import Tx
 from pileus.services.fleet import interface as fleet
@@ -352,6 +352,36 @@ def test_a_guest_whose_process_dies_is_started_again(database_url: str, tmp_path
         await until(lambda: control.rows()["guest/g1"].started_at > before)
         assert control.state("guest/g1") == "running"
         assert machine.hypervisor.boots("g1") == 2
+
+    play(scenario, database_url, tmp_path)
+
+
+def test_a_guest_that_ends_as_it_is_started_is_started_ever_more_seldom(database_url: str, tmp_path: Path) -> None:
+    async def scenario(control: Control, machine: Machine) -> None:
+        ensure = machine.hypervisor.ensure
+        starts: list[float] = []
+
+        def dies(plan: GuestPlan) -> GuestObserved:
+            if plan.spec.name != "mended":
+                starts.append(time.monotonic())
+                asyncio.run_coroutine_threadsafe(tell(), loop)
+                time.sleep(0.01)
+                raise GuestFailure("QEMU did not start")
+            return ensure(plan)
+
+        async def tell() -> None:
+            assert machine.agent is not None
+            machine.agent._guest_changed("g")
+
+        loop = asyncio.get_running_loop()
+        machine.hypervisor.ensure = dies  # type: ignore[method-assign] # for this test alone
+        control.assign(guest("g"))
+        await control.reaches("guest/g", "failed")
+        await asyncio.sleep(2.5)
+        assert len(starts) <= 5
+        await until(lambda: len(starts) == 5, "it is tried after 3 s")
+        control.assign(guest("g", name="mended"))
+        await until(lambda: machine.guests == {"g": "running"}, "a change acts at once", 1.0)
 
     play(scenario, database_url, tmp_path)
 

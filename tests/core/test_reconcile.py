@@ -42,6 +42,37 @@ def test_again_and_failed_come_back() -> None:
     asyncio.run(run())
 
 
+def test_a_hint_cancels_no_back_off_and_a_change_does() -> None:
+    async def run() -> None:
+        loop, queue = asyncio.get_running_loop(), Queue()
+        queue.add("a")
+        for _ in range(8):  # the next back-off is of half a minute
+            assert await asyncio.wait_for(queue.take(1), 1) == ["a"]
+            queue.finish("a", Failed())
+            queue.add("a")
+        await queue.take(1)
+        queue.hint("a")
+        queue.finish("a", Failed())
+        assert queue.idle(), "what fails may itself have made the news"
+        began = loop.time()
+        queue.hint("a")
+        assert queue.idle()
+        assert await asyncio.wait_for(queue.take(1), 2) == ["a"]
+        assert loop.time() - began > 1
+        queue.hint("a")
+        queue.add("a")
+        queue.finish("a", Failed())
+        assert await asyncio.wait_for(queue.take(1), 0.1) == ["a"], "a change acts at once"
+        queue.hint("a")
+        queue.finish("a", DONE)
+        assert await asyncio.wait_for(queue.take(1), 0.1) == ["a"], "what did not fail is looked at again"
+        queue.finish("a", DONE)
+        queue.hint("a")
+        assert await asyncio.wait_for(queue.take(1), 0.1) == ["a"]
+
+    asyncio.run(run())
+
+
 class Counting(KeyController):
     """Fails the first time for each key, and notes whether two workers ever had one key."""
 

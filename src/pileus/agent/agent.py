@@ -308,7 +308,7 @@ class Agent:
 
     def _look_at_guest(self, guest_id: str) -> None:
         self._changed.add(guest_id)
-        self._queue.add(str(Key("guest", guest_id)))
+        self._queue.hint(str(Key("guest", guest_id)))  # it may be the end of what was started in vain just now
 
     async def _work(self) -> None:
         while True:

@@ -108,6 +108,10 @@ TURNS = 4
 """Turns of the event loop that a commit's news waits for the answer to who wrote."""
 
 
+HINT = 1.5
+"""Seconds that news of a key waits at most while the key backs off."""
+
+
 class Queue:
     """Keys that wait, keys that are worked on, and how often each has failed."""
 
@@ -115,6 +119,7 @@ class Queue:
         self._ready: dict[str, None] = {}
         self._busy: set[str] = set()
         self._dirty: set[str] = set()
+        self._hinted: set[str] = set()
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
@@ -130,6 +135,18 @@ class Queue:
             self._ready[key] = None
             self._wake.set()
 
+    def hint(self, key: str) -> None:
+        """`add`, for news that the work on the key may itself have made: what fails then still backs off.
+
+        A key that backs off already comes back at the latest when a hint may wait no longer.
+        """
+        if key in self._busy:
+            self._hinted.add(key)
+        elif key not in self._failures or key in self._ready:
+            self.add(key)
+        elif self._waits(key) > HINT:
+            self._later(key, HINT)
+
     async def take(self, most: int) -> list[str]:
         """Keys to work on, oldest first; waits for the first."""
         while not self._ready:
@@ -144,6 +161,8 @@ class Queue:
     def finish(self, key: str, outcome: Outcome) -> None:
         """Put a key away, or let it come back."""
         self._busy.discard(key)
+        hinted = key in self._hinted
+        self._hinted.discard(key)
         if isinstance(outcome, Failed):
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             self._later(key, min(60.0, 0.1 * 2 ** min(failures, 12)))
@@ -151,7 +170,7 @@ class Queue:
             self._failures.pop(key, None)
             if isinstance(outcome, Again):
                 self._later(key, outcome.after)
-        if key in self._dirty:
+        if key in self._dirty or (hinted and not isinstance(outcome, Failed)):
             self._dirty.discard(key)
             self.add(key)
 
@@ -165,7 +184,14 @@ class Queue:
         return not self._ready and not self._busy
 
     def _later(self, key: str, seconds: float) -> None:
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
         self._timers[key] = asyncio.get_running_loop().call_later(seconds, self.add, key)
+
+    def _waits(self, key: str) -> float:
+        """How long a key waits still, in seconds."""
+        timer = self._timers.get(key)
+        return 0.0 if timer is None else timer.when() - asyncio.get_running_loop().time()
 
 
 class Loops:

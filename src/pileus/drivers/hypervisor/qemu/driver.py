@@ -135,6 +135,8 @@ class QemuHypervisor:
                 raise GuestFailure(f"QEMU does not obey: {error}") from error
             except OSError as error:
                 raise GuestFailure(f"the guest cannot be brought about: {error}") from error
+            finally:
+                guest.grown()
             return guest.observe()
 
     def observe(self, guest_id: str) -> GuestObserved:

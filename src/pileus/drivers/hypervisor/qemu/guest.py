@@ -67,6 +67,10 @@ class Guest:
         self._monitor = Monitor(loop, self._heard)
         self._serial: socket.socket | None = None
         self._ended = ""
+        self._young = False
+        """Whether the process was started by a change that has not ended, to which its end is told anyway."""
+        self._status: int | None = None
+        """The exit status of the process that ended last, as far as it is known."""
 
     def alive(self) -> bool:
         """Whether its process runs, whoever started it; takes hold of one that was not known yet."""
@@ -84,6 +88,13 @@ class Guest:
         if child is not None:
             child.wait(timeout)
         return not self.alive()
+
+    def refusal(self, timeout: float) -> str:
+        """What QEMU said when it gave up by itself, within `timeout` seconds.
+
+        Empty when it runs, or when it was ended: by a signal that killed it, or by SIGTERM, at which it ends with 0.
+        """
+        return self.directory.complaint() if self.gone(timeout) and (self._status or 0) > 0 else ""
 
     def observe(self) -> GuestObserved:
         """What is seen of it now."""
@@ -183,8 +194,14 @@ class Guest:
             raise GuestFailure(f"{argv[0]} cannot be started: {error.strerror}") from error
         finally:
             os.close(errors)
+        self._young = True
         self._hold(child)
         return child.pid
+
+    def grown(self) -> None:
+        """What started the process is over: from here on its end is news."""
+        if self.alive():
+            self._young = False
 
     def greet(self, timeout: float) -> None:
         """Wait for a process that was just started. Raises GuestFailure; nothing of the process is left then."""
@@ -281,6 +298,7 @@ class Guest:
         # Between asking for the pid and holding it the process may have ended and its number been given away.
         if self.directory.holder() != pid:
             return
+        self._young = False
         self._hold(child)
 
     def _hold(self, child: Child) -> None:
@@ -291,6 +309,7 @@ class Guest:
         with self._inner:
             self._child = child
             self._ended = ""
+            self._status = None
             self._loop.watch(child.fd, died)
 
     def _bury(self) -> None:
@@ -298,6 +317,7 @@ class Guest:
         child = self._child
         if child is None:
             return
+        self._status = child.status
         how = "" if child.status is None else f" with status {child.status}"
         said = self.directory.complaint()
         self._ended = f"QEMU ended{how}" + (f": {said}" if said else "")
@@ -318,7 +338,7 @@ class Guest:
 
     def _heard(self, event: str) -> None:
         self._pulse.set()
-        if event in _NEWS:
+        if event in _NEWS and not (event == "EOF" and self._young):
             self._changed(self.id)
 
     def _started(self) -> float | None:

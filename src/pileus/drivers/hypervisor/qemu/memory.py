@@ -78,11 +78,12 @@ def take_in(guest: Guest) -> None:
         _await(guest)
     except MonitorFailure as error:
         # QEMU says why, hangs up and ends, in this order and not at once.
-        ended = guest.gone(1.0)
-        said = guest.directory.complaint() if ended else ""
+        refused = guest.refusal(1.0)
         guest.end(0)
-        # What QEMU does not take today it does not take tomorrow; a reboot gives the memory up.
-        raise GuestFailure(f"the guest's memory cannot be taken in: {said or error}", permanent=ended) from error
+        # What QEMU does not take today it does not take tomorrow; a reboot gives the memory up. Who killed it, for
+        # want of memory perhaps, may not be there tomorrow.
+        why = f"the guest's memory cannot be taken in: {refused or error}"
+        raise GuestFailure(why, permanent=bool(refused)) from error
     finally:
         os.close(fd)
     reach("qemu.memory.taken")
