@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pileus.agent import image_cache
 from pileus.agent.image_cache import FileImageCache, NoImages
-from pileus.agent.link import Link, LinkDown
+from pileus.agent.link import Link, LinkDown, LinkRefused
 from pileus.contracts.hypervisor import DiskSpec
 from pileus.contracts.storage import StorageFailure
 from pileus.drivers.storage.convert import convert
@@ -31,11 +32,14 @@ class Source(Link):
         self.data = data
         self.asked: list[str] = []
         self.breaks_after: int | None = None
+        self.refusal = 0
         self.pause = asyncio.Event()
         self.pause.set()
 
     async def download(self, path: str, sink: Callable[[bytes], object]) -> None:
         self.asked.append(path)
+        if self.refusal:
+            raise LinkRefused(self.refusal, "No image found")
         for number, start in enumerate(range(0, len(self.data), 1000)):
             if number == self.breaks_after:
                 raise LinkDown("in the middle")
@@ -162,6 +166,40 @@ def test_a_download_that_breaks_off_leaves_nothing_and_the_next_is_whole(tmp_pat
         assert path.read_bytes() == DATA
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("status", "lasting"), [(404, True), (410, True), (401, False), (409, False), (503, False)])
+def test_an_image_that_is_not_there_any_more_is_not_waited_for(tmp_path: Path, status: int, lasting: bool) -> None:
+    cache, link = FileImageCache(tmp_path, refuse), Source()
+    link.refusal = status
+    with pytest.raises(StorageFailure if lasting else LinkRefused, match="No image found") as failure:
+        asyncio.run(cache.fetch(disk(), link))
+    assert getattr(failure.value, "permanent", False) == lasting
+    assert names(tmp_path) == []
+
+
+def _room(monkeypatch: pytest.MonkeyPatch, root: Path, free: int, total: int = 1 << 40) -> None:
+    """The file system of a directory has so many bytes, less what its files take from now on."""
+    before = sum(path.stat().st_size for path in root.iterdir())
+
+    def usage(path: Path) -> shutil._ntuple_diskusage:
+        taken = sum(one.stat().st_size for one in path.iterdir()) - before
+        return shutil._ntuple_diskusage(total, total - free + taken, free - taken)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+
+def test_an_image_leaves_a_reserve_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_cache, "_LOOK", 4000)
+    cache, link = FileImageCache(tmp_path, refuse), Source()
+    _room(monkeypatch, tmp_path, (1 << 30) + 10_000)
+    with pytest.raises(StorageFailure, match="less than 1 GiB free") as failure:
+        asyncio.run(cache.fetch(disk(), link))
+    assert not failure.value.permanent, "there may be room later"
+    assert names(tmp_path) == []
+    _room(monkeypatch, tmp_path, (1 << 30) + 30_000)
+    asyncio.run(cache.fetch(disk(), link))
+    assert len(names(tmp_path)) == 1
 
 
 def test_a_download_that_is_cancelled_leaves_nothing_and_lets_the_next_begin(tmp_path: Path) -> None:

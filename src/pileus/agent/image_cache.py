@@ -10,16 +10,24 @@ import asyncio
 import hashlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from pileus.agent.link import Link
+from pileus.agent.link import Link, LinkRefused
 from pileus.contracts.hypervisor import DiskSpec
 from pileus.contracts.storage import StorageFailure
 
 log = logging.getLogger(__name__)
+
+_RESERVE = 1 << 30
+"""Bytes that stay free on the cache's file system."""
+_LOOK = 64 << 20
+"""Bytes after which the room that is left is looked at again."""
+_UNKNOWN_HOST = frozenset({401, 403})
+"""Refusals that are of the host and not of what it asked for: once it is known again it is answered."""
 
 Convert = Callable[[Path, str, Path], None]
 """Makes a qcow2 file (third) of a file (first) of a format (second), without privilege. Raises StorageFailure."""
@@ -92,13 +100,7 @@ class FileImageCache:
         partial, made = final.with_suffix(".partial"), final.with_suffix(".partial.qcow2")
         began, digest = time.monotonic(), hashlib.sha512()
         try:
-            with partial.open("wb") as file:
-
-                def sink(chunk: bytes) -> None:
-                    digest.update(chunk)
-                    file.write(chunk)
-
-                await link.download(f"/images/{disk.image_id}/data", sink)
+            await self._receive(disk, partial, digest, link)
             if disk.image_sha512 is not None and digest.hexdigest() != disk.image_sha512:
                 raise StorageFailure(
                     f"image {disk.image_id} does not hash to what it should: the image store's copy is damaged, or was "
@@ -113,6 +115,35 @@ class FileImageCache:
             partial.unlink(missing_ok=True)
             made.unlink(missing_ok=True)
         log.info("image %s is here after %.1f s", disk.image_id, time.monotonic() - began)
+
+    async def _receive(self, disk: DiskSpec, partial: Path, digest: hashlib._Hash, link: Link) -> None:
+        """Write an image's data to a file. Raises StorageFailure, LinkDown or LinkRefused."""
+        left = 0
+
+        def sink(chunk: bytes) -> None:
+            nonlocal left
+            left -= len(chunk)
+            if left < 0:
+                left = _LOOK
+                if shutil.disk_usage(self.root).free < _RESERVE + _LOOK:
+                    raise StorageFailure(
+                        f"image {disk.image_id} is not fetched: it would leave less than {_RESERVE >> 30} GiB free on "
+                        "the disk of the host"
+                    )
+            digest.update(chunk)
+            try:
+                file.write(chunk)
+            except OSError as error:  # which the link would take for its own
+                raise StorageFailure(f"image {disk.image_id} cannot be kept: {error.strerror}") from error
+
+        with partial.open("wb") as file:
+            try:
+                await link.download(f"/images/{disk.image_id}/data", sink)
+            except LinkRefused as error:
+                if not error.lasting or error.status in _UNKNOWN_HOST:
+                    raise
+                why = f"image {disk.image_id} cannot be fetched: {error}"
+                raise StorageFailure(why, permanent=True) from error
 
 
 def _publish(made: Path, final: Path) -> None:

@@ -24,12 +24,17 @@ class LinkDown(Exception):
     """The control plane cannot be reached, or went away in the middle."""
 
 
+_PASSING = frozenset({408, 409, 429, 500, 502, 503, 504})
+"""Statuses of refusals that another attempt may not meet."""
+
+
 class LinkRefused(Exception):
-    """The control plane answered with a fault: `status` and its message."""
+    """The control plane answered with a fault: `status` and its message; `lasting`, where trying again is useless."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+        self.lasting = status not in _PASSING
 
 
 class _Connection:
@@ -264,7 +269,7 @@ class Link:
                 self.close()
                 return await self._call(method, path, body, again=False)
             raise LinkDown(str(error) or "it does not answer") from error
-        except asyncio.CancelledError:
+        except BaseException:
             connection.close()
             raise
         finally:

@@ -30,9 +30,6 @@ PARALLEL = 2
 ATTEMPTS = 5
 """How often a host tries to take a snapshot: what fails as often will not succeed, and somebody waits for word."""
 
-_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
-"""Refusals of the control plane that another attempt may not meet; after any other the data is of no use to it."""
-
 
 class Snapshots:
     """The snapshots of one host. `observe` is told what is seen; a snapshot that is gone is forgotten by the world."""
@@ -130,7 +127,7 @@ class Snapshots:
         attempts = self._attempts[key, generation] = self._attempts.get((key, generation), 0) + 1
         permanent = bool(getattr(error, "permanent", False)) or attempts >= ATTEMPTS
         if isinstance(error, LinkRefused):
-            permanent = error.status not in _AGAIN or attempts >= ATTEMPTS
+            permanent = error.lasting or attempts >= ATTEMPTS  # data that is not wanted now never is
         expected = (GuestFailure, StorageFailure, LinkRefused, OSError)
         if isinstance(error, expected):
             log.warning("%s: %s", key, error)
