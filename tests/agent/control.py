@@ -334,7 +334,7 @@ class Machine:
         self.failing: dict[str, Exception] = {}
         """What a driver raises, by the id of the object that it is asked to make."""
         self._more = hypervisor
-        self._pool = ThreadPoolExecutor(8)
+        self._pool = ThreadPoolExecutor(32)
         self._task: asyncio.Task[None] | None = None
         self.hypervisor = Hypervisor(self, **hypervisor)
         self.link = BrokenLink(control.path)
@@ -367,7 +367,7 @@ class Machine:
             await self._task
         self._task = None
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool = ThreadPoolExecutor(8)
+        self._pool = ThreadPoolExecutor(32)
         self.link.close()
         self.hypervisor.close()
 

@@ -149,8 +149,6 @@ def _full(self: IdentityFile, identity: Identity) -> None:
 def test_a_full_disk_keeps_no_host_from_making_room(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pileus.agent.agent.HEARTBEAT", 0.05)
-
     async def scenario(control: Control, machine: Machine) -> None:
         control.assign(guest("g1"))
         await control.settles()
@@ -171,8 +169,6 @@ def test_a_full_disk_keeps_no_host_from_making_room(
 def test_a_store_that_cannot_be_written_down_is_not_obeyed_for_the_first_time(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pileus.agent.agent.REFUSED", 0.05)
-
     async def scenario(control: Control, machine: Machine) -> None:
         control.assign(guest("g1"))
         await control.settles()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pileus.contracts.hypervisor import GuestFailure
+from pileus.contracts.hypervisor import GuestBusy, GuestFailure, GuestPlan
 from pileus.drivers.hypervisor.qemu import QemuHypervisor, accelerator, console
 from pileus.drivers.hypervisor.qemu import driver as driver_module
 from pileus.drivers.hypervisor.qemu.guest import Guest
 from pileus.drivers.hypervisor.qemu.monitor import Loop
 from tests.agent.control import until
+from tests.drivers.qemu_host import GUEST
 
 
 def test_a_full_disk_makes_no_host_forget_what_runs_its_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,3 +119,38 @@ def test_what_is_done_again_and_again_is_done_after_it_failed() -> None:
         assert done.wait(5)
     finally:
         loop.close()
+
+
+def test_a_guest_that_is_busy_holds_up_nobody_for_long(tmp_path: Path) -> None:
+    """Its disk is copied, or it is asked to power off; whoever wants it gone has that cut short."""
+    driver = QemuHypervisor(state=tmp_path, accelerator="tcg")
+    name = str(uuid.uuid4())
+    plan = GuestPlan(spec=msgspec.structs.replace(GUEST, id=name, power="stopped"), disks={}, nics={})
+    held, hurried = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        guest = driver._guests[name]
+        with guest.lock:
+            held.set()
+            if guest.hurry.wait(20):
+                hurried.set()
+
+    try:
+        assert driver.ensure(plan).state == "stopped"
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(5)
+        began = time.monotonic()
+        with pytest.raises(GuestBusy):
+            driver.ensure(plan)
+        assert time.monotonic() - began < 3
+        driver.hurry(name, on=True)
+        driver.hurry(str(uuid.uuid4()), on=True)
+        holder.join(5)
+        assert hurried.is_set()
+        driver.hurry(name, on=False)
+        assert not driver._guests[name].hurry.is_set()
+        assert driver.ensure(plan).state == "stopped"
+        driver.remove(name)
+    finally:
+        driver.close()

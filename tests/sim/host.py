@@ -75,7 +75,8 @@ class SteppedAgent(Agent):
 
     def __init__(self, host: Host, link: Link, clock: ManualClock) -> None:
         super().__init__(host, link, AtOnce(1))
-        self.timers = {"guests": Timers(clock), "snapshots": Timers(clock)}
+        self.timers = {name: Timers(clock) for name in ("networks", "guests", "snapshots")}
+        self._filters = self.timers["networks"]
         self._queue = self.timers["guests"]
         self._snapshots._queue = self.timers["snapshots"]
 
@@ -89,7 +90,8 @@ class SteppedAgent(Agent):
     async def do(self) -> None:
         """The next thing, if there is any."""
         if self.ready:
-            await (self._turn() if self.timers["guests"].ready else self._snapshots.turn())
+            ready = next(name for name, one in self.timers.items() if one.ready)
+            await (self._snapshots.turn() if ready == "snapshots" else self._turn(self.timers[ready]))
 
     @property
     def quiet(self) -> bool:

@@ -26,21 +26,12 @@ from pileus.agent.guest_password import teller
 from pileus.agent.host import Host
 from pileus.agent.identity import Identity, IdentityFile
 from pileus.agent.link import Link, LinkDown, LinkRefused
+from pileus.agent.rounds import Rounds
 from pileus.agent.snapshot import PARALLEL, Snapshots
 from pileus.agent.world import Key, World
-from pileus.contracts.hypervisor import (
-    GuestFailure,
-    GuestSpec,
-    HypervisorFacts,
-)
+from pileus.contracts.hypervisor import GuestBusy, GuestFailure, GuestSpec, HypervisorFacts
 from pileus.contracts.link import Heartbeat, Hello, Observation, Pace, Report, Unknown, Watch, Welcome
-from pileus.contracts.network import (
-    NetworkFacts,
-    NetworkFailure,
-    NetworkSpec,
-    NetworkState,
-    RouterSpec,
-)
+from pileus.contracts.network import NetworkFacts, NetworkFailure, NetworkSpec, NetworkState, RouterSpec
 from pileus.contracts.storage import StorageFailure
 from pileus.core.reconcile import DONE, Again, Failed, Outcome, Queue
 from pileus.core.seams import reach
@@ -54,12 +45,6 @@ HEARTBEAT = 5.0
 SPARING = 10.0
 """Seconds between heartbeats from which on a control plane has so many hosts that connections are spared."""
 
-RESYNC = 60.0
-"""Seconds between two looks at everything that the host is to hold."""
-
-NURSE = 1.0
-"""Seconds after which services that ended by themselves are looked for."""
-
 PAUSE = 0.5
 """Seconds before the link is tried again."""
 
@@ -69,6 +54,9 @@ answer must not be asked all of it again at once."""
 
 REFUSED = 5.0
 """Seconds before a control plane that refuses this host is asked again."""
+
+BUSY = 5.0
+"""Seconds before a guest is looked at again that its driver is busy with: its disk is copied, at rest."""
 
 GATHER = 0.01
 """Seconds that a report waits at most for what is still being worked on, so that one carries it all."""
@@ -101,6 +89,8 @@ class Agent:
         self._pool = pool
         self._parallel = parallel
         self._queue = Queue()
+        self._filters = Queue()
+        """All but guests and snapshots: what keeps those apart waits for none of them, and they may take minutes."""
         self._causes = Causes()
         self._seen: dict[Key, Observation] = {}
         self._news: dict[Key, Observation] = {}
@@ -113,6 +103,7 @@ class Agent:
         self._guests = Guests(host.hypervisor, host.network, host.storage, host.images, host.metadata)
         self._calls = Calls(host.hypervisor, host.images, link, pool)
         self._snapshots = Snapshots(host.hypervisor, host.storage, link, self.world, pool, self._observe)
+        self._rounds = Rounds(host, self.world, self._look_at, self._blocking)
         self._spread = PAUSE + SPREAD * zlib.crc32(host.name.encode()) / (1 << 32)
         self._revision = ""
         """How far the assignments were heard, since everything was."""
@@ -130,11 +121,12 @@ class Agent:
                 tasks.create_task(self._watch())
                 tasks.create_task(self._report())
                 tasks.create_task(self._beat())
-                tasks.create_task(self._resync())
-                if not self.host.simulated:  # whose services are no processes
-                    tasks.create_task(self._nurse())
-                for _ in range(self._parallel):
-                    tasks.create_task(self._work())
+                for work in self._rounds.works():
+                    tasks.create_task(work)
+                for number in range(self._parallel):
+                    tasks.create_task(self._work(self._queue))
+                    if number % 2 == 0:
+                        tasks.create_task(self._work(self._filters))
                 for _ in range(PARALLEL):
                     tasks.create_task(self._snapshots.work())
         finally:
@@ -215,6 +207,9 @@ class Agent:
             self._news |= {key: self._seen[key] for key in touched if key in self._seen}
             self._reporting.set()
         for key in touched:
+            if key.kind == "guest":
+                # What is under way for a guest that is to go keeps the worker that would remove it.
+                self.host.hypervisor.hurry(key.id, on=self.world.spec("guest", key.id, GuestSpec) is None)
             self._look_at(key)
         for key, (generation, why) in unreadable.items():
             self._fail(key, generation, GuestFailure(f"this host does not understand the spec: {why}", permanent=True))
@@ -276,29 +271,11 @@ class Agent:
         ]
         return Heartbeat(free_disk_gib=self.host.storage.free_gib(), unknown=unknown)
 
-    async def _resync(self) -> None:
-        while True:
-            await asyncio.sleep(RESYNC)
-            for kind in ("network", "router", "guest"):
-                for key in self.world.keys(kind):
-                    self._queue.add(str(key))
-
-    async def _nurse(self) -> None:
-        """Look at what lost a service soon after it did: DHCP that is gone is missed at the next lease."""
-        known: set[Key] = set()
-        while True:
-            await asyncio.sleep(NURSE)
-            found = {Key(kind, object_id) for kind, object_id in await self._blocking(self.host.network.ailing)}
-            for key in found - known:  # the others are tried again at the queue's own pace
-                log.warning("a service of %s has ended: it is started again", key)
-                self._queue.add(str(key))
-            known = found
-
     def _look_at(self, key: Key) -> None:
         if key.kind == "snapshot":
             self._snapshots.add(key)
         else:
-            self._queue.add(str(key))
+            (self._queue if key.kind == "guest" else self._filters).add(str(key))
 
     # -- reconciling ---------------------------------------------------------------------------------------------
 
@@ -310,26 +287,29 @@ class Agent:
         self._changed.add(guest_id)
         self._queue.hint(str(Key("guest", guest_id)))  # it may be the end of what was started in vain just now
 
-    async def _work(self) -> None:
+    async def _work(self, queue: Queue) -> None:
         while True:
-            await self._turn()
+            await self._turn(queue)
 
-    async def _turn(self) -> None:
+    async def _turn(self, queue: Queue) -> None:
         """Work on the next key; waits for one."""
-        (text,) = await self._queue.take(1)
+        (text,) = await queue.take(1)
         self._quiet.clear()
         key = Key.parse(text)
         generation = self.world.generation(key)
         try:
             with self._causes.named(key):
                 outcome = await self._reconcile(key)
+        except GuestBusy as error:
+            log.info("%s waits: %s", key, error)
+            outcome = Again(BUSY)
         except (GuestFailure, NetworkFailure, StorageFailure, LinkDown, LinkRefused, OSError) as error:
             outcome = self._fail(key, generation, error)
         except Exception as error:
             log.exception("%s: cannot be made as wanted", key)
             outcome = self._fail(key, generation, error)
-        self._queue.finish(text, outcome)
-        if self._queue.idle():
+        queue.finish(text, outcome)
+        if self._queue.idle() and self._filters.idle():
             self._quiet.set()
 
     def _fail(self, key: Key, generation: int, error: Exception) -> Outcome:
@@ -366,7 +346,7 @@ class Agent:
             return await self._router(key)
         networks = self.world.dependents(key)
         for network in networks:
-            self._queue.add(str(network))
+            self._look_at(network)
         if key.kind == "security_group":
             self._settle(key, wanted.generation, gone=wanted.spec is None)
         elif wanted.spec is None and not any(map(self.world.wanted, networks)) and (networks or self._swept()):
@@ -433,7 +413,7 @@ class Agent:
 
     def _look_at_strays(self) -> None:
         for port in self.world.strays():
-            self._queue.add(str(port))
+            self._look_at(port)
 
     def _wake(self, key: Key) -> None:
         """Look at a dependent again, unless it has nothing to wait for."""
@@ -445,7 +425,7 @@ class Agent:
             or seen.generation != self.world.generation(key)
         ):
             self._waiting.discard(key)
-            self._queue.add(str(key))
+            self._look_at(key)
 
     async def _router(self, key: Key) -> Outcome:
         generation = self.world.generation(key)
@@ -482,6 +462,8 @@ class Agent:
             if disk.image_id is not None and disk.copy_of is None:
                 await self.host.images.fetch(disk, self.link)
         reach("agent.image.fetched")
+        if self.world.spec("guest", key.id, GuestSpec) is None:
+            return DONE  # its tombstone came meanwhile, and lets it be looked at again
         made = await self._blocking(lambda: self._guests.ensure(spec))
         if made is None:
             return Again(1.0)
@@ -493,4 +475,4 @@ class Agent:
         networks = self.world.dependents(key)
         self._settle(key, generation, gone=True)
         for network in networks:
-            self._queue.add(str(network))
+            self._look_at(network)

@@ -41,7 +41,7 @@ def agent(arguments: argparse.Namespace) -> int:
     config.agent.mkdir(mode=0o711, exist_ok=True)
     if not config.fake:
         join_host(config.state)
-    pool = ThreadPoolExecutor(8 if config.fake else 32, thread_name_prefix="driver")
+    pool = ThreadPoolExecutor(8 if config.fake else 48, thread_name_prefix="driver")
     agents = fake_agents(config, pool) if config.fake else [_host_agent(config, pool)]
     try:
         asyncio.run(_run_agents(agents))

@@ -304,6 +304,10 @@ class GuestFailure(Exception):
         self.permanent = permanent
 
 
+class GuestBusy(GuestFailure):
+    """Something else is under way for the guest, and may take long; nothing was done."""
+
+
 class Hypervisor(Protocol):
     """Guests on one host."""
 
@@ -315,8 +319,12 @@ class Hypervisor(Protocol):
 
         Post-condition: the guest is in the wanted state, or a process that was started for it is gone again and
         `GuestFailure` is raised.  A guest that turned itself off is left alone and reported as `shutdown` until the
-        spec says `stopped`.  A guest whose process died while `running` is wanted is started again.
+        spec says `stopped`.  A guest whose process died while `running` is wanted is started again.  Raises
+        `GuestBusy` soon where its disk is being copied meanwhile.
         """
+
+    def hurry(self, guest_id: str, *, on: bool) -> None:
+        """Whether the guest is to go: what is under way for it is then cut short.  Returns at once."""
 
     def observe(self, guest_id: str) -> GuestObserved:
         """Say what is seen of one guest, without changing it."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from pileus.contracts.hypervisor import (
     ConsoleKind,
     Diagnostics,
+    GuestBusy,
     GuestFailure,
     GuestObserved,
     GuestPlan,
@@ -43,6 +44,8 @@ UID_COUNT = 65_536
 
 _LOG_CHECK = 10.0
 """Seconds between two looks at the length of the logs."""
+_PATIENCE = 1.0
+"""Seconds that a change of a guest waits for another one to end."""
 _HALTED = ("paused", "prelaunch", "suspended", "io-error", "postmigrate", "finish-migrate")
 """QEMU's run states (qapi/run-state.json) from which the processors can be let go on."""
 
@@ -125,7 +128,8 @@ class QemuHypervisor:
         """Make the guest what the plan says; see the contract.
 
         Blocks for up to `grace` seconds while a guest powers off; `remove` cuts that short.  A failure leaves no
-        process, but the run directory, so that the guest is still known.
+        process, but the run directory, so that the guest is still known.  Raises GuestBusy after a second while
+        something else goes on, as the copy of a resting disk does.
         """
         with self._holding(plan.spec.id) as guest:
             guest.directory.create()
@@ -148,6 +152,13 @@ class QemuHypervisor:
         """Ids of all guests with a run directory, or with a process in a control group of this driver's."""
         found = {entry.name for entry in self._folder.iterdir()} | set(self.cgroups.names())
         return sorted(name for name in found if _is_uuid(name))
+
+    def hurry(self, guest_id: str, *, on: bool) -> None:
+        """Cut a graceful stop, a suspension or the copy of a disk short that is under way; see the contract."""
+        with self._lock:
+            guest = self._guests.get(guest_id)
+        if guest is not None:
+            guest.haste(on)
 
     def remove(self, guest_id: str) -> None:
         """End the process at once, and delete its control group and run directory; the id is free again."""
@@ -244,10 +255,14 @@ class QemuHypervisor:
         """Hold a guest's lock. One that was removed while we waited is begun afresh."""
         while True:
             guest = self._guest(guest_id)
-            with guest.lock:
+            if not guest.lock.acquire(timeout=_PATIENCE):
+                raise GuestBusy(f"something else is under way for guest {guest_id}")
+            try:
                 if self._guests.get(guest_id) is guest:
                     yield guest
                     return
+            finally:
+                guest.lock.release()
 
     def _adopt(self) -> None:
         """Take hold of every process that an earlier driver left, and listen to it.

@@ -56,7 +56,7 @@ class Guest:
         self.directory = RunDirectory(path)
         self.lock = threading.RLock()
         self.hurry = threading.Event()
-        """Set while somebody waits for the lock who wants a graceful stop cut short."""
+        """Set while the guest is to go, or somebody waits for the lock who wants a graceful stop cut short."""
         self._loop = loop
         self._changed = changed
         self._inner = threading.RLock()
@@ -246,16 +246,23 @@ class Guest:
             self._bury()
             self._ended = ""
 
+    def haste(self, on: bool) -> None:
+        """Cut short what another thread does, or let it take its time again."""
+        if on:
+            self.hurry.set()
+            self._pulse.set()
+        else:
+            self.hurry.clear()
+
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
         """Hold the lock, and cut a graceful stop short that another thread holds it for."""
-        self.hurry.set()
-        self._pulse.set()
+        self.haste(True)
         with self.lock:
             try:
                 yield
             finally:
-                self.hurry.clear()
+                self.haste(False)
 
     def note(self, **changes: Any) -> Applied:
         """Record what is applied from now on, when that is not what was; fields as those of `Applied`."""
