@@ -202,6 +202,47 @@ def test_an_image_leaves_a_reserve_on_the_disk(tmp_path: Path, monkeypatch: pyte
     assert len(names(tmp_path)) == 1
 
 
+def test_images_that_nothing_needs_make_room_the_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        cache, link = FileImageCache(tmp_path / "cache", refuse), Source()
+        paths = {}
+        for name in ("held", "wanted", "old", "newer", "newest"):
+            await cache.fetch(disk(name), link)
+            path = paths[name] = cache.path(disk(name))
+            assert path is not None
+            path.with_suffix(".sha512").write_text("of what was converted")
+            await asyncio.sleep(0.02)
+        held = paths["held"]
+        assert held is not None
+        os.link(held, tmp_path / "base")
+        busy = asyncio.create_task(cache.fetch(disk("busy"), slow))
+        await until(lambda: any(".partial" in name for name in names(cache.root)))
+
+        def left() -> set[str]:
+            return {name.partition(".")[0] for name in names(cache.root)}
+
+        everything = left()
+        _room(monkeypatch, cache.root, 11 << 30)
+        await cache.make_room(lambda: [disk("wanted"), disk(None)])
+        assert left() == everything, "there is room"
+        # 3 GiB of 10 are the mark here, and two images less are enough.
+        _room(monkeypatch, cache.root, (3 << 30) - 2 * len(DATA), total=10 << 30)
+        await cache.make_room(lambda: [disk("wanted"), disk(None)])
+        assert left() == {"held", "wanted", "newest", "busy"}
+        _room(monkeypatch, cache.root, 0, total=10 << 30)
+        await cache.make_room(lambda: [disk("wanted"), disk(None)])
+        assert left() == {"held", "wanted", "busy"}
+        slow.pause.set()
+        await busy
+        _room(monkeypatch, cache.root, 20 << 30)
+        await cache.fetch(disk("old"), link)
+        assert link.asked.count("/images/old/data") == 2
+
+    slow = Source()
+    slow.pause.clear()
+    asyncio.run(scenario())
+
+
 def test_a_download_that_is_cancelled_leaves_nothing_and_lets_the_next_begin(tmp_path: Path) -> None:
     async def scenario() -> None:
         cache, link = FileImageCache(tmp_path, refuse), Source()

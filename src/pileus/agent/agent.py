@@ -103,7 +103,7 @@ class Agent:
         self._guests = Guests(host.hypervisor, host.network, host.storage, host.images, host.metadata)
         self._calls = Calls(host.hypervisor, host.images, link, pool)
         self._snapshots = Snapshots(host.hypervisor, host.storage, link, self.world, pool, self._observe)
-        self._rounds = Rounds(host, self.world, self._look_at, self._blocking)
+        self._rounds = Rounds(host, self.world, self._look_at, self._blocking, self._obeying)
         self._spread = PAUSE + SPREAD * zlib.crc32(host.name.encode()) / (1 << 32)
         self._revision = ""
         """How far the assignments were heard, since everything was."""

@@ -7,12 +7,13 @@ converted by a child without privilege, under limits.  Nothing here looks into t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _RESERVE = 1 << 30
 """Bytes that stay free on the cache's file system."""
+_ROOM = 10 << 30
+"""Bytes free from which on no image is given up, however large the file system is."""
 _LOOK = 64 << 20
 """Bytes after which the room that is left is looked at again."""
 _UNKNOWN_HOST = frozenset({401, 403})
@@ -41,6 +44,9 @@ class ImageCache(Protocol):
 
     def path(self, disk: DiskSpec) -> Path | None:
         """The image's qcow2 file; None for a disk that starts empty."""
+
+    async def make_room(self, wanted: Callable[[], Iterable[DiskSpec]]) -> None:
+        """Give up images that nothing needs when there is little room; `wanted` gives the disks of the guests here."""
 
 
 class FileImageCache:
@@ -91,6 +97,42 @@ class FileImageCache:
                 log.warning("image %s: this host's copy %s is damaged; it is fetched again", disk.image_id, final)
             await self._download(disk, final, link)
             self._sound[final.name] = _version(final)
+
+    async def make_room(self, wanted: Callable[[], Iterable[DiskSpec]]) -> None:
+        """Delete images, the one first whose last disk came or went the longest ago, until there is room again.
+
+        Kept is what a disk holds by a link, what a wanted disk starts from, and what is being fetched.
+        """
+        if not await asyncio.to_thread(self._short):
+            return
+        for final in await asyncio.to_thread(self._unheld):
+            needed = {path.name for disk in wanted() if (path := self.path(disk)) is not None}
+            if final.name in needed or ((lock := self._locks.get(final.name)) is not None and lock.locked()):
+                continue
+            # Gone by its name in the same turn in which nobody wanted it; its blocks may take long.
+            going = final.with_suffix(".partial.gone")
+            final.replace(going)
+            _sum(final).unlink(missing_ok=True)
+            self._sound.pop(final.name, None)
+            await asyncio.to_thread(going.unlink)
+            log.info("image %s: nothing here needs it, and there is little room: it is deleted", final.stem)
+            if not await asyncio.to_thread(self._short):
+                return
+
+    def _short(self) -> bool:
+        """Whether there is little room on the cache's file system."""
+        found = shutil.disk_usage(self.root)
+        return found.free < min(_RESERVE + found.total // 5, _ROOM)
+
+    def _unheld(self) -> list[Path]:
+        """The images that no disk holds, the one first that has been left alone the longest."""
+        found: list[tuple[int, Path]] = []
+        for path in self.root.glob("*.qcow2"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                if status.st_nlink == 1 and ".partial" not in path.name:
+                    found.append((status.st_ctime_ns, path))
+        return [path for _, path in sorted(found)]
 
     def _known(self, final: Path) -> bool:
         """Whether a file is the one that was found to be sound."""
@@ -189,6 +231,9 @@ class NoImages:
 
     async def fetch(self, disk: DiskSpec, link: Link) -> None:
         """Nothing to have."""
+
+    async def make_room(self, wanted: Callable[[], Iterable[DiskSpec]]) -> None:
+        """Nothing takes any."""
 
     def path(self, disk: DiskSpec) -> Path | None:
         """A name; nobody opens it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pileus.agent.host import Host
 from pileus.agent.world import Key, World
+from pileus.contracts.hypervisor import DiskSpec, GuestSpec
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,10 @@ NURSE = 1.0
 
 
 class Rounds:
-    """The rounds of one agent. `look_at` lets it look at an object, `ask` calls a driver in a thread."""
+    """The rounds of one agent. `look_at` lets it look at an object, `ask` calls a driver in a thread.
+
+    `heard` is set while all that was assigned is known.
+    """
 
     def __init__(
         self,
@@ -28,15 +32,18 @@ class Rounds:
         world: World,
         look_at: Callable[[Key], None],
         ask: Callable[[Callable[[], Any]], Awaitable[Any]],
+        heard: asyncio.Event,
     ) -> None:
         self._host = host
         self._world = world
         self._look_at = look_at
         self._ask = ask
+        self._heard = heard
 
     def works(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What is to be run until it is cancelled, side by side."""
         yield self._resync()
+        yield self._make_room()
         if not self._host.simulated:  # whose services are no processes
             yield self._nurse()
 
@@ -46,6 +53,19 @@ class Rounds:
             for kind in ("network", "router", "guest"):
                 for key in self._world.keys(kind):
                     self._look_at(key)
+
+    async def _make_room(self) -> None:
+        while True:
+            await self._heard.wait()
+            try:
+                await self._host.images.make_room(self._disks)
+            except OSError as error:
+                log.warning("images that nothing needs cannot be deleted: %s", error)
+            await asyncio.sleep(RESYNC)
+
+    def _disks(self) -> list[DiskSpec]:
+        specs = (self._world.spec("guest", key.id, GuestSpec) for key in self._world.keys("guest"))
+        return [disk for spec in specs if spec is not None for disk in spec.disks]
 
     async def _nurse(self) -> None:
         """Look at what lost a service soon after it did: DHCP that is gone is missed at the next lease."""
