@@ -328,8 +328,7 @@ def test_a_project_has_its_share_of_imports_and_others_go_on(cloud: ImageCloud, 
     mine = [cloud.make() for _ in range(3)]
     for image_id in mine:
         cloud.start(image_id, "web-download", uri=site.url("/slow"))
-    body = {"disk_format": "raw", "container_format": "bare"}
-    theirs = cloud.ask("POST", "/images", body, cloud.other).json["id"]
+    theirs = cloud.ask("POST", "/images", {"disk_format": "raw", "container_format": "bare"}, cloud.other).json["id"]
     cloud.start(theirs, "web-download", cloud.other, uri=site.url("/disk"))
     loop, store = Importing(cloud.stores), cloud.served.store
     first, second, third = sorted(cloud.tasks(image_id)[0]["id"] for image_id in mine)
