@@ -60,6 +60,32 @@ def test_a_guest_rests_while_its_disk_is_copied(database_url: str, tmp_path: Pat
     play(scenario, database_url, tmp_path)
 
 
+def test_a_guest_that_does_not_answer_is_ended_before_its_disk_is_copied(database_url: str, tmp_path: Path) -> None:
+    plans: list[tuple[str, list[str]]] = []
+
+    async def scenario(control: Control, machine: Machine) -> None:
+        control.assign(guest("g", disks=(_root(),)))
+        await control.settles()
+        ensure, observe = machine.hypervisor.ensure, machine.hypervisor.observe
+
+        def noted(plan: GuestPlan) -> GuestObserved:
+            plans.append((plan.spec.power, [path.name for path in plan.disks.values()]))
+            return ensure(plan)
+
+        def hung(guest_id: str) -> GuestObserved:
+            seen = observe(guest_id)
+            return seen if plans else msgspec.structs.replace(seen, state="failed", detail="no answer on QMP")
+
+        machine.hypervisor.ensure = noted  # type: ignore[method-assign] # for this test alone
+        machine.hypervisor.observe = hung  # type: ignore[method-assign] # likewise
+        larger = DiskSpec(id="root", size_gib=3, incarnation=2, copy_of=1, keep=(1,))
+        control.assign(guest("g", disks=(larger,), reboot_nonce=1))
+        await control.settles()
+        assert plans[:2] == [("stopped", ["root.disk"]), ("running", ["root.2.disk"])]
+
+    play(scenario, database_url, tmp_path)
+
+
 def test_going_back_needs_no_image(database_url: str, tmp_path: Path) -> None:
     async def scenario(control: Control, machine: Machine) -> None:
         control.assign(guest("g", disks=(_root(),)))

@@ -129,6 +129,20 @@ def test_a_guest_that_ignores_the_button_is_ended_after_its_grace(harness: QemuH
         driver.close()
 
 
+def test_a_guest_whose_process_hangs_is_ended(harness: QemuHarness, guest: str) -> None:
+    """Whoever is to read its disks waits for that."""
+    driver = harness.open(grace=1.0)
+    try:
+        driver.ensure(harness.plan(guest, "running"))
+        os.kill(harness.pid(guest), signal.SIGSTOP)
+        assert driver.observe(guest).state == "failed"
+        assert driver.ensure(harness.plan(guest, "stopped")).state == "stopped"
+        assert processes(guest) == []
+    finally:
+        driver.remove(guest)
+        driver.close()
+
+
 def test_removal_and_observation_do_not_wait_for_the_grace(harness: QemuHarness, guest: str) -> None:
     driver = harness.open(grace=60.0)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -12,6 +13,7 @@ import stat
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -53,6 +55,21 @@ def content(disk: Path, size: int) -> bytes:
         found = file.read(size)
     raw.unlink()
     return found
+
+
+@contextlib.contextmanager
+def opened(disk: Path) -> Iterator[None]:
+    """A process has a disk open, as QEMU has it."""
+    command = ["qemu-io", "-c", "sleep 60000", str(disk)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as reader:
+        try:
+            deadline = time.monotonic() + 10
+            while not in_use(disk):
+                assert time.monotonic() < deadline, "the disk was not opened"
+                time.sleep(0.01)
+            yield
+        finally:
+            reader.kill()
 
 
 class FileHarness:
@@ -326,20 +343,25 @@ def test_what_a_process_has_open_stays(tmp_path: Path) -> None:
     first = storage.ensure_disk("guest", ROOT, harness.image())
     second = storage.ensure_disk("guest", msgspec.structs.replace(ROOT, incarnation=2), harness.image())
     spec = GuestSpec(id="guest", name="g", vcpus=1, memory_mib=64, disks=(ROOT,), nics=(), power="running")
-    command = ["qemu-io", "-c", "sleep 60000", str(second)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as reader:
-        try:
-            deadline = time.monotonic() + 10
-            while not in_use(second):
-                assert time.monotonic() < deadline, "the disk was not opened"
-                time.sleep(0.01)
-            storage.settle("guest", spec)
-            assert second.exists()
-        finally:
-            reader.kill()
+    with opened(second):
+        storage.settle("guest", spec)
+        assert second.exists()
     storage.settle("guest", spec)
     assert first.exists()
     assert not second.exists()
+
+
+@needs_qemu_img
+def test_a_disk_that_a_process_has_open_is_not_copied(tmp_path: Path) -> None:
+    harness = FileHarness(tmp_path)
+    storage = harness.open()
+    first = storage.ensure_disk("guest", ROOT, harness.image())
+    copy = msgspec.structs.replace(ROOT, incarnation=2, copy_of=1)
+    with opened(first), pytest.raises(StorageFailure, match="in use") as failure:
+        storage.ensure_disk("guest", copy, None)
+    assert not failure.value.permanent
+    assert sorted(one.name for one in first.parent.iterdir()) == ["root.base.qcow2", "root.qcow2"]
+    assert content(storage.ensure_disk("guest", copy, None), 6) == b"pileus"
 
 
 def test_the_base_of_an_old_incarnation_goes_whoever_uses_the_same_image(tmp_path: Path) -> None:

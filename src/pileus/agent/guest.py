@@ -62,7 +62,8 @@ class Guests:
 
     def _rest(self, spec: GuestSpec, nics: Mapping[str, NicAttachment]) -> bool:
         """Let a guest rest, as it is, before its disks are copied; whether it does."""
-        if self.observe(spec.id).state not in ("running", "paused", "shutdown", "suspended"):
+        # Any other has a process that may write, one that is seen as failed too: it did not answer in time, no more.
+        if self.observe(spec.id).state in ("stopped", "absent"):
             return True
         there = {disk.id: path for disk in spec.disks if (path := self._storage.disk(spec.id, disk.id)) is not None}
         disks = tuple(disk for disk in spec.disks if disk.id in there)

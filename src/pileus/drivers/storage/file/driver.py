@@ -224,6 +224,8 @@ class FileStorage:
         if not source.exists():
             why = f"disk {disk.id} is to be a copy of its incarnation {disk.copy_of}, which is not on this host"
             raise StorageFailure(why, permanent=True)
+        if in_use(source):
+            raise StorageFailure(f"disk {disk.id} cannot be copied yet: it is in use")
         found, base = header(source), _base(source)
         if found is None or found.external or found.backing not in (b"", base.name.encode()):
             raise StorageFailure(f"disk {disk.id} cannot be copied: it is not as it was made", permanent=True)
