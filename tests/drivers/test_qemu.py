@@ -17,6 +17,8 @@ import pytest
 from pileus.contracts.hypervisor import GuestFailure, GuestPlan
 from pileus.contracts.suite.hypervisor import HypervisorContract, HypervisorHarness, News, eventually
 from pileus.drivers.hypervisor.qemu import QemuHypervisor
+from pileus.drivers.hypervisor.qemu.guest import Guest
+from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
 from tests.drivers.qemu_host import GUEST, QemuHarness, driver, guest, harness, needs_qemu, processes
 
 __all__ = ["driver", "guest", "harness"]
@@ -37,6 +39,8 @@ import sys, time, msgspec
 from pathlib import Path
 from pileus.contracts.hypervisor import GuestPlan
 from pileus.drivers.hypervisor.qemu import QemuHypervisor
+from pileus.drivers.hypervisor.qemu.guest import Guest
+from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
 from tests.drivers.qemu_host import QemuHarness
 harness = QemuHarness.__new__(QemuHarness)
 harness.root = Path(sys.argv[1])
@@ -127,6 +131,30 @@ def test_a_guest_that_ignores_the_button_is_ended_after_its_grace(harness: QemuH
     finally:
         driver.remove(guest)
         driver.close()
+
+
+def test_an_answer_that_is_late_does_not_cut_a_stop_short(
+    harness: QemuHarness, driver: QemuHypervisor, guest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, end = Guest.status, Guest.end
+    late, ended = [MonitorFailure("no answer on QMP within 5 s")], []
+
+    def slow(self: Guest) -> str:
+        if late:
+            raise late.pop()
+        return status(self)
+
+    def noted(self: Guest, grace: float = 0) -> None:
+        if self.alive():
+            ended.append(status(self))
+        end(self, grace)
+
+    driver.ensure(harness.plan(guest, "running"))
+    assert eventually(lambda: harness.boots(guest) == 1, harness.patience)
+    monkeypatch.setattr(Guest, "status", slow)
+    monkeypatch.setattr(Guest, "end", noted)
+    assert driver.ensure(harness.plan(guest, "stopped")).state == "stopped"
+    assert ended == ["shutdown"], "it turned itself off, and was not killed as it ran"
 
 
 def test_a_guest_whose_process_hangs_is_ended(harness: QemuHarness, guest: str) -> None:

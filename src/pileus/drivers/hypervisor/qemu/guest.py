@@ -28,6 +28,8 @@ _COMING_UP = 5.0
 """Seconds that a process has from its start to its pidfile; it takes a tenth."""
 _PRESS_AGAIN = 5.0
 """Seconds between two presses of the power button: a guest that still boots does not see the first."""
+_ASK_AGAIN = 0.2
+"""Seconds until a guest that is being stopped is asked again, after it did not answer."""
 _TERM = 5.0
 """Seconds that QEMU has to write its metadata back after SIGTERM."""
 
@@ -217,20 +219,28 @@ class Guest:
             raise GuestFailure(why, permanent=_UNKNOWN_DEVICE in said) from error
 
     def power_off(self, grace: float) -> None:
-        """Press the power button until the guest is off, `grace` seconds at most, then end the process."""
+        """Press the power button until the guest is off, `grace` seconds at most, then end the process.
+
+        One that is slow to answer is likely to be writing its data back; it gets its time like any other.
+        """
         deadline = time.monotonic() + grace
-        with contextlib.suppress(MonitorFailure):
-            if self.status() in ("paused", "suspended"):
-                self.execute("cont")
-            pressed = -math.inf
-            while (left := deadline - time.monotonic()) > 0 and not self.hurry.is_set():
-                self._pulse.clear()
-                if not self.alive() or self.status() != "running":
+        pressed = -math.inf
+        while (left := deadline - time.monotonic()) > 0 and not self.hurry.is_set():
+            self._pulse.clear()
+            if not self.alive():
+                break
+            try:
+                status = self.status()
+                if status in ("paused", "suspended") and pressed == -math.inf:
+                    self.execute("cont")
+                elif status != "running":
                     break
                 if time.monotonic() - pressed >= _PRESS_AGAIN:
                     self.execute("system_powerdown")
                     pressed = time.monotonic()
                 self._pulse.wait(min(left, _PRESS_AGAIN))
+            except MonitorFailure:
+                self._pulse.wait(min(left, _ASK_AGAIN))
         self.end(_TERM)
 
     def end(self, grace: float = _TERM) -> None:
