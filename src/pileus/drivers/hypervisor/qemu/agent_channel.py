@@ -13,9 +13,11 @@ import socket
 import time
 from collections.abc import Iterator
 
+from pileus.core.seams import reach
 from pileus.drivers.hypervisor.qemu.directory import RunDirectory
 
 SOCKET = "agent.sock"
+_THAW = "guest-fsfreeze-thaw"
 _LINE = 64 * 1024
 """Bytes of an answer."""
 _WORDS = 200
@@ -26,20 +28,55 @@ class AgentFailure(Exception):
     """The guest's agent did not answer, or refused. Holds no secret."""
 
 
+class AgentSilent(AgentFailure):
+    """The guest's agent did not answer in time; it may later."""
+
+
 @contextlib.contextmanager
 def converse(directory: RunDirectory, timeout: float = 5.0) -> Iterator[AgentChannel]:
     """A conversation with the agent of a running guest; `timeout` is in seconds, for each answer.
 
     Raises AgentFailure, also when the block ends: what is asked for in it does.
     """
+    with _line(directory) as line:
+        channel = AgentChannel(line, timeout)
+        channel.synchronize()
+        yield channel
+
+
+@contextlib.contextmanager
+def frozen(directory: RunDirectory, timeout: float = 30.0) -> Iterator[None]:
+    """Hold the guest's file systems for as long as the block takes.
+
+    Once the agent was asked to hold them it is asked to let them go on, whatever it answered: one that takes too long
+    over the first has the second before it when it is done.  What an earlier attempt that broke off has left held is
+    let go first.  Raises AgentFailure.
+    """
+    asked = False
+    try:
+        with converse(directory, timeout) as agent:
+            if agent.frozen():
+                agent.thaw()
+            asked = True
+            agent.freeze()
+            reach("qemu.agent.frozen")
+            yield
+            agent.thaw()
+            asked = False
+    finally:
+        if asked:
+            with _line(directory) as line:
+                AgentChannel(line, timeout).thaw_at_last()
+
+
+@contextlib.contextmanager
+def _line(directory: RunDirectory) -> Iterator[socket.socket]:
     try:
         line = directory.connect(SOCKET)
     except OSError as error:
         raise AgentFailure("the guest has no channel for its agent") from error
     with line:
-        channel = AgentChannel(line, timeout)
-        channel.synchronize()
-        yield channel
+        yield line
 
 
 class AgentChannel:
@@ -52,9 +89,16 @@ class AgentChannel:
 
     def synchronize(self) -> None:
         """Throw away what is left of earlier conversations (guest-sync-delimited)."""
+        self._hear(self._greet())
+
+    def _greet(self) -> int:
         number = secrets.randbits(31)
         request = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
         self._send(b"\xff" + json.dumps(request).encode() + b"\n")
+        return number
+
+    def _hear(self, number: int) -> None:
+        """Skip what is before the answer to a greeting."""
         deadline = time.monotonic() + self._timeout
         while time.monotonic() < deadline:
             _, _, line = self._read(deadline).rpartition(b"\xff")
@@ -63,7 +107,7 @@ class AgentChannel:
                     return
             except (ValueError, AttributeError):
                 continue
-        raise AgentFailure("the guest's agent does not answer")
+        raise AgentSilent("the guest's agent does not answer")
 
     def set_password(self, user: str, password: str) -> None:
         """Set a user's password."""
@@ -80,10 +124,23 @@ class AgentChannel:
 
     def thaw(self) -> None:
         """Let the guest's file systems go on."""
-        self._demand("guest-fsfreeze-thaw")
+        self._demand(_THAW)
+
+    def frozen(self) -> bool:
+        """Whether they are held; an agent that cannot tell is not asked twice."""
+        return self._ask({"execute": "guest-fsfreeze-status"}).get("return") == "frozen"
+
+    def thaw_at_last(self) -> None:
+        """Let them go on, on a new connection; it is sent before anything is awaited."""
+        number = self._greet()
+        self._send(json.dumps({"execute": _THAW}).encode() + b"\n")
+        self._hear(number)
+        self._must(_THAW, self._answer())
 
     def _demand(self, command: str) -> None:
-        answer = self._ask({"execute": command})
+        self._must(command, self._ask({"execute": command}))
+
+    def _must(self, command: str, answer: dict[str, object]) -> None:
         if "error" in answer:
             told = answer["error"]
             words = str(told.get("desc", "")) if isinstance(told, dict) else ""
@@ -91,6 +148,9 @@ class AgentChannel:
 
     def _ask(self, request: dict[str, object]) -> dict[str, object]:
         self._send(json.dumps(request).encode() + b"\n")
+        return self._answer()
+
+    def _answer(self) -> dict[str, object]:
         try:
             answer = json.loads(self._read(time.monotonic() + self._timeout))
         except ValueError:
@@ -104,7 +164,7 @@ class AgentChannel:
         try:
             self._line.sendall(line)
         except OSError as error:
-            raise AgentFailure("the guest's agent does not answer") from error
+            raise AgentSilent("the guest's agent does not answer") from error
 
     def _read(self, deadline: float) -> bytes:
         while b"\n" not in self._heard:
@@ -112,9 +172,9 @@ class AgentChannel:
             try:
                 part = self._line.recv(4096)
             except OSError as error:
-                raise AgentFailure("the guest's agent does not answer") from error
+                raise AgentSilent("the guest's agent does not answer") from error
             self._heard += part
             if not part or len(self._heard) > _LINE:
-                raise AgentFailure("the guest's agent does not answer")
+                raise AgentSilent("the guest's agent does not answer")
         line, _, self._heard = self._heard.partition(b"\n")
         return line

@@ -11,7 +11,7 @@ from pathlib import Path
 from pileus.contracts.hypervisor import GuestFailure, SnapshotSpec
 from pileus.core.seams import reach
 from pileus.drivers.host.process import ChildFailure, Identity, run, spawn
-from pileus.drivers.hypervisor.qemu.agent_channel import AgentFailure, converse
+from pileus.drivers.hypervisor.qemu.agent_channel import AgentFailure, AgentSilent, frozen
 from pileus.drivers.hypervisor.qemu.device import node
 from pileus.drivers.hypervisor.qemu.directory import free_bytes
 from pileus.drivers.hypervisor.qemu.guest import Guest
@@ -177,11 +177,8 @@ def _create(new: Path, form: str, size: int) -> None:
 def _frozen(guest: Guest) -> Iterator[None]:
     """The guest's file systems stand still, as its agent holds them."""
     try:
-        with converse(guest.directory, 30.0) as agent:
-            agent.freeze()
-            try:
-                yield
-            finally:
-                agent.thaw()
+        with frozen(guest.directory):
+            yield
     except AgentFailure as error:
-        raise GuestFailure(f"the guest's file systems cannot be held: {error}", permanent=True) from error
+        why = f"the guest's file systems cannot be held: {error}"
+        raise GuestFailure(why, permanent=not isinstance(error, AgentSilent)) from error
