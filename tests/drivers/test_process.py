@@ -6,6 +6,7 @@ import fcntl
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -34,6 +35,33 @@ def test_a_program_that_takes_too_long_is_killed() -> None:
         run(["sleep", "60"], timeout=0.2)
     assert failure.value.status is None
     assert time.monotonic() - begin < 5
+
+
+def test_a_program_that_is_given_up_is_killed() -> None:
+    begin = time.monotonic()
+    with pytest.raises(ChildFailure):
+        run(["sleep", "60"], given_up=lambda: time.monotonic() - begin > 0.3)
+    assert time.monotonic() - begin < 5
+    assert run(["cat"], content=b"content" * 100_000, given_up=lambda: False) == b"content" * 100_000
+
+
+@pytest.mark.parametrize("uid", [None, pytest.param(65_000, marks=needs_root)])
+def test_work_of_an_agent_ends_with_it(tmp_path: Path, uid: int | None) -> None:
+    told = tmp_path / "pid"
+    life = f"""
+from pileus.drivers.host.process import Identity, run
+file = open({str(told)!r}, "wb")
+run(["sh", "-c", f"echo $$ >&{{file.fileno()}}; exec sleep 60"], pass_fds=[file.fileno()], timeout=60,
+    identity={None if uid is None else f"Identity({uid}, {uid})"}, limits={{{int(resource.RLIMIT_CORE)}: 0}})
+"""
+    with subprocess.Popen([sys.executable, "-c", life]) as agent:
+        deadline = time.monotonic() + 20
+        while not (told.exists() and told.read_bytes().endswith(b"\n")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        child = Child.adopt(int(told.read_text()))
+        agent.kill()
+    assert child is not None
+    assert child.wait(5)
 
 
 def test_limits_hold_from_the_first_instruction() -> None:

@@ -23,12 +23,16 @@ import pytest
 from pileus.contracts.hypervisor import DiskSpec, GuestSpec
 from pileus.contracts.storage import StorageFailure
 from pileus.contracts.suite.storage import StorageContract, StorageHarness
+from pileus.drivers.host.process import ENVIRONMENT
 from pileus.drivers.storage.fake import FakeConfigDrive, FakeDisk, FakeStorage
 from pileus.drivers.storage.file import FileStorage
+from pileus.drivers.storage.file.format import patience
 from pileus.drivers.storage.file.use import in_use
 
 MIB = 1 << 20
 ROOT = DiskSpec(id="root", image_id="image", size_gib=1, boot_index=0)
+COPY = msgspec.structs.replace(ROOT, incarnation=2, copy_of=1)
+WANTED = GuestSpec(id="guest", name="g", vcpus=1, memory_mib=64, disks=(ROOT,), nics=(), power="running")
 
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 
@@ -342,11 +346,10 @@ def test_what_a_process_has_open_stays(tmp_path: Path) -> None:
     storage = harness.open()
     first = storage.ensure_disk("guest", ROOT, harness.image())
     second = storage.ensure_disk("guest", msgspec.structs.replace(ROOT, incarnation=2), harness.image())
-    spec = GuestSpec(id="guest", name="g", vcpus=1, memory_mib=64, disks=(ROOT,), nics=(), power="running")
     with opened(second):
-        storage.settle("guest", spec)
+        storage.settle("guest", WANTED)
         assert second.exists()
-    storage.settle("guest", spec)
+    storage.settle("guest", WANTED)
     assert first.exists()
     assert not second.exists()
 
@@ -356,12 +359,61 @@ def test_a_disk_that_a_process_has_open_is_not_copied(tmp_path: Path) -> None:
     harness = FileHarness(tmp_path)
     storage = harness.open()
     first = storage.ensure_disk("guest", ROOT, harness.image())
-    copy = msgspec.structs.replace(ROOT, incarnation=2, copy_of=1)
     with opened(first), pytest.raises(StorageFailure, match="in use") as failure:
-        storage.ensure_disk("guest", copy, None)
+        storage.ensure_disk("guest", COPY, None)
     assert not failure.value.permanent
     assert sorted(one.name for one in first.parent.iterdir()) == ["root.base.qcow2", "root.qcow2"]
-    assert content(storage.ensure_disk("guest", copy, None), 6) == b"pileus"
+    assert content(storage.ensure_disk("guest", COPY, None), 6) == b"pileus"
+
+
+@needs_qemu_img
+def test_a_copy_that_there_is_no_room_for_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = FileHarness(tmp_path)
+    storage = harness.open()
+    first = storage.ensure_disk("guest", ROOT, harness.image())
+    monkeypatch.setattr("pileus.drivers.storage.file.driver._clone", lambda source, new: False)
+    monkeypatch.setattr("pileus.drivers.storage.file.driver._KEPT_FREE", shutil.disk_usage(tmp_path).total)
+    with pytest.raises(StorageFailure, match="no room") as failure:
+        storage.ensure_disk("guest", COPY, None)
+    assert failure.value.permanent
+    storage.settle("guest", WANTED)
+    assert sorted(one.name for one in first.parent.iterdir()) == ["root.base.qcow2", "root.qcow2"]
+
+
+@needs_qemu_img
+def test_a_copy_ends_when_the_host_runs_out_of_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = FileHarness(tmp_path)
+    storage = harness.open()
+    first = storage.ensure_disk("guest", ROOT, harness.image())
+    slow = tmp_path / "bin"
+    slow.mkdir()
+    (slow / "cp").write_text('#!/bin/sh\necho begun >"$4"\nexec sleep 60\n')
+    (slow / "cp").chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{slow}:{ENVIRONMENT['PATH']}")
+    monkeypatch.setattr("pileus.drivers.storage.file.driver._clone", lambda source, new: False)
+    new = first.with_name(".root.2.qcow2.new")
+    monkeypatch.setattr(FileStorage, "_free", lambda self: 0 if new.exists() else 1 << 40)
+    begin = time.monotonic()
+    with pytest.raises(StorageFailure, match="no room") as failure:
+        storage.ensure_disk("guest", COPY, None)
+    assert failure.value.permanent
+    assert time.monotonic() - begin < 10
+    assert not new.exists()
+
+
+def test_what_a_crash_left_unfinished_goes_when_nothing_comes_of_it(tmp_path: Path) -> None:
+    """A resize that was given up is not begun again under the same name."""
+    harness = FileHarness(tmp_path)
+    storage = harness.open()
+    first = storage.ensure_disk("guest", ROOT, harness.image())
+    for name in (".root.2.qcow2.new", ".root.2.base.qcow2.new", ".swap.raw.new"):
+        first.with_name(name).touch()
+    storage.settle("guest", WANTED)
+    assert sorted(one.name for one in first.parent.iterdir()) == ["root.base.qcow2", "root.qcow2"]
+
+
+def test_a_large_disk_has_more_time() -> None:
+    assert patience(1 << 40) > 10 * patience(1 << 30) > 600
 
 
 def test_the_base_of_an_old_incarnation_goes_whoever_uses_the_same_image(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import resource
@@ -17,6 +18,7 @@ import signal
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,12 @@ NAMESPACES = Path("/run/netns")
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """All that a child learns of the agent's environment."""
+
+_LOOK = 0.2
+"""Seconds between two questions whether a child is to be given up."""
+_BOUND = ("setpriv", "--pdeathsig", "KILL", "--")
+"""In front of a program that is to be killed with its parent (setpriv(1); PR_SET_PDEATHSIG of prctl(2)), and behind the
+change of its identity, which would undo that.  The parent is the thread that forks: it must outlive the program."""
 
 _CLONE_NEWNET = 0x40000000
 _PR_SET_NO_NEW_PRIVS = 38
@@ -195,37 +203,58 @@ def run(
     content: bytes = b"",
     timeout: float = 30.0,
     limits: Mapping[int, int] | None = None,
+    pass_fds: Sequence[int] = (),
+    given_up: Callable[[], bool] | None = None,
 ) -> bytes:
     """Run a program to its end with `content` as its input, and give its output.
 
     `limits` are resource limits (getrlimit(2)) as RLIMIT constants of `resource` to a value, in force before the
-    program's first instruction.  `timeout` is in seconds.  Raises ChildFailure when it ends with a status other
-    than zero or not in time, and OSError when it cannot be executed.
+    program's first instruction.  `timeout` is in seconds, and `given_up` is asked again and again whether it is to be
+    ended at once.  It is killed when this process dies: nobody else could go on with its work.  Raises ChildFailure
+    when it ends with a status other than zero, not in time or given up, and FileNotFoundError when there is none.
     """
+
+    if not any(os.access(Path(folder, argv[0]), os.X_OK) for folder in ENVIRONMENT["PATH"].split(":")):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
 
     def act() -> bytes:
         _forbid_privileges()
         with subprocess.Popen(
-            [*_limited(limits or {}), *argv],
+            [*_BOUND, *_limited(limits or {}), *argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=ENVIRONMENT,
+            pass_fds=tuple(pass_fds),
             umask=0o077,
             user=None if identity is None else identity.uid,
             group=None if identity is None else identity.gid,
             extra_groups=None if identity is None else list(identity.groups),
         ) as process:
-            try:
-                output, errors = process.communicate(content, timeout)
-            except subprocess.TimeoutExpired:
+            found = _await(process, content, timeout, given_up)
+            if found is None:
                 process.kill()
-                raise ChildFailure(argv[0], None, "") from None
+                raise ChildFailure(argv[0], None, "")
+            output, errors = found
         if process.returncode:
             raise ChildFailure(argv[0], process.returncode, errors[-2000:].decode(errors="replace").strip())
         return output
 
     return apart(act, namespace)
+
+
+def _await(
+    process: subprocess.Popen[bytes], content: bytes, timeout: float, given_up: Callable[[], bool] | None
+) -> tuple[bytes, bytes] | None:
+    """What a process wrote until its end; None when that does not come in time, or is not awaited any more."""
+    deadline = time.monotonic() + timeout
+    told: bytes | None = content
+    while (left := deadline - time.monotonic()) > 0 and not (given_up is not None and given_up()):
+        try:
+            return process.communicate(told, left if given_up is None else min(left, _LOOK))
+        except subprocess.TimeoutExpired:
+            told = None
+    return None
 
 
 def lock_holder(path: Path) -> int | None:

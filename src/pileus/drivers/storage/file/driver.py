@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -39,13 +40,16 @@ from pileus.contracts.storage import StorageFailure
 from pileus.core.seams import reach
 from pileus.drivers.host.process import ChildFailure, Identity, run
 from pileus.drivers.storage.file import config_drive
-from pileus.drivers.storage.file.format import SECONDS, limits, make_file_system
+from pileus.drivers.storage.file.format import SECONDS, limits, make_file_system, patience
 from pileus.drivers.storage.file.qcow2 import header
 from pileus.drivers.storage.file.use import in_use
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DISK = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63})(?:\.(?P<number>[0-9]+))?(?P<base>\.base)?\.qcow2")
 _GIB = 1 << 30
+_KEPT_FREE = _GIB
+"""Bytes that a copy leaves free for what guests write."""
+_FICLONE = 0x40049409
 
 
 class FileStorage:
@@ -95,10 +99,15 @@ class FileStorage:
             raise StorageFailure(f"disk {disk.id} cannot be made: {error}") from error
         except OSError as error:
             raise StorageFailure(f"disk {disk.id} cannot be made: {error.strerror}") from error
+        finally:
+            for one in (path, _base(path)):
+                with contextlib.suppress(OSError):
+                    _new(one).unlink(missing_ok=True)
         return path
 
     def settle(self, guest_id: str, spec: GuestSpec) -> None:
-        """Delete incarnations that are neither current nor kept, and retired disks; see the contract.
+        """Delete incarnations that are neither current nor kept, retired disks, and what a crash left unfinished; see
+        the contract.
 
         What a process has open stays until it is closed: an older store may want another disk than the guest runs on.
         """
@@ -118,6 +127,8 @@ class FileStorage:
                 if not needed:
                     one.path.unlink(missing_ok=True)
                     reach("storage.settle.unlinked")
+            for unfinished in folder.glob(".*.new"):
+                unfinished.unlink(missing_ok=True)
         except OSError as error:
             raise StorageFailure(f"old disks of {guest_id} cannot be deleted: {error.strerror}") from error
 
@@ -214,7 +225,7 @@ class FileStorage:
             reach("storage.disk.formatted")
             self._give(new, make=True)
             argv = [self._binary, "convert", "-q", "-f", "raw", "-O", "qcow2", str(raw), str(new)]
-            run(argv, identity=who, timeout=SECONDS, limits=limits(2 * size))
+            run(argv, identity=who, timeout=patience(size), limits=limits(2 * size))
         finally:
             raw.unlink(missing_ok=True)
         self._publish(new, path)
@@ -232,7 +243,7 @@ class FileStorage:
         own = _hold(base, path) if found.backing else None
         reach("storage.copy.held")
         new = _beside(path)
-        run(["cp", "--reflink=auto", "--sparse=auto", str(source), str(new)], timeout=SECONDS)
+        self._duplicate(disk, source, new)
         reach("storage.copy.written")
         self._give(new)
         most = 2 * max(found.size, disk.size_gib * _GIB)
@@ -243,6 +254,31 @@ class FileStorage:
         if found.size < disk.size_gib * _GIB:
             self._change(path.parent, most, "resize", "-q", "-f", "qcow2", str(new), str(disk.size_gib * _GIB))
         self._publish(new, path)
+
+    def _duplicate(self, disk: DiskSpec, source: Path, new: Path) -> None:
+        """The same file once more.
+
+        Raises StorageFailure, permanent when there is no room for it, or is none any more: other guests write to the
+        same file system, and one that finds it full is stopped.
+        """
+        if _clone(source, new):
+            return
+        needed = source.stat().st_blocks * 512
+        if self._free() < needed + _KEPT_FREE:
+            raise _no_room(disk, needed)
+        try:
+            run(
+                ["cp", "--reflink=auto", "--sparse=auto", str(source), str(new)],
+                timeout=patience(needed),
+                given_up=lambda: self._free() < _KEPT_FREE,
+            )
+        except ChildFailure as error:
+            if self._free() < _KEPT_FREE:
+                raise _no_room(disk, needed) from error
+            raise
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self._root).free
 
     def _change(self, folder: Path, most: int, *arguments: str) -> None:
         """Change a disk that a guest wrote, whose file may have so many bytes."""
@@ -376,9 +412,29 @@ def _hold(image: Path, disk: Path) -> Path:
     return base
 
 
+def _clone(source: Path, new: Path) -> bool:
+    """Whether a file could be made that shares all blocks of another (ioctl_ficlone(2))."""
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with source.open("rb") as file, os.fdopen(descriptor, "wb") as copy:
+        try:
+            fcntl.ioctl(copy, _FICLONE, file.fileno())
+        except OSError:
+            return False
+    return True
+
+
+def _no_room(disk: DiskSpec, needed: int) -> StorageFailure:
+    why = f"disk {disk.id} cannot be copied: the host has no room for {needed / _GIB:.1f} GiB more"
+    return StorageFailure(why, permanent=True)
+
+
+def _new(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
 def _beside(path: Path) -> Path:
     """Where a file is written before it is renamed; what a crash left there is gone."""
-    new = path.with_name(f".{path.name}.new")
+    new = _new(path)
     new.unlink(missing_ok=True)
     return new
 

@@ -14,18 +14,25 @@ from typing import Literal
 from pileus.drivers.host.process import Identity, run
 
 SECONDS = 600.0
-"""How long a child may take for one disk."""
+"""How long a child may take for one disk, whatever its size."""
+_SLOWEST = 16 << 20
+"""Bytes that a busy host writes in a second, at the least."""
 
 _MEMORY = 2 << 30
 _LABEL = {"swap": 15, "ext4": 16, "vfat": 11}
 """Bytes that a label may have."""
 
 
+def patience(size: int) -> float:
+    """How long a child may take to write so many bytes, in seconds."""
+    return SECONDS + size / _SLOWEST
+
+
 def limits(size: int) -> dict[int, int]:
     """Limits of a child that writes a file of this many bytes at most."""
     return {
         resource.RLIMIT_AS: _MEMORY,
-        resource.RLIMIT_CPU: int(SECONDS),
+        resource.RLIMIT_CPU: int(patience(size)),
         resource.RLIMIT_FSIZE: size,
         resource.RLIMIT_CORE: 0,
     }
@@ -47,7 +54,7 @@ def make_file_system(
             os.fchown(descriptor, identity.uid, identity.gid)
     finally:
         os.close(descriptor)
-    run([*_command(kind, name), str(path)], identity=identity, timeout=SECONDS, limits=limits(size))
+    run([*_command(kind, name), str(path)], identity=identity, timeout=patience(size), limits=limits(size))
 
 
 def _command(kind: str, label: str) -> list[str]:
