@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pileus.contracts.hypervisor import DiskSpec, GuestFailure, GuestPlan, NicAttachment, NicSpec
+from pileus.contracts.hypervisor import DiskSpec, GuestFailure, GuestPlan, NicAttachment, NicSpec, SnapshotSpec
 from pileus.contracts.suite.hypervisor import eventually
 from pileus.drivers.hypervisor.qemu import QemuHypervisor, probe_accelerator
 from pileus.drivers.hypervisor.qemu.driver import FIRST_UID, UID_COUNT
@@ -88,6 +88,28 @@ def test_an_image_beside_a_disk_is_out_of_reach_of_other_guests(
 
 
 @needs_root
+@needs_root
+@pytest.mark.parametrize("started", [False, True])
+def test_a_snapshot_at_rest_is_of_a_disk_that_was_made_since(
+    harness: QemuHarness, driver: QemuHypervisor, guest: str, started: bool
+) -> None:
+    """A disk is root's until the guest starts on it: one that was made stopped, or rebuilt since, has not."""
+    if started:
+        driver.ensure(harness.plan(guest, "running"))
+        assert eventually(lambda: harness.boots(guest) == 1, harness.patience)
+    driver.ensure(harness.plan(guest, "stopped"))
+    folder = harness.root / "disks" / guest
+    folder.mkdir(mode=0o710)
+    disk = folder / "root.2.qcow2"
+    harness.disk(guest).rename(disk)
+    os.chown(disk, 0, 0)
+    disk.chmod(0o600)
+    target = harness.root / "snapshot"
+    driver.snapshot(SnapshotSpec(id=guest, guest_id=guest, disk_id=GUEST.disks[0].id), disk, target)
+    subprocess.run(["qemu-img", "compare", "-q", disk, target], check=True)
+    assert disk.stat().st_uid == harness.directory(guest).stat().st_gid != 0
+
+
 def test_the_agents_files_are_out_of_the_guests_reach(harness: QemuHarness, driver: QemuHypervisor, guest: str) -> None:
     driver.ensure(harness.plan(guest, "running"))
     folder = harness.directory(guest)

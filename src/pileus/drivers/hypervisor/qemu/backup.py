@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pileus.contracts.hypervisor import GuestFailure, SnapshotSpec
 from pileus.core.seams import reach
-from pileus.drivers.host.process import ChildFailure, Identity, run, spawn
+from pileus.drivers.host.process import ChildFailure, Identity, run
 from pileus.drivers.hypervisor.qemu.agent_channel import AgentFailure, AgentSilent, frozen
+from pileus.drivers.hypervisor.qemu.confinement import admit
 from pileus.drivers.hypervisor.qemu.device import node
 from pileus.drivers.hypervisor.qemu.directory import free_bytes
 from pileus.drivers.hypervisor.qemu.guest import Guest
@@ -58,39 +60,31 @@ def take_live(guest: Guest, spec: SnapshotSpec, target: Path) -> None:
 
 
 def take_resting(guest: Guest, spec: SnapshotSpec, disk: Path, target: Path, uid: int | None) -> None:
-    """Copy a disk that no process has, by a child without privilege.  The guest's lock is held.
+    """Copy a disk that no process has, by a child without privilege, which dies with us.  The guest's lock is held.
 
     Raises GuestFailure; what was written is deleted then.
     """
     with _new(target, uid) as (_, fd):
-        argv = [
-            *(
-                "prlimit",
-                f"--as={_MEMORY}",
-                "--core=0",
-                f"--fsize={max(0, free_bytes(target.parent) - _KEPT_FREE)}",
-                "--",
-            ),
-            *("qemu-img", "convert", "-q", "-f", "qcow2", "-O", spec.format),
-            *(str(disk), f"/proc/self/fd/{fd}"),
-        ]
-        identity = None if uid is None else Identity(uid, uid)
-        errors = guest.directory.open_errors()
+        admit(disk, uid)
+        argv = ["qemu-img", "convert", "-q", "-f", "qcow2", "-O", spec.format, str(disk), f"/proc/self/fd/{fd}"]
+        limits = {
+            resource.RLIMIT_AS: _MEMORY,
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_FSIZE: max(0, free_bytes(target.parent) - _KEPT_FREE),
+        }
         try:
-            child = spawn(argv, identity=identity, pass_fds=[fd], stdout=errors, stderr=errors)
-        except OSError as error:
-            raise GuestFailure(f"the disk cannot be copied: {error.strerror}") from error
-        finally:
-            os.close(errors)
-        deadline = time.monotonic() + _SECONDS
-        while not child.wait(_LOOK):
-            if guest.hurry.is_set() or time.monotonic() > deadline:
-                child.kill()
-                child.wait(5)
-                raise GuestFailure("the copy of the disk was given up")
-        if child.status:
-            said = guest.directory.complaint()
-            raise GuestFailure(f"the disk cannot be copied: {said or f'qemu-img ended with status {child.status}'}")
+            run(
+                argv,
+                identity=None if uid is None else Identity(uid, uid),
+                limits=limits,
+                pass_fds=[fd],
+                timeout=_SECONDS,
+                given_up=guest.hurry.is_set,
+            )
+        except ChildFailure as error:
+            if error.status is None:
+                raise GuestFailure("the copy of the disk was given up") from error
+            raise GuestFailure(f"the disk cannot be copied: {error}") from error
 
 
 @contextlib.contextmanager

@@ -48,19 +48,24 @@ def hand_over(plan: GuestPlan, uid: int | None) -> None:
             raise GuestFailure(f"the plan has no file for disk {disk.id}")
         drives.append(plan.disks[disk.id])
     for path in drives:
-        try:
-            if not stat.S_ISREG(path.lstat().st_mode):
-                raise GuestFailure(f"{path} is not a file")
-            if uid is not None:
-                _admit(path.parent, uid)
-                passable(path, uid)
-                os.chown(path, uid, uid, follow_symlinks=False)
-                path.chmod(0o600)
-        except FileNotFoundError:
-            raise GuestFailure(f"{path} is missing") from None
+        admit(path, uid)
 
 
-def _admit(folder: Path, uid: int) -> None:
+def admit(path: Path, uid: int | None) -> None:
+    """Let the guest's id read and write a disk, which is nobody's until then. Raises GuestFailure."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise GuestFailure(f"{path} is not a file")
+        if uid is not None:
+            _let_pass(path.parent, uid)
+            passable(path, uid)
+            os.chown(path, uid, uid, follow_symlinks=False)
+            path.chmod(0o600)
+    except FileNotFoundError:
+        raise GuestFailure(f"{path} is missing") from None
+
+
+def _let_pass(folder: Path, uid: int) -> None:
     """Let the guest's id through a directory that is open to its group alone, as one of its own disks is."""
     found = folder.stat()
     if stat.S_IMODE(found.st_mode) == _CLOSED and found.st_gid != uid:

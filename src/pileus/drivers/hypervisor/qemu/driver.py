@@ -216,8 +216,7 @@ class QemuHypervisor:
         with guest.lock:
             try:
                 if guest.directory.suspended() or not guest.alive():
-                    uid = guest.directory.owner() if self._uids is not None else None
-                    backup.take_resting(guest, spec, disk, target, uid)
+                    backup.take_resting(guest, spec, disk, target, self._launch.identify(guest))
                     return
             except OSError as error:
                 raise GuestFailure(f"the disk cannot be copied: {error.strerror}") from error

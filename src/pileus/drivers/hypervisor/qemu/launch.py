@@ -52,7 +52,7 @@ class Launch:
         spec, directory = plan.spec, guest.directory
         kept = guest.note()
         name = self.accelerator()
-        uid = self._identify(guest)
+        uid = self.identify(guest)
         identity = None
         if uid is not None:
             identity = Identity(uid, uid, accelerator.kvm_groups() if name == "kvm" else ())
@@ -149,8 +149,8 @@ class Launch:
             guest.note(pins=processors)
         return processors
 
-    def _identify(self, guest: Guest) -> int | None:
-        """The guest's own id."""
+    def identify(self, guest: Guest) -> int | None:
+        """The guest's own id, from now on if it had none; None where guests have the agent's."""
         if self.uids is None:
             return None
         with self._lock:
