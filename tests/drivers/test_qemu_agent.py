@@ -7,12 +7,14 @@ import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pileus.contracts.suite.hypervisor import eventually
+from pileus.drivers.hypervisor.qemu import QemuHypervisor
 from pileus.drivers.hypervisor.qemu.agent_channel import SOCKET, AgentFailure, AgentSilent, frozen
 from pileus.drivers.hypervisor.qemu.directory import RunDirectory
 
@@ -87,6 +89,7 @@ def test_file_systems_are_held_and_let_go(directory: RunDirectory, agent: GuestA
     with frozen(directory, 5):
         assert agent.frozen
     assert agent.told == ["status", "freeze", "thaw"]
+    assert not directory.frozen()
 
 
 def test_a_freeze_that_takes_too_long_is_undone_when_it_is_done(directory: RunDirectory, agent: GuestAgent) -> None:
@@ -95,6 +98,7 @@ def test_a_freeze_that_takes_too_long_is_undone_when_it_is_done(directory: RunDi
         pytest.fail("nothing was held yet")
     assert eventually(lambda: agent.told == ["status", "freeze", "thaw"], 5)
     assert eventually(lambda: not agent.frozen, 1)
+    assert directory.frozen(), "nobody was told that it is done"
 
 
 def test_what_fails_meanwhile_holds_nothing_for_good(directory: RunDirectory, agent: GuestAgent) -> None:
@@ -115,3 +119,19 @@ def test_a_refusal_is_told_apart_from_silence(directory: RunDirectory, agent: Gu
     with pytest.raises(AgentFailure, match="not allowed") as failure, frozen(directory, 5):
         pytest.fail("nothing was held")
     assert not isinstance(failure.value, AgentSilent)
+
+
+def test_what_a_driver_that_was_killed_has_held_the_next_one_lets_go(tmp_path: Path) -> None:
+    """Whether or not the image that it was for is still wanted."""
+    directory = RunDirectory(tmp_path / "guests" / str(uuid.uuid4()))
+    directory.path.mkdir(parents=True)
+    agent = GuestAgent(directory)
+    agent.frozen = True
+    directory.note_frozen(True)
+    driver = QemuHypervisor(state=tmp_path, accelerator="tcg")
+    try:
+        assert eventually(lambda: not directory.frozen(), 5)
+        assert agent.told == ["thaw"]
+    finally:
+        driver.close()
+        agent.close()

@@ -58,15 +58,23 @@ def frozen(directory: RunDirectory, timeout: float = 30.0) -> Iterator[None]:
             if agent.frozen():
                 agent.thaw()
             asked = True
+            directory.note_frozen(True)
             agent.freeze()
             reach("qemu.agent.frozen")
             yield
             agent.thaw()
+            directory.note_frozen(False)
             asked = False
     finally:
         if asked:
-            with _line(directory) as line:
-                AgentChannel(line, timeout).thaw_at_last()
+            thaw(directory, timeout)
+
+
+def thaw(directory: RunDirectory, timeout: float = 30.0) -> None:
+    """Let go of file systems that somebody has held, or may have. Raises AgentFailure."""
+    with _line(directory) as line:
+        AgentChannel(line, timeout).thaw_at_last()
+    directory.note_frozen(False)
 
 
 @contextlib.contextmanager

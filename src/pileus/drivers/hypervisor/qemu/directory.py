@@ -8,6 +8,7 @@
     console.log    what the guest wrote to it
     stderr.log     what QEMU complained of at its last start
     agent.sock     the channel to the guest's agent, if it has one; takes one client
+    frozen         empty; there while the guest's file systems may be held
     memory         the memory of a suspended guest: where it is, the guest is what it says, and no process is
     nvram-*.fd     the variables of UEFI firmware, kept over restarts
     tpm            the state of the TPM, kept over restarts
@@ -75,6 +76,7 @@ class RunDirectory:
         self.errors = path / "stderr.log"
         self.memory = path / "memory"
         self._applied = path / "applied.json"
+        self._frozen = path / "frozen"
         self._process = path / "process"
 
     def exists(self) -> bool:
@@ -149,6 +151,17 @@ class RunDirectory:
         if self.suspended():
             self.memory.unlink()
             self.sync()
+
+    def frozen(self) -> bool:
+        """Whether the guest's file systems may be held by somebody who did not let them go."""
+        return self._frozen.exists()
+
+    def note_frozen(self, frozen: bool) -> None:
+        """They may be held from now on, or are let go of."""
+        if frozen:
+            self._frozen.touch(mode=0o600)
+        else:
+            self._frozen.unlink(missing_ok=True)
 
     def drop_torn(self) -> None:
         """What an agent that was killed had written of the memory counts as nothing."""

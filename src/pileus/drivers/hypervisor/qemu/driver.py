@@ -30,6 +30,7 @@ from pileus.contracts.hypervisor import (
 from pileus.core.seams import reach
 from pileus.drivers.host.cgroup import Cgroups
 from pileus.drivers.hypervisor.qemu import accelerator, act, backup, card, console, limit, machine, memory
+from pileus.drivers.hypervisor.qemu.agent_channel import AgentFailure, thaw
 from pileus.drivers.hypervisor.qemu.device import board_type, disk_slots, most_slots
 from pileus.drivers.hypervisor.qemu.guest import Guest
 from pileus.drivers.hypervisor.qemu.launch import Launch
@@ -276,6 +277,9 @@ class QemuHypervisor:
             # One that was started as the agent died is in no group yet.
             if (pid := guest.directory.holder()) is not None:
                 self.cgroups.add(guest.id, pid)
+        held = [guest for guest in found if guest.directory.frozen()]
+        if held:
+            threading.Thread(target=_thaw, args=(held,), name="qemu-thaw", daemon=True).start()
 
     def _live(self, guest_id: str) -> Guest:
         """A guest whose processors exist. Raises GuestFailure."""
@@ -398,6 +402,15 @@ class QemuHypervisor:
                 failed.append((file, error))
         if failed:
             LOG.warning("%d logs cannot be bounded, among them %s: %s", len(failed), *failed[0])
+
+
+def _thaw(guests: list[Guest]) -> None:
+    """Let go of what an earlier driver has held; where nobody answers it is left to the next."""
+    for guest in guests:
+        try:
+            thaw(guest.directory)
+        except AgentFailure as error:
+            LOG.warning("guest %s: its file systems may be held: %s", guest.id, error)
 
 
 def _is_uuid(text: str) -> bool:
