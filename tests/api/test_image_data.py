@@ -190,6 +190,7 @@ def test_data_is_written_once(cloud: Cloud) -> None:
         ({}, {"content-type": ""}, 415),
         ({}, {"x-image-meta-store": "nowhere"}, 400),
         ({}, {"x-openstack-image-size": "many"}, 400),
+        ({}, {"x-openstack-image-size": "9" * 5000}, 400),
         ({}, {"x-openstack-image-size": str(2 << 40)}, 413),
         ({"disk_format": None}, {}, 400),
         ({"container_format": None}, {}, 400),

@@ -206,6 +206,8 @@ def test_filters(cloud: Cloud) -> None:
     assert found("fixed_ips=ip_address%3D10.0.0.99") == ["two"]
     assert found(f"fixed_ips=subnet_id%3D{subnet['id']}&name=one&name=two") == ["one", "two"]
     assert found("fixed_ips=ip_address_substr%3D0.9") == ["two"]
+    parts = "&".join(f"fixed_ips=ip_address_substr%3D{number}" for number in range(65))
+    assert cloud.ask("GET", f"/ports?{parts}").status == 400
     assert found(f"fixed_ips=ip_address%3D10.0.0.99&fixed_ips=subnet_id%3D{subnet['id']}") == ["two"]
     assert found(f"security_groups={default}") == ["one"]
     assert found(f"id={one['id']}&id={two['id']}") == ["one", "two"]

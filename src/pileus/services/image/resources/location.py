@@ -170,7 +170,7 @@ def _index(position: str | None, length: int, *, end: bool) -> int:
     last = length if end else length - 1
     if position == "-":
         return last
-    if position is None or not position.isdecimal() or (int(position) > last and not end):
+    if position is None or not position.isdecimal() or len(position) > 19 or (int(position) > last and not end):
         raise BadRequest("Invalid position for a location.")
     return min(int(position), last)
 

@@ -191,6 +191,6 @@ def announced(headers: Any) -> int | None:
     text = headers.get(b"x-openstack-image-size") or headers.get(b"content-length")
     if text is None:
         return None
-    if not text.isdigit():
+    if not text.isdigit() or len(text) > 19:
         raise BadRequest("Invalid or missing image size in request headers.")
     return int(text)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
 from pileus.core.fields import Body, Guard, View
-from pileus.core.listing import Filter, Listing
+from pileus.core.listing import Filter, Listing, few
 from pileus.services.network.resources.address import Given
 from pileus.services.network.resources.port.table import address, port, port_group
 from pileus.services.network.resources.standard_attribute import (
@@ -218,7 +218,7 @@ class _FixedIP(Filter):
         arms = []
         for key, texts in wanted.items():
             if key == "ip_address_substr":
-                matches = sa.or_(*(address.c.ip_address.contains(text, autoescape=True) for text in texts))
+                matches = sa.or_(*(address.c.ip_address.contains(text, autoescape=True) for text in few(texts)))
             elif key in ("ip_address", "subnet_id"):
                 matches = address.c[key].in_(texts)
             else:
