@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,31 @@ def test_a_child_outlives_and_is_reaped(tmp_path: Path) -> None:
     assert child.status == 7
     assert not Path(f"/proc/{child.pid}").exists()
     assert (tmp_path / "out").read_text().strip() == str(tmp_path)
+
+
+def test_whoever_waits_for_a_child_finds_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also who waits while another thread is just being told it."""
+    waitid = os.waitid
+
+    def slow(kind: int, number: int, options: int) -> Any:
+        found = waitid(kind, number, options)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(os, "waitid", slow)
+    child = spawn(["false"])
+    seen: list[int | None] = []
+
+    def wait() -> None:
+        child.wait(5)
+        seen.append(child.status)
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1, 1]
 
 
 def test_ending_is_gentle_at_first() -> None:

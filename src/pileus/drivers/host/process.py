@@ -73,6 +73,7 @@ class Child:
         self.fd = fd
         self.status: int | None = None
         """Exit status, negative for a signal; None while it runs or when it was another agent's child."""
+        self._reaping = threading.Lock()
 
     @classmethod
     def adopt(cls, pid: int) -> Child | None:
@@ -122,12 +123,13 @@ class Child:
         self.close()
 
     def _reap(self) -> None:
-        try:
-            result = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            return
-        if result is not None:
-            self.status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        with self._reaping:  # who comes second finds no child any more, and is to find its status
+            try:
+                result = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if result is not None:
+                self.status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
 def apart(act: Callable[[], T], namespace: str | None = None) -> T:

@@ -18,6 +18,8 @@ from pileus.drivers.hypervisor.qemu.monitor import MonitorFailure
 
 _RATE = 1 << 40
 """Bytes a second: as fast as the disk is."""
+_LAST_WORDS = 5.0
+"""Seconds that a process has to end after it hung up; it takes a tenth."""
 _SECONDS = 900.0
 """Within which memory is written or read."""
 _KEPT_FREE = 256 << 20
@@ -78,7 +80,7 @@ def take_in(guest: Guest) -> None:
         _await(guest)
     except MonitorFailure as error:
         # QEMU says why, hangs up and ends, in this order and not at once.
-        refused = guest.refusal(1.0)
+        refused = guest.refusal(_LAST_WORDS)
         guest.end(0)
         # What QEMU does not take today it does not take tomorrow; a reboot gives the memory up. Who killed it, for
         # want of memory perhaps, may not be there tomorrow.
