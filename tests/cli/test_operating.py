@@ -146,9 +146,10 @@ _REPLACE = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from pileus.app import child, restore
+from pileus.app import child
+from pileus.cli.supervise import claim
 
-begin = partial(restore._begin, Path(sys.argv[1]))
+begin = partial(claim, Path(sys.argv[1]), "replacement")
 def work(tell):
     while Path(sys.argv[3]).exists():
         time.sleep(0.05)

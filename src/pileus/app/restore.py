@@ -21,7 +21,8 @@ from pileus.app.child import Say, as_owner
 from pileus.cli.credential import keep_credentials
 from pileus.cli.main import CommandFailure
 from pileus.cli.place import settings
-from pileus.cli.supervise import RESTORING, hold, undisturbed
+from pileus.cli.supervise import claim
+from pileus.core import secret_file
 from pileus.core.config import Config
 
 SETTINGS = "pileus.toml"
@@ -72,16 +73,11 @@ def restore(state: Path, file: Path, with_settings: bool, say: Say) -> str:
             os.chown(config.control, config.unprivileged_uid, config.unprivileged_uid)
         aside = config.control / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
         # The child holds a lock of its own: who is told to end here leaves it behind, half-way through.
-        begin = functools.partial(_begin, state)
+        begin = functools.partial(claim, state, "replacement")
         as_owner(config.unprivileged_uid, lambda tell: _put(config, found, aside, tell), say, begin)
         _put_settings(state, found)
         keep_credentials(config)
     return str(aside)
-
-
-def _begin(state: Path) -> None:
-    if hold(state, RESTORING[1]) is None:
-        undisturbed(state)
 
 
 def _put_settings(state: Path, found: Reader) -> None:
@@ -96,16 +92,7 @@ def _replace(target: Path, content: bytes) -> None:
     if target.exists() and target.read_bytes() != content:
         target.replace(target.with_name(f"{target.name}.replaced"))
     if not target.exists():
-        _write(target, content)
-
-
-def _write(target: Path, content: bytes) -> None:
-    partial = target.with_name(f"{target.name}.new")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-    partial.replace(target)
+        secret_file.write(target, content)
 
 
 def _put(config: Config, found: Reader, aside: Path, say: Say) -> None:

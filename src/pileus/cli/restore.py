@@ -16,7 +16,7 @@ from pileus.cli.main import CommandFailure
 from pileus.cli.place import add_state, settings
 from pileus.cli.progress import Progress
 from pileus.cli.status import REFUSED, server_counts
-from pileus.cli.supervise import PROCESSES, RESTORING, end, hold, runs, undisturbed
+from pileus.cli.supervise import PROCESSES, claim, end, hold, runs, undisturbed
 
 if TYPE_CHECKING:
     from pileus.cli.main import Roles, Subparsers
@@ -73,7 +73,7 @@ def resting(state: Path) -> Iterator[None]:
     locks: list[int] = []
     try:
         undisturbed(state)
-        locks += filter(None, [hold(state, RESTORING[0])])
+        locks.append(claim(state, "restore"))
         for name in PROCESSES:
             while (lock := hold(state, name)) is None:
                 end(state, name)

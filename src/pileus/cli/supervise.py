@@ -17,7 +17,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pileus.cli import systemd
 from pileus.cli.main import CommandFailure
@@ -88,7 +88,19 @@ def undisturbed(state: Path) -> None:
     """Raise CommandFailure while the store of a cloud is being replaced: nothing may be begun or ended then."""
     for name in RESTORING:
         if (pid := holder(state, name)) is not None:
-            raise CommandFailure(f"a restore is under way (process {pid}): wait until it has ended, then try again")
+            raise _under_way(pid)
+
+
+def claim(state: Path, name: Literal["restore", "replacement"]) -> int:
+    """Take the lock of who restores, or of its child; its descriptor. Raises CommandFailure when another has it."""
+    lock = hold(state, name)
+    if lock is None:
+        raise _under_way(holder(state, name))
+    return lock
+
+
+def _under_way(pid: int | None) -> CommandFailure:
+    return CommandFailure(f"a restore is under way (process {pid}): wait until it has ended, then try again")
 
 
 def runs(state: Path) -> bool:

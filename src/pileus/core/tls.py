@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from pileus.core import secret_file
 from pileus.core.config import Config
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
@@ -84,9 +85,9 @@ def prepare(directory: Path, wanted: Iterable[str], now: datetime | None = None)
     if good and not fresh:
         return False
     own = ec.generate_private_key(ec.SECP256R1())
-    _write(directory / SERVER_KEY, _pem(own))
+    secret_file.write(directory / SERVER_KEY, _pem(own))
     signed = _server(own, key, authority, sorted(sought, key=str), now)
-    _write(directory / SERVER, signed.public_bytes(serialization.Encoding.PEM))
+    secret_file.write(directory / SERVER, signed.public_bytes(serialization.Encoding.PEM))
     return True
 
 
@@ -136,7 +137,7 @@ def _authority(directory: Path, now: datetime) -> tuple[ec.EllipticCurvePrivateK
         key = _read_key(directory / AUTHORITY_KEY)
     except FileNotFoundError:
         key, fresh = ec.generate_private_key(ec.SECP256R1()), True
-        _write(directory / AUTHORITY_KEY, _pem(key))
+        secret_file.write(directory / AUTHORITY_KEY, _pem(key))
     try:
         found = x509.load_pem_x509_certificate((directory / AUTHORITY).read_bytes())
         begun = found.not_valid_before_utc <= now  # a clock that was ahead makes one that nobody takes for years
@@ -152,7 +153,7 @@ def _authority(directory: Path, now: datetime) -> tuple[ec.EllipticCurvePrivateK
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(directory / AUTHORITY, made.public_bytes(serialization.Encoding.PEM))
+    secret_file.write(directory / AUTHORITY, made.public_bytes(serialization.Encoding.PEM))
     return key, made, True
 
 
@@ -237,14 +238,3 @@ def _read_key(file: Path) -> ec.EllipticCurvePrivateKey:
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     form = serialization.PrivateFormat.PKCS8
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-
-
-def _write(file: Path, data: bytes) -> None:
-    partial = file.with_name(f"{file.name}.new")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
